@@ -1,0 +1,22 @@
+//! Hokusai turns contributed data into proven machine-learning improvements.
+//!
+//! Contributions, commands and outcomes are Kafka topics; stages validate, tokenise, deduplicate and
+//! account for them, each micro-batch in one Kafka transaction. `ARCHITECTURE.md` tells the life of one
+//! contribution step by step.
+//!
+//! Dependencies point one way: `domain`, `pii` and `attest` know nothing of ours; `codec` knows `domain`;
+//! `stream` knows `domain` and `codec`; `stages` know the stage trait; only `pipeline` knows all stages.
+
+pub mod attest;
+pub mod broker;
+pub mod cli;
+pub mod codec;
+pub mod domain;
+pub mod ops;
+pub mod pii;
+pub mod pipeline;
+pub mod sql;
+pub mod stages;
+pub mod stream;
+pub mod topology;
+pub mod web;

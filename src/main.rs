@@ -1,0 +1,2 @@
+//! Hokusai.
+fn main() {}

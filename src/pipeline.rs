@@ -1,0 +1,1 @@
+//! Wires every stage: the whole data path on one screen.
