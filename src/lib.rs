@@ -1,3 +1,4 @@
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 //! Hokusai turns contributed data into proven machine-learning improvements.
 //!
 //! Contributions, commands and outcomes are Kafka topics; stages validate, tokenise, deduplicate and
