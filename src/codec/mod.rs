@@ -1,1 +1,3 @@
-//! codec.
+//! Avro ⇄ records, file formats → Arrow, canonical bytes.
+
+pub mod wire;

@@ -1,1 +1,5 @@
-//! domain.
+//! Facts and ids: what travels on the topics and what the stages agree on. Pure: depends on nothing of ours.
+
+pub mod reason;
+pub mod records;
+pub mod topics;

@@ -1,0 +1,493 @@
+//! The records of the first half, one struct per Avro schema in `schemas/`.
+//!
+//! Invariants that every writer keeps:
+//! * lists of counts are sorted by their first field and hold no zero;
+//! * digests and roots are lower-case hex; keyed digests are HMACs of the tenant's keys, never bare hashes;
+//! * no field holds an offset of an internal topic; positions are those of an outsiders' topic;
+//! * there are no maps (their encoding order is not fixed in Avro);
+//! * times are milliseconds since 1970-01-01 UTC.
+
+use serde::{Deserialize, Serialize};
+
+/// A record that travels on a topic: binds the struct to its schema file.
+pub trait Record: Serialize + serde::de::DeserializeOwned {
+    /// Name of the schema: `schemas/NAME.avsc`.
+    const SCHEMA: &'static str;
+}
+
+macro_rules! record {
+    ($type:ty, $schema:literal) => {
+        impl Record for $type {
+            const SCHEMA: &'static str = $schema;
+        }
+    };
+}
+
+/// A place in an outsiders' topic: the one kind of position that may enter ids, digests and receipts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Position {
+    /// Topic without prefix.
+    pub topic: String,
+    /// Partition number.
+    pub partition: i32,
+    /// Offset in the partition.
+    pub offset: i64,
+}
+
+/// How often something was counted, by name (reason code, PII type, label value).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Count {
+    /// What was counted.
+    pub name: String,
+    /// How often; never zero.
+    pub count: i64,
+}
+
+/// One chunk of a contribution, as an outsider sends it on `contributions`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Contribution {
+    /// Id of the contribution; without it the record's key is the id, without both it is derived.
+    pub contribution_id: Option<String>,
+    /// Who contributes: an opaque name or wallet address.
+    pub contributor: String,
+    /// Model that the rows are for.
+    pub model: String,
+    /// Contract that the chunk was made for; the one in force when it is missing.
+    pub contract_digest: Option<String>,
+    /// `json`, `csv`, `parquet`, `arrow` or `avro`.
+    pub format: String,
+    /// Number of this chunk, from 0.
+    pub chunk: i64,
+    /// How many chunks the contribution has.
+    pub chunks: i64,
+    /// The chunk: a complete document of its format.
+    #[serde(with = "apache_avro::serde::bytes")]
+    pub payload: Vec<u8>,
+}
+record!(Contribution, "contribution");
+
+/// What identifies a chunk of rows on its way through the stages.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ChunkId {
+    /// Id of the contribution.
+    pub contribution_id: String,
+    /// Who contributes.
+    pub contributor: String,
+    /// Model that the rows are for.
+    pub model: String,
+    /// Digest of the contract that the rows were checked against; empty when there was none to check against.
+    pub contract_digest: String,
+    /// Number of this chunk, from 0.
+    pub chunk: i64,
+    /// Keyed digest of the chunk as it was sent (HMAC under the model's dedup key), hex.
+    pub chunk_digest: String,
+}
+
+/// How many rows of a chunk went to a hash shard.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ShardRows {
+    /// Partition of `contributions.screened`.
+    pub shard: i32,
+    /// Rows that went there; never zero.
+    pub rows: i64,
+}
+
+/// Integer sums of one column over the *valid* rows of a chunk: they add up over chunks in any order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColumnSums {
+    /// Column name.
+    pub column: String,
+    /// Null cells.
+    pub nulls: i64,
+    /// Cells beyond robust z = 6 on the contract's median and MAD.
+    pub outliers: i64,
+    /// Cells by reference quantile bin (one more than the contract's edges); empty without a reference.
+    pub bins: Vec<i64>,
+    /// Keyed digest of the smallest and largest canonical cell: equal when the column is constant; empty without cells.
+    pub least: String,
+    /// See `least`.
+    pub greatest: String,
+    /// Sum over rows, modulo 2^64, of a keyed hash of (row, cell): equal in two columns when they are duplicates.
+    pub fingerprint: String,
+}
+
+/// Mergeable sums for the quality score.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QualitySums {
+    /// Rows that passed every check of intake.
+    pub valid: i64,
+    /// By column, sorted by name.
+    pub columns: Vec<ColumnSums>,
+    /// Valid rows by label value (as a class token, never a free value), sorted.
+    pub labels: Vec<Count>,
+    /// Rows whose rounded quasi-key stands earlier in the same chunk.
+    pub near_duplicates: i64,
+    /// The chunk lacks a required column or names an unknown one: gate 0.
+    pub incompatible_schema: bool,
+}
+
+/// Intake's account of one chunk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Which chunk.
+    pub id: ChunkId,
+    /// How many chunks the contribution has.
+    pub chunks: i64,
+    /// Rows received; a chunk that cannot be parsed counts as one.
+    pub received: i64,
+    /// Rows that intake refused, by reason code.
+    pub refused: Vec<Count>,
+    /// Rows by hash shard; their sum is `received` less Σ `refused`.
+    pub shards: Vec<ShardRows>,
+    /// Mergeable sums for the quality score.
+    pub quality: QualitySums,
+    /// PII found, by type (cells).
+    pub pii: Vec<Count>,
+    /// RFC 6962 root over the screened rows of the chunk, hex; empty when there is none.
+    pub chunk_root: String,
+    /// Where the chunk stands in `contributions`.
+    pub position: Position,
+    /// Append time of the chunk's record.
+    pub appended: i64,
+}
+
+/// A recorded fact about time: every source writes it into every partition of the marked topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Partition of the source topic.
+    pub source: i32,
+    /// How many partitions the source topic has.
+    pub sources: i32,
+    /// Highest append time that the source has seen and fully written out; 0 before its first record.
+    pub high_time: i64,
+    /// The source has nothing left to read: the mark's own append time counts instead of `high_time`.
+    pub at_end: bool,
+}
+
+/// What travels on `contributions.manifests`: exactly one of the two.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestEvent {
+    /// Account of a chunk.
+    pub manifest: Option<Manifest>,
+    /// Time mark.
+    pub mark: Option<Mark>,
+}
+record!(ManifestEvent, "manifest");
+
+/// The screened rows of one chunk that belong to one shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScreenedRows {
+    /// Which chunk.
+    pub id: ChunkId,
+    /// Hash shard (= partition).
+    pub shard: i32,
+    /// Part number when the rows of the shard did not fit into one record, from 0.
+    pub part: i32,
+    /// How many parts there are.
+    pub parts: i32,
+    /// Rows in the batch.
+    pub rows: i64,
+    /// Arrow IPC stream: `_row` (UInt32, row in the chunk), `_row_hash` (FixedSizeBinary 16), `_feature_hash`
+    /// (FixedSizeBinary 16, without the label), then the contract's columns with PII as tokens.
+    #[serde(with = "apache_avro::serde::bytes")]
+    pub batch: Vec<u8>,
+}
+
+/// A contribution gives its rows up (incomplete, refused by a gate, or a reused id).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// Id of the contribution.
+    pub contribution_id: String,
+    /// The chunks, by keyed digest; empty = all chunks of the contribution.
+    pub chunk_digests: Vec<String>,
+}
+
+/// What travels on `contributions.screened`: exactly one of the two.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScreenedEvent {
+    /// Rows to be deduplicated.
+    pub rows: Option<ScreenedRows>,
+    /// A release mark.
+    pub release: Option<Release>,
+}
+record!(ScreenedEvent, "screened");
+
+/// Dedup's verdict on the rows of one chunk in one shard (part).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Which chunk.
+    pub id: ChunkId,
+    /// Hash shard.
+    pub shard: i32,
+    /// Part number, from 0.
+    pub part: i32,
+    /// How many parts the shard's rows came in.
+    pub parts: i32,
+    /// Rows seen for the first time.
+    pub accepted: i64,
+    /// Duplicates by reason code.
+    pub duplicates: Vec<Count>,
+    /// Accepted rows whose features stand earlier in the shard with another label.
+    pub label_conflicts: i64,
+}
+record!(Verdict, "verdict");
+
+/// First-seen rows of one chunk in one shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// Which chunk.
+    pub id: ChunkId,
+    /// Hash shard.
+    pub shard: i32,
+    /// Part number, from 0.
+    pub part: i32,
+    /// Rows in the batch.
+    pub rows: i64,
+    /// Arrow IPC stream with the columns of [`ScreenedRows::batch`].
+    #[serde(with = "apache_avro::serde::bytes")]
+    pub batch: Vec<u8>,
+}
+record!(Accepted, "accepted");
+
+/// One refused row: why, and the shape of what was seen, never the value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Row in the chunk, from 0; −1 for the chunk as a whole.
+    pub row: i64,
+    /// Reason code.
+    pub code: String,
+    /// Column; empty when the refusal is about none.
+    pub column: String,
+    /// The rule that failed, as the contract names it.
+    pub rule: String,
+    /// What was expected.
+    pub expected: String,
+    /// Shape of what was seen ("string, 11 digits").
+    pub shape: String,
+    /// Keyed digest of the row, hex; empty when there is no row.
+    pub row_digest: String,
+}
+
+/// Refusals of one chunk, batched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Which chunk.
+    pub id: ChunkId,
+    /// `intake`, `dedup` or `receipts`.
+    pub stage: String,
+    /// Where the chunk stands in `contributions`; none when dedup or receipts refuse.
+    pub position: Option<Position>,
+    /// The refused rows, in row order.
+    pub refusals: Vec<Refusal>,
+}
+record!(Refused, "refused");
+
+/// One dimension of the quality score.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QualityDimension {
+    /// `validity`, `label`, `completeness`, `uniqueness`, `stability`, `information`, `outliers`.
+    pub name: String,
+    /// s_d in 0..1, 6 decimals.
+    pub value: f64,
+    /// w_d; the weights add up to 1.
+    pub weight: f64,
+    /// −w_d · ln(max(s_d, 0.01)), 6 decimals; the losses add up to −ln of the score before its gates.
+    pub loss: f64,
+    /// False when the contract gives no reference to measure against (then the value is 1).
+    pub measured: bool,
+}
+
+/// Quality of a contribution.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Quality {
+    /// Version of the formula.
+    pub formula: String,
+    /// Q in 0..1, 6 decimals; none below 100 valid rows.
+    pub score: Option<f64>,
+    /// Wilson lower bound of validity (z = 1.96) below 1,000 rows.
+    pub validity_lower: Option<f64>,
+    /// Gate that capped the score: `incompatible_schema`, `contamination`, `leakage`; empty when none did.
+    pub gate: String,
+    /// Why there is no score, or other remarks: `insufficient`, `near_dup:N`, `label_conflict:N`; sorted.
+    pub flags: Vec<String>,
+    /// By dimension, in the order of the formula.
+    pub dimensions: Vec<QualityDimension>,
+}
+
+/// A chunk that a receipt binds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptChunk {
+    /// Number of the chunk.
+    pub chunk: i64,
+    /// Keyed digest of the chunk, hex.
+    pub chunk_digest: String,
+    /// Leaves under its root.
+    pub rows: i64,
+    /// RFC 6962 root of the chunk, hex; empty without rows.
+    pub root: String,
+}
+
+/// The one receipt of a contribution.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// Id of the contribution.
+    pub contribution_id: String,
+    /// Who contributed.
+    pub contributor: String,
+    /// Model that the rows are for.
+    pub model: String,
+    /// Contract that the rows were checked against; empty when there was none.
+    pub contract_digest: String,
+    /// `admitted`, `refused` or `incomplete`.
+    pub status: String,
+    /// Rows received.
+    pub received: i64,
+    /// Rows accepted; 0 unless admitted.
+    pub accepted: i64,
+    /// Rows refused by reason code: received = accepted + Σ count.
+    pub refused: Vec<RefusedCount>,
+    /// Quality with its dimensions.
+    pub quality: Quality,
+    /// PII found by type (cells).
+    pub pii: Vec<PiiCount>,
+    /// RFC 6962 root over the chunks, hex; empty without rows.
+    pub merkle_root: String,
+    /// Leaves under the chunk roots together.
+    pub merkle_rows: i64,
+    /// Chunks that were expected.
+    pub chunks: i64,
+    /// The chunks that the receipt binds, at most [`Receipt::MAX_LISTED_CHUNKS`]; beyond that see `chunks_digest`.
+    pub bound: Vec<ReceiptChunk>,
+    /// SHA-256 over the list of all bound chunks (u32be chunk ‖ chunk digest bytes), hex.
+    pub chunks_digest: String,
+    /// Highest append time among the chunks in `contributions`.
+    pub last_appended: i64,
+}
+record!(Receipt, "receipt");
+
+impl Receipt {
+    /// Above this many chunks a receipt lists none and binds them by digest alone.
+    pub const MAX_LISTED_CHUNKS: usize = 1024;
+}
+
+/// Refused rows of one reason.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RefusedCount {
+    /// Reason code.
+    pub reason: String,
+    /// Rows.
+    pub count: i64,
+}
+
+/// Cells that held PII of one type.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PiiCount {
+    /// Type of PII.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Cells.
+    pub count: i64,
+}
+
+/// A signed command as it travels on `model.commands`: a DSSE envelope (JSON is the usual form there).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// Model that the command is about, for routing; the signed payload counts.
+    pub model: String,
+    /// DSSE envelope, JSON text.
+    pub envelope: String,
+}
+record!(Command, "command");
+
+/// An entry of `registry.events`, in the order that counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryEvent {
+    /// Model.
+    pub model: String,
+    /// `command` (more kinds come with training and evaluation).
+    pub kind: String,
+    /// DSSE envelope, JSON text.
+    pub envelope: String,
+    /// Where the command stands in the outsiders' topic.
+    pub position: Position,
+}
+record!(RegistryEvent, "registry_event");
+
+/// A contract that a model has or had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelContract {
+    /// SHA-256 of the canonical JSON of the contract, hex.
+    pub digest: String,
+    /// Revision of the model that brought it.
+    pub revision: i64,
+    /// The model's specification, canonical JSON (RFC 8785).
+    pub spec: String,
+}
+
+/// The fold of a model's registry events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Model {
+    /// Name of the model.
+    pub model: String,
+    /// Number of commands that changed it.
+    pub revision: i64,
+    /// Digest of the contract in force.
+    pub contract_digest: String,
+    /// Every contract it had, oldest first; the last one is in force.
+    pub contracts: Vec<ModelContract>,
+    /// Command ids that were folded in, so that a repeated command is refused; oldest first, bounded.
+    pub commands: Vec<String>,
+}
+record!(Model, "model");
+
+/// Who did what to which resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    /// Key id of the actor, or what is known of it.
+    pub actor: String,
+    /// What was asked.
+    pub action: String,
+    /// On what.
+    pub resource: String,
+    /// Allowed or denied.
+    pub allowed: bool,
+    /// Why.
+    pub reason: String,
+    /// Where it was asked.
+    pub position: Option<Position>,
+}
+record!(Audit, "audit");
+
+/// A record that could not be read at all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// Stage that could not read it.
+    pub stage: String,
+    /// Where it stands.
+    pub position: Position,
+    /// Why: a stable code.
+    pub reason: String,
+    /// What was wrong, without any byte of the record.
+    pub detail: String,
+    /// Size of the record's value in bytes.
+    pub size: i64,
+    /// Keyed digest of the record's value, hex.
+    pub digest: String,
+}
+record!(DeadLetter, "dead_letter");
+
+/// How far a task has read one partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Stage.
+    pub stage: String,
+    /// Topic without prefix.
+    pub topic: String,
+    /// Kafka's id of the topic, hex; another id means that the topic was made anew.
+    pub topic_id: String,
+    /// Partition.
+    pub partition: i32,
+    /// Offset of the next record to read.
+    pub next_offset: i64,
+}
+record!(Progress, "progress");

@@ -1,0 +1,30 @@
+//! Names of the topics and stages of the first half, as `topology/hokusai.yaml` declares them (without prefix).
+//!
+//! Code names a topic only through these constants, so that a topic that is renamed is renamed once.
+
+/// Outsiders' chunks of rows.
+pub const CONTRIBUTIONS: &str = "contributions";
+/// Outsiders' signed commands on models.
+pub const MODEL_COMMANDS: &str = "model.commands";
+/// Valid, tokenised rows by hash shard, and release marks.
+pub const SCREENED: &str = "contributions.screened";
+/// One manifest per chunk, and intake's time marks.
+pub const MANIFESTS: &str = "contributions.manifests";
+/// Dedup's verdict per chunk and shard.
+pub const VERDICTS: &str = "contributions.verdicts";
+/// First-seen rows by hash shard.
+pub const ACCEPTED: &str = "contributions.accepted";
+/// Refusals, batched: code, rule, column and shape, never the value.
+pub const REFUSED: &str = "contributions.refused";
+/// One receipt per contribution.
+pub const RECEIPTS: &str = "receipts";
+/// Commands as they came and decisions, in the order that counts.
+pub const REGISTRY_EVENTS: &str = "registry.events";
+/// The fold of `registry.events`.
+pub const MODELS: &str = "models";
+/// Who did what to which resource, allowed or denied.
+pub const AUDIT: &str = "audit";
+/// What could not be read at all.
+pub const DEAD_LETTERS: &str = "dead-letters";
+/// Progress of stateless stages.
+pub const PROGRESS: &str = "hokusai.progress";

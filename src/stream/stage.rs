@@ -1,0 +1,389 @@
+//! What a stage is to the runtime: a small pure type.
+//!
+//! A *task* is one stage on one partition number of its inputs. The runtime hands a task micro-batches of one
+//! input partition each; the stage turns (batch + state) into (output records + buffered state changes). All
+//! of it, with dead letters, progress and offsets, is committed in one Kafka transaction.
+//!
+//! Invariants of every stage:
+//! * a result depends on the committed records of the task's inputs in offset order, on the key ring, and on
+//!   broadcast facts whose digest stands in the result; on no clock, map order or batch border: cutting the same
+//!   records into other batches gives the same records out;
+//! * [`Stage::process`] has no effect besides its outputs and the buffered state: it may be called again with
+//!   the same batch after an abort or after a broadcast input was caught up;
+//! * a record that the stage cannot read goes to the dead letters ([`Outputs::dead_letter`]), never to an error.
+
+use bytes::Bytes;
+
+use crate::codec::wire::{Wire, WireError};
+use crate::domain::records::{DeadLetter, Position, Record};
+
+/// A record of a batch, borrowed from the batch's one buffer.
+#[derive(Debug, Clone, Copy)]
+pub struct Message<'a> {
+    /// Offset in the partition.
+    pub offset: i64,
+    /// Timestamp of the record, milliseconds UTC; append time where the topic is configured so.
+    pub timestamp: i64,
+    /// Key, if any.
+    pub key: Option<&'a [u8]>,
+    /// Value; none is a tombstone.
+    pub value: Option<&'a [u8]>,
+}
+
+#[derive(Debug, Clone)]
+struct Span {
+    offset: i64,
+    timestamp: i64,
+    key: Option<(usize, usize)>,
+    value: Option<(usize, usize)>,
+}
+
+/// A micro-batch: consecutive records of one partition, in offset order, in one buffer.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    topic: String,
+    partition: i32,
+    buffer: Vec<u8>,
+    spans: Vec<Span>,
+}
+
+impl Batch {
+    /// An empty batch of a partition; `topic` without prefix.
+    #[must_use]
+    pub fn new(topic: &str, partition: i32) -> Self {
+        Self { topic: topic.to_owned(), partition, ..Self::default() }
+    }
+
+    /// Appends a record; its bytes are copied.
+    pub fn push(&mut self, offset: i64, timestamp: i64, key: Option<&[u8]>, value: Option<&[u8]>) {
+        let mut keep = |bytes: &[u8]| {
+            let start = self.buffer.len();
+            self.buffer.extend_from_slice(bytes);
+            (start, self.buffer.len())
+        };
+        let key = key.map(&mut keep);
+        let value = value.map(&mut keep);
+        self.spans.push(Span { offset, timestamp, key, value });
+    }
+
+    /// Topic without prefix.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// Partition number.
+    #[must_use]
+    pub fn partition(&self) -> i32 {
+        self.partition
+    }
+
+    /// Number of records.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// No record at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// Bytes of keys and values together.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Offset of the first record.
+    #[must_use]
+    pub fn first_offset(&self) -> Option<i64> {
+        self.spans.first().map(|s| s.offset)
+    }
+
+    /// Offset of the last record.
+    #[must_use]
+    pub fn last_offset(&self) -> Option<i64> {
+        self.spans.last().map(|s| s.offset)
+    }
+
+    /// The records in offset order.
+    pub fn iter(&self) -> impl Iterator<Item = Message<'_>> {
+        let slice = |span: Option<(usize, usize)>| span.and_then(|(from, to)| self.buffer.get(from..to));
+        self.spans.iter().map(move |s| Message {
+            offset: s.offset,
+            timestamp: s.timestamp,
+            key: slice(s.key),
+            value: slice(s.value),
+        })
+    }
+
+    /// The records `from..to` (indexes) as a batch of their own: for bisecting a batch that cannot commit.
+    #[must_use]
+    pub fn slice(&self, from: usize, to: usize) -> Self {
+        let mut part = Self::new(&self.topic, self.partition);
+        for message in self.iter().skip(from).take(to.saturating_sub(from)) {
+            part.push(message.offset, message.timestamp, message.key, message.value);
+        }
+        part
+    }
+}
+
+/// Where an output record goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destination {
+    /// The partition that murmur2 of the key gives (as Kafka's Java client does).
+    ByKey,
+    /// This partition.
+    Partition(i32),
+}
+
+/// An output record, encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputRecord {
+    /// Topic without prefix.
+    pub topic: &'static str,
+    /// Partition.
+    pub destination: Destination,
+    /// Key.
+    pub key: Bytes,
+    /// Value; none is a tombstone.
+    pub value: Option<Bytes>,
+}
+
+/// What a stage makes of a batch; committed in one transaction or not at all.
+#[derive(Debug)]
+pub struct Outputs<'w> {
+    wire: &'w Wire,
+    records: Vec<OutputRecord>,
+    dead_letters: Vec<DeadLetter>,
+}
+
+impl<'w> Outputs<'w> {
+    /// No outputs yet; `wire` encodes records.
+    #[must_use]
+    pub fn new(wire: &'w Wire) -> Self {
+        Self { wire, records: Vec::new(), dead_letters: Vec::new() }
+    }
+
+    /// Emits a record.
+    ///
+    /// # Errors
+    /// When the record does not fit its schema: a defect of the stage.
+    pub fn send<R: Record>(
+        &mut self,
+        topic: &'static str,
+        destination: Destination,
+        key: &[u8],
+        record: &R,
+    ) -> Result<(), StageError> {
+        let value = Some(Bytes::from(self.wire.encode(record)?));
+        self.records.push(OutputRecord { topic, destination, key: Bytes::copy_from_slice(key), value });
+        Ok(())
+    }
+
+    /// Emits a tombstone: the key's record is gone from a compacted topic.
+    pub fn tombstone(&mut self, topic: &'static str, destination: Destination, key: &[u8]) {
+        self.records.push(OutputRecord { topic, destination, key: Bytes::copy_from_slice(key), value: None });
+    }
+
+    /// Puts a record that cannot be read aside. `detail` must hold no byte of the record. The runtime adds stage, size and keyed digest.
+    pub fn dead_letter(&mut self, batch: &Batch, message: &Message<'_>, reason: &str, detail: String) {
+        self.dead_letters.push(DeadLetter {
+            stage: String::new(),
+            position: Position {
+                topic: batch.topic().to_owned(),
+                partition: batch.partition(),
+                offset: message.offset,
+            },
+            reason: reason.to_owned(),
+            detail,
+            size: message.value.map_or(0, |v| i64::try_from(v.len()).unwrap_or(i64::MAX)),
+            digest: String::new(),
+        });
+    }
+
+    /// The wire format, for a stage that decodes its inputs.
+    #[must_use]
+    pub fn wire(&self) -> &'w Wire {
+        self.wire
+    }
+
+    /// What was emitted: records and dead letters.
+    #[must_use]
+    pub fn into_parts(self) -> (Vec<OutputRecord>, Vec<DeadLetter>) {
+        (self.records, self.dead_letters)
+    }
+}
+
+/// What a stage may know besides its batch and state.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The task's partition number.
+    pub partition: i32,
+    /// The broadcast inputs were read to their present end for this very call; before it, a stage that misses a
+    /// broadcast fact answers [`StageError::NeedsBroadcast`] and is called again.
+    pub broadcast_is_current: bool,
+    /// Partition counts of all topics of the topology, sorted by name (without prefix).
+    pub partitions: &'a std::collections::BTreeMap<String, i32>,
+}
+
+impl Context<'_> {
+    /// Partitions of a topic; 1 when the topology does not know it (which its validation excludes).
+    #[must_use]
+    pub fn partitions_of(&self, topic: &str) -> i32 {
+        self.partitions.get(topic).copied().unwrap_or(1)
+    }
+}
+
+/// A recorded fact about a task's input, offered to [`Stage::mark`] at most once a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tick {
+    /// The task's partition of the lead input.
+    pub source: i32,
+    /// Partitions of the lead input.
+    pub sources: i32,
+    /// Highest record timestamp that is committed by this task or in this transaction; 0 before the first.
+    pub high_time: i64,
+    /// Everything up to the partition's present end is processed.
+    pub at_end: bool,
+}
+
+/// A stage: see the module's invariants.
+pub trait Stage: Send + 'static {
+    /// State of one task; `()` for a stateless stage.
+    type State: State;
+
+    /// Name as in the topology.
+    fn name(&self) -> &'static str;
+
+    /// Empty state of a task.
+    fn state(&self) -> Self::State;
+
+    /// Folds a record of a broadcast input into the stage; the latest record of a key stands, none removes it.
+    /// Unreadable records are reported (dead letter `broadcast`) and leave the earlier value.
+    ///
+    /// # Errors
+    /// What makes the record unreadable.
+    fn broadcast(&mut self, topic: &str, key: &[u8], value: Option<&[u8]>, wire: &Wire) -> Result<(), StageError> {
+        let _ = (topic, key, value, wire);
+        Ok(())
+    }
+
+    /// Turns a batch into outputs and buffered state changes.
+    ///
+    /// # Errors
+    /// [`StageError::NeedsBroadcast`] asks for a retry with current broadcast inputs; everything else aborts the
+    /// transaction, and after the second time the batch is bisected down to the record, which goes to the dead letters.
+    fn process(
+        &mut self,
+        context: &Context<'_>,
+        state: &mut Self::State,
+        batch: &Batch,
+        out: &mut Outputs<'_>,
+    ) -> Result<(), StageError>;
+
+    /// Whether the runtime calls [`Stage::mark`].
+    const MARKS: bool = false;
+
+    /// Writes time marks: the one use of a timer. Called after a batch, at most once a second, and while idle.
+    ///
+    /// # Errors
+    /// As [`Stage::process`].
+    fn mark(&mut self, context: &Context<'_>, tick: &Tick, out: &mut Outputs<'_>) -> Result<(), StageError> {
+        let _ = (context, tick, out);
+        Ok(())
+    }
+}
+
+/// A change of state as it is logged in the changelog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Key: the changelog is compacted by it.
+    pub key: Bytes,
+    /// Value; none deletes the key.
+    pub value: Option<Bytes>,
+}
+
+/// Size of a task's committed state, for metrics and limits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StateSize {
+    /// Keys or rows.
+    pub entries: u64,
+    /// Approximate bytes in memory.
+    pub bytes: u64,
+}
+
+/// State of one task. Changes are buffered per transaction, applied after its commit and dropped on abort;
+/// reads see committed state and the buffered changes.
+pub trait State: Send + 'static {
+    /// Applies one committed change read from the changelog.
+    ///
+    /// # Errors
+    /// When the change is not of this version or damaged.
+    fn restore(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), StageError>;
+
+    /// The buffered changes as changelog records, in the order in which they must be applied.
+    fn changes(&mut self) -> Vec<Change>;
+
+    /// The transaction committed: buffered changes become committed state.
+    fn commit(&mut self);
+
+    /// The transaction aborted: buffered changes are dropped.
+    fn abort(&mut self);
+
+    /// Size of the committed state.
+    fn size(&self) -> StateSize;
+}
+
+impl State for () {
+    fn restore(&mut self, _key: &[u8], _value: Option<&[u8]>) -> Result<(), StageError> {
+        Ok(())
+    }
+    fn changes(&mut self) -> Vec<Change> {
+        Vec::new()
+    }
+    fn commit(&mut self) {}
+    fn abort(&mut self) {}
+    fn size(&self) -> StateSize {
+        StateSize::default()
+    }
+}
+
+/// Why a stage could not process a batch.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// A broadcast fact is missing and the broadcast inputs may be behind.
+    #[error("a broadcast input may be behind")]
+    NeedsBroadcast,
+    /// A record could not be encoded or a state change not decoded.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// State read back from a changelog or store is damaged or of another version.
+    #[error("state of {what} cannot be read: {detail}; help: restore the changelog topic or reset the stage")]
+    State {
+        /// Which entry.
+        what: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A limit of the stage is reached.
+    #[error("{what} is limited to {limit}; help: {help}")]
+    Limit {
+        /// What is limited.
+        what: String,
+        /// The limit.
+        limit: u64,
+        /// The way out.
+        help: String,
+    },
+    /// The stage's own computation failed (DataFusion, Arrow).
+    #[error("{what}: {detail}")]
+    Compute {
+        /// What was computed.
+        what: String,
+        /// What went wrong; holds no value of a row.
+        detail: String,
+    },
+}
