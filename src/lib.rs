@@ -5,7 +5,7 @@
 //! account for them, each micro-batch in one Kafka transaction. `ARCHITECTURE.md` tells the life of one
 //! contribution step by step.
 //!
-//! Dependencies point one way: `domain`, `pii` and `attest` know nothing of ours; `codec` knows `domain`;
+//! Dependencies point one way: `domain` knows nothing of ours; `pii`, `attest` and `codec` know `domain`;
 //! `stream` knows `domain` and `codec`; `stages` know the stage trait; only `pipeline` knows all stages.
 
 pub mod attest;

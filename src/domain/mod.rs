@@ -1,5 +1,6 @@
 //! Facts and ids: what travels on the topics and what the stages agree on. Pure: depends on nothing of ours.
 
+pub mod keys;
 pub mod reason;
 pub mod records;
 pub mod topics;

@@ -1,1 +1,3 @@
-//! ops.
+//! What operators do: keys on disk, configuration, observation.
+
+pub mod secrets;
