@@ -193,13 +193,29 @@ pub struct ScreenedRows {
     pub batch: Vec<u8>,
 }
 
-/// A contribution gives its rows up (incomplete, refused by a gate, or a reused id).
+/// A chunk whose rows are given up.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ReleasedChunk {
+    /// Number of the chunk.
+    pub chunk: i64,
+    /// Keyed digest of the chunk, hex.
+    pub chunk_digest: String,
+}
+
+/// A contribution gives rows up (it is incomplete, refused, or the chunks reused its id). Names its owner in full: the same id,
+/// number and digest may have been sent by somebody else, whose rows it must not touch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Release {
     /// Id of the contribution.
     pub contribution_id: String,
-    /// The chunks, by keyed digest; empty = all chunks of the contribution.
-    pub chunk_digests: Vec<String>,
+    /// Who contributed.
+    pub contributor: String,
+    /// Model that the rows are for.
+    pub model: String,
+    /// Contract that the rows were checked against.
+    pub contract_digest: String,
+    /// The chunks, by number; never empty. Many chunks come in several releases.
+    pub chunks: Vec<ReleasedChunk>,
 }
 
 /// What travels on `contributions.screened`: exactly one of the two.
