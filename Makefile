@@ -1,0 +1,42 @@
+# Rust, gcc and make are enough for `make demo` and `make test`; Java, Maven and Python widen the tests.
+# Everything that is built or fetched lives outside the clone, in HOKUSAI_CACHE.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+export HOKUSAI_CACHE ?= $(HOME)/.cache/hokusai
+export CARGO_TARGET_DIR ?= $(HOKUSAI_CACHE)/target
+export CARGO_TERM_COLOR ?= auto
+# Each end-to-end test runs a broker and every stage: more of them at a time than cores only makes deadlines tight.
+TEST_THREADS ?= 2
+
+.PHONY: help demo test lint bench latency setup peers clean-demo
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## a year of flights from contribution to SQL, on this machine (under a minute after the build)
+	cargo build --locked --bin hokusai --example flights_split
+	@examples/flights/demo.sh
+
+lint: ## formatting, clippy without warnings, and the shell, YAML and Python files parse
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	@tests/lint.sh
+
+setup: ## fetch what widens the tests: Apache Kafka's jars, a Python environment (skipped where tools are missing)
+	@tests/setup.sh
+
+test: setup lint ## every test: unit, property, golden, end to end on the embedded broker and on Apache Kafka, Python clients
+	cargo test --locked --no-fail-fast --lib --bins --examples
+	cargo test --locked --no-fail-fast --doc
+	cargo test --locked --no-fail-fast --test it -- --test-threads=$(TEST_THREADS)
+
+bench: ## what a user would pick instead, beside ours, in one run (release build; needs Python)
+	@benches/run.sh
+
+latency: ## from "contribution produced" to "receipt readable": p50 and p99 on an idle system, on both brokers
+	@benches/latency.sh
+
+clean-demo: ## forget the demo's data
+	rm -rf .hokusai
