@@ -2,7 +2,9 @@
 
 use crate::on_both_brokers;
 use crate::support::broker::Broker;
-use crate::support::client::{Isolation, Producer, admin, admin_options, create_topic, partitions, read_texts, topic, wait};
+use crate::support::client::{
+    Isolation, Producer, admin, admin_options, create_topic, partitions, read_texts, topic, wait,
+};
 use crate::support::raw::{Raw, error, text};
 use crate::support::{eventually, unique};
 use kafka_protocol::messages::alter_configs_request::{AlterConfigsResource, AlterableConfig};
@@ -10,7 +12,8 @@ use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::incremental_alter_configs_request as incremental;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
-    AlterConfigsRequest, BrokerId, CreateTopicsRequest, FindCoordinatorRequest, IncrementalAlterConfigsRequest, MetadataRequest, TopicName,
+    AlterConfigsRequest, BrokerId, CreateTopicsRequest, FindCoordinatorRequest, IncrementalAlterConfigsRequest,
+    MetadataRequest, TopicName,
 };
 use rdkafka::admin::{ConfigEntry, NewPartitions, ResourceSpecifier};
 use rdkafka::error::RDKafkaErrorCode;
@@ -32,8 +35,14 @@ fn a_topic_is_created_once(broker: &Broker) {
 }
 
 fn create(raw: &mut Raw, name: &str, partitions: i32, replication: i16, validate_only: bool) -> String {
-    let topic = CreatableTopic::default().with_name(TopicName(text(name))).with_num_partitions(partitions).with_replication_factor(replication);
-    let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000).with_validate_only(validate_only);
+    let topic = CreatableTopic::default()
+        .with_name(TopicName(text(name)))
+        .with_num_partitions(partitions)
+        .with_replication_factor(replication);
+    let request = CreateTopicsRequest::default()
+        .with_topics(vec![topic])
+        .with_timeout_ms(30_000)
+        .with_validate_only(validate_only);
     error(raw.call(5, &request).topics[0].error_code)
 }
 
@@ -49,7 +58,15 @@ fn bad_topics_are_refused_by_name(broker: &Broker) {
         create(&mut raw, &only_checked, 1, 1, true),
         create(&mut raw, &only_checked, 1, 1, false),
     ];
-    let expected = ["InvalidTopicException", "InvalidTopicException", "InvalidTopicException", "InvalidPartitions", "InvalidReplicationFactor", "None", "None"];
+    let expected = [
+        "InvalidTopicException",
+        "InvalidTopicException",
+        "InvalidTopicException",
+        "InvalidPartitions",
+        "InvalidReplicationFactor",
+        "None",
+        "None",
+    ];
     assert_eq!(seen, expected);
     let seen = [
         create_topic(broker, &unique("setting"), 1, &[("retention.ms", "soon")]),
@@ -62,10 +79,15 @@ fn bad_topics_are_refused_by_name(broker: &Broker) {
 fn a_topic_grows_and_never_shrinks(broker: &Broker) {
     let topic = topic(broker, "grows", 1, &[]);
     let grow = |count| {
-        let result = wait(admin(broker).create_partitions(&[NewPartitions::new(&topic, count)], &admin_options())).unwrap().remove(0);
+        let result = wait(admin(broker).create_partitions(&[NewPartitions::new(&topic, count)], &admin_options()))
+            .unwrap()
+            .remove(0);
         result.map(|_| ()).map_err(|(_, code)| code)
     };
-    assert_eq!([grow(3), grow(3), grow(2)], [Ok(()), Err(RDKafkaErrorCode::InvalidPartitions), Err(RDKafkaErrorCode::InvalidPartitions)]);
+    assert_eq!(
+        [grow(3), grow(3), grow(2)],
+        [Ok(()), Err(RDKafkaErrorCode::InvalidPartitions), Err(RDKafkaErrorCode::InvalidPartitions)]
+    );
     eventually("three partitions", || match partitions(broker, &topic) {
         3 => Ok(()),
         other => Err(other.to_string()),
@@ -75,35 +97,57 @@ fn a_topic_grows_and_never_shrinks(broker: &Broker) {
         assert_eq!(producer.texts(&topic, partition, ["x"]), [Ok((partition, 0))]);
     }
     let nowhere = unique("nowhere");
-    let missing = wait(admin(broker).create_partitions(&[NewPartitions::new(&nowhere, 3)], &admin_options())).unwrap().remove(0);
+    let missing =
+        wait(admin(broker).create_partitions(&[NewPartitions::new(&nowhere, 3)], &admin_options())).unwrap().remove(0);
     assert_eq!(missing.map_err(|(_, code)| code), Err(RDKafkaErrorCode::UnknownTopicOrPartition));
 }
 
 fn described(broker: &Broker, topic: &str, names: &[&str]) -> Vec<(String, Option<String>, bool)> {
-    let mut results = wait(admin(broker).describe_configs(&[ResourceSpecifier::Topic(topic)], &admin_options())).unwrap();
+    let mut results =
+        wait(admin(broker).describe_configs(&[ResourceSpecifier::Topic(topic)], &admin_options())).unwrap();
     let entries: Vec<ConfigEntry> = results.remove(0).unwrap().entries;
-    let find = |name: &&str| entries.iter().find(|e| e.name == **name).map(|e| (e.name.clone(), e.value.clone(), e.is_default));
+    let find = |name: &&str| {
+        entries.iter().find(|e| e.name == **name).map(|e| (e.name.clone(), e.value.clone(), e.is_default))
+    };
     names.iter().filter_map(find).collect()
 }
 
 /// `AlterConfigs`: the topic has these settings and no others.
 fn alter(broker: &Broker, topic: &str, name: &str, value: &str) -> String {
     let setting = AlterableConfig::default().with_name(text(name)).with_value(Some(text(value)));
-    let resource = AlterConfigsResource::default().with_resource_type(2).with_resource_name(text(topic)).with_configs(vec![setting]);
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(2)
+        .with_resource_name(text(topic))
+        .with_configs(vec![setting]);
     let request = AlterConfigsRequest::default().with_resources(vec![resource]);
     error(Raw::connect(broker).call(1, &request).responses[0].error_code)
 }
 
 /// `IncrementalAlterConfigs`: one setting beside the others.
 fn set(broker: &Broker, topic: &str, name: &str, value: &str) -> String {
-    let setting = incremental::AlterableConfig::default().with_name(text(name)).with_value(Some(text(value))).with_config_operation(0);
-    let resource = incremental::AlterConfigsResource::default().with_resource_type(2).with_resource_name(text(topic)).with_configs(vec![setting]);
+    let setting = incremental::AlterableConfig::default()
+        .with_name(text(name))
+        .with_value(Some(text(value)))
+        .with_config_operation(0);
+    let resource = incremental::AlterConfigsResource::default()
+        .with_resource_type(2)
+        .with_resource_name(text(topic))
+        .with_configs(vec![setting]);
     let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
     error(Raw::connect(broker).call(1, &request).responses[0].error_code)
 }
 
 fn settings_are_described_as_given_and_altered(broker: &Broker) {
-    let topic = topic(broker, "settings", 1, &[("retention.ms", "86400000"), ("cleanup.policy", "compact,delete"), ("message.timestamp.type", "LogAppendTime")]);
+    let topic = topic(
+        broker,
+        "settings",
+        1,
+        &[
+            ("retention.ms", "86400000"),
+            ("cleanup.policy", "compact,delete"),
+            ("message.timestamp.type", "LogAppendTime"),
+        ],
+    );
     let entry = |name: &str, value: &str, default| (name.to_owned(), Some(value.to_owned()), default);
     assert_eq!(
         described(broker, &topic, &["retention.ms", "cleanup.policy", "message.timestamp.type", "segment.bytes"]),
@@ -145,7 +189,13 @@ fn a_deleted_topic_is_gone_and_a_new_one_has_another_id(broker: &Broker) {
     let (code, first) = topic_id(broker, &name);
     assert_eq!(code, "None");
     assert_eq!(topic_id(broker, &name).1, first, "an id does not change");
-    let delete = || wait(admin(broker).delete_topics(&[&name], &admin_options())).unwrap().remove(0).map(|_| ()).map_err(|(_, code)| code);
+    let delete = || {
+        wait(admin(broker).delete_topics(&[&name], &admin_options()))
+            .unwrap()
+            .remove(0)
+            .map(|_| ())
+            .map_err(|(_, code)| code)
+    };
     assert_eq!([delete(), delete()], [Ok(()), Err(RDKafkaErrorCode::UnknownTopicOrPartition)]);
     assert_eq!(topic_id(broker, &name).0, "UnknownTopicOrPartition");
     create_topic(broker, &name, 1, &[]).unwrap();
@@ -166,6 +216,9 @@ fn one_node_is_leader_controller_and_coordinator(broker: &Broker) {
     for kind in [0, 1] {
         let request = FindCoordinatorRequest::default().with_key(text("anybody")).with_key_type(kind);
         let found = raw.settled(3, &request, |r| r.error_code);
-        assert_eq!((error(found.error_code).as_str(), found.node_id, found.port), ("None", BrokerId(node.node_id.0), node.port));
+        assert_eq!(
+            (error(found.error_code).as_str(), found.node_id, found.port),
+            ("None", BrokerId(node.node_id.0), node.port)
+        );
     }
 }

@@ -14,10 +14,17 @@ on_both_brokers! {
 }
 
 fn run(mut command: Command, input: &str) -> Output {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("it reads");
     let output = child.wait_with_output().expect("it ends");
-    assert!(output.status.success(), "{command:?}: {}\n{}{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     output
 }
 
@@ -63,7 +70,10 @@ fn kafka_streams_runs_exactly_once(broker: &Broker) {
     let (input, output) = (topic(broker, "ks-in", 2, &[]), topic(broker, "ks-out", 2, &[]));
     let producer = Producer::new(broker, &[]);
     for n in 0..RECORDS {
-        let value = format!(r#"{{"contribution_id":"c-{n:08}","email":"user{n}@example.com","features":[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15],"label":{}}}"#, n % 2);
+        let value = format!(
+            r#"{{"contribution_id":"c-{n:08}","email":"user{n}@example.com","features":[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15],"label":{}}}"#,
+            n % 2
+        );
         producer.texts(&input, i32::try_from(n % 2).expect("0 or 1"), [value]);
     }
     let temporary = tempfile::tempdir().expect("a temporary folder");
@@ -73,13 +83,31 @@ fn kafka_streams_runs_exactly_once(broker: &Broker) {
     let mut streams = Command::new("java");
     let class_path = format!("{}:{jars}", temporary.path().display());
     streams.arg(format!("-Djava.io.tmpdir={}", temporary.path().display()));
-    streams.args(["-cp", &class_path, "KafkaStreamsPeer", &broker.bootstrap, &input, &output, &RECORDS.to_string(), "100", "1"]);
+    streams.args([
+        "-cp",
+        &class_path,
+        "KafkaStreamsPeer",
+        &broker.bootstrap,
+        &input,
+        &output,
+        &RECORDS.to_string(),
+        "100",
+        "1",
+    ]);
     run(streams, "");
     let records = eventually("the last commit", || match read(broker, &output, Isolation::Committed) {
         records if records.len() >= RECORDS => Ok(records),
         records => Err(format!("{} records", records.len())),
     });
-    let mut ids: Vec<String> = records.iter().map(|r| serde_json::from_str::<serde_json::Value>(&r.text()).expect("JSON")["contribution_id"].as_str().expect("text").to_owned()).collect();
+    let mut ids: Vec<String> = records
+        .iter()
+        .map(|r| {
+            serde_json::from_str::<serde_json::Value>(&r.text()).expect("JSON")["contribution_id"]
+                .as_str()
+                .expect("text")
+                .to_owned()
+        })
+        .collect();
     ids.sort();
     let wanted: Vec<String> = (0..RECORDS).map(|n| format!("c-{n:08}")).collect();
     assert_eq!(ids, wanted, "each once");

@@ -11,7 +11,8 @@ use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
-    GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest, SyncGroupRequest, TopicName,
+    GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest,
+    SyncGroupRequest, TopicName,
 };
 use rdkafka::ClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
@@ -45,7 +46,9 @@ impl ClientContext for Seen {}
 
 impl ConsumerContext for Seen {
     fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        let numbers = |list: &TopicPartitionList| list.elements().iter().map(rdkafka::topic_partition_list::TopicPartitionListElem::partition).collect();
+        let numbers = |list: &TopicPartitionList| {
+            list.elements().iter().map(rdkafka::topic_partition_list::TopicPartitionListElem::partition).collect()
+        };
         match rebalance {
             Rebalance::Assign(list) => self.assigned.lock().unwrap().push(numbers(list)),
             Rebalance::Revoke(list) => self.revoked.lock().unwrap().push(numbers(list)),
@@ -57,7 +60,13 @@ impl ConsumerContext for Seen {
 type Member = BaseConsumer<Seen>;
 
 fn member(broker: &Broker, group: &str, topic: &str, settings: &[(&str, &str)]) -> Member {
-    let base = [("group.id", group), ("enable.auto.commit", "false"), ("auto.offset.reset", "earliest"), ("session.timeout.ms", "10000"), ("heartbeat.interval.ms", "300")];
+    let base = [
+        ("group.id", group),
+        ("enable.auto.commit", "false"),
+        ("auto.offset.reset", "earliest"),
+        ("session.timeout.ms", "10000"),
+        ("heartbeat.interval.ms", "300"),
+    ];
     let mut config = config(broker, &base);
     for (name, value) in settings {
         config.set(*name, *value);
@@ -68,7 +77,13 @@ fn member(broker: &Broker, group: &str, topic: &str, settings: &[(&str, &str)]) 
 }
 
 fn held(member: &Member) -> BTreeSet<i32> {
-    member.assignment().unwrap().elements().iter().map(rdkafka::topic_partition_list::TopicPartitionListElem::partition).collect()
+    member
+        .assignment()
+        .unwrap()
+        .elements()
+        .iter()
+        .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
+        .collect()
 }
 
 /// Polls all members until their partitions are as wanted.
@@ -98,7 +113,10 @@ fn an_eager_group_shares_the_partitions_and_hands_them_back(broker: &Broker) {
     drop(b);
     settle(&[&a], |held| held[0].len() == 4);
     let revoked = a.client().context().revoked.lock().unwrap().clone();
-    assert!(revoked.contains(&(0..4).collect()), "eager: everything is given back before it is shared again: {revoked:?}");
+    assert!(
+        revoked.contains(&(0..4).collect()),
+        "eager: everything is given back before it is shared again: {revoked:?}"
+    );
 }
 
 fn a_cooperative_group_moves_only_what_must_move(broker: &Broker) {
@@ -118,7 +136,9 @@ fn a_cooperative_group_moves_only_what_must_move(broker: &Broker) {
 
 fn a_static_member_comes_back_without_a_rebalance(broker: &Broker) {
     let (topic, group) = (topic(broker, "static", 4, &[]), unique("static"));
-    let named = |name: &'static str| [("group.instance.id", name), ("session.timeout.ms", "30000"), ("partition.assignment.strategy", "range")];
+    let named = |name: &'static str| {
+        [("group.instance.id", name), ("session.timeout.ms", "30000"), ("partition.assignment.strategy", "range")]
+    };
     let a = member(broker, &group, &topic, &named("a"));
     let b = member(broker, &group, &topic, &named("b"));
     let before = settle(&[&a, &b], shared_evenly);
@@ -158,7 +178,9 @@ impl ByHand {
     }
 
     fn join_request(&self, protocol: &str, session_ms: i32) -> JoinGroupRequest {
-        let protocol = JoinGroupRequestProtocol::default().with_name(text(protocol)).with_metadata(Bytes::from_static(&[0, 0, 0, 0, 0, 0]));
+        let protocol = JoinGroupRequestProtocol::default()
+            .with_name(text(protocol))
+            .with_metadata(Bytes::from_static(&[0, 0, 0, 0, 0, 0]));
         JoinGroupRequest::default()
             .with_group_id(GroupId(text(&self.group)))
             .with_session_timeout_ms(session_ms)
@@ -188,7 +210,11 @@ impl ByHand {
     }
 
     fn sync(&mut self, members: &[String]) -> String {
-        let assignments = members.iter().map(|m| SyncGroupRequestAssignment::default().with_member_id(text(m)).with_assignment(Bytes::from_static(&[0, 0, 0, 0, 0, 0])));
+        let assignments = members.iter().map(|m| {
+            SyncGroupRequestAssignment::default()
+                .with_member_id(text(m))
+                .with_assignment(Bytes::from_static(&[0, 0, 0, 0, 0, 0]))
+        });
         let request = SyncGroupRequest::default()
             .with_group_id(GroupId(text(&self.group)))
             .with_generation_id(self.generation)
@@ -198,24 +224,36 @@ impl ByHand {
     }
 
     fn heartbeat(&mut self) -> String {
-        let request = HeartbeatRequest::default().with_group_id(GroupId(text(&self.group))).with_generation_id(self.generation).with_member_id(text(&self.id));
+        let request = HeartbeatRequest::default()
+            .with_group_id(GroupId(text(&self.group)))
+            .with_generation_id(self.generation)
+            .with_member_id(text(&self.id));
         error(self.raw.settled(3, &request, |r| r.error_code).error_code)
     }
 
     fn leave(&mut self) -> String {
-        let request = LeaveGroupRequest::default().with_group_id(GroupId(text(&self.group))).with_members(vec![MemberIdentity::default().with_member_id(text(&self.id))]);
+        let request = LeaveGroupRequest::default()
+            .with_group_id(GroupId(text(&self.group)))
+            .with_members(vec![MemberIdentity::default().with_member_id(text(&self.id))]);
         let response = self.raw.settled(3, &request, |r| r.error_code);
         error(response.members.first().map_or(response.error_code, |m| m.error_code))
     }
 
     fn commit(&mut self, generation: i32, member: &str, topic: &str, offset: i64) -> String {
-        let partition = OffsetCommitRequestPartition::default().with_partition_index(0).with_committed_offset(offset).with_committed_leader_epoch(-1);
+        let partition = OffsetCommitRequestPartition::default()
+            .with_partition_index(0)
+            .with_committed_offset(offset)
+            .with_committed_leader_epoch(-1);
         let request = OffsetCommitRequest::default()
             .with_group_id(GroupId(text(&self.group)))
             .with_generation_id_or_member_epoch(generation)
             .with_member_id(text(member))
-            .with_topics(vec![OffsetCommitRequestTopic::default().with_name(TopicName(text(topic))).with_partitions(vec![partition])]);
-        error(self.raw.settled(7, &request, |r| r.topics[0].partitions[0].error_code).topics[0].partitions[0].error_code)
+            .with_topics(vec![
+                OffsetCommitRequestTopic::default().with_name(TopicName(text(topic))).with_partitions(vec![partition]),
+            ]);
+        error(
+            self.raw.settled(7, &request, |r| r.topics[0].partitions[0].error_code).topics[0].partitions[0].error_code,
+        )
     }
 }
 
@@ -235,7 +273,8 @@ fn a_member_that_falls_silent_loses_its_partitions(broker: &Broker) {
 fn committed_offsets_come_back_with_their_metadata(broker: &Broker) {
     let (topic, group) = (topic(broker, "offsets", 2, &[]), unique("offsets"));
     Producer::new(broker, &[]).texts(&topic, 0, ["a", "b", "c"]);
-    let consumer: BaseConsumer = config(broker, &[("group.id", &group), ("enable.auto.commit", "false")]).create().unwrap();
+    let consumer: BaseConsumer =
+        config(broker, &[("group.id", &group), ("enable.auto.commit", "false")]).create().unwrap();
     let committed = || {
         let mut asked = TopicPartitionList::new();
         asked.add_partition_range(&topic, 0, 1);
@@ -248,7 +287,10 @@ fn committed_offsets_come_back_with_their_metadata(broker: &Broker) {
     offsets.find_partition(&topic, 0).unwrap().set_metadata("two of three");
     consumer.commit(&offsets, CommitMode::Sync).unwrap();
     let none = (Offset::Invalid, String::new());
-    assert_eq!((before, committed()), (vec![none.clone(), none.clone()], vec![(Offset::Offset(2), "two of three".to_owned()), none]));
+    assert_eq!(
+        (before, committed()),
+        (vec![none.clone(), none.clone()], vec![(Offset::Offset(2), "two of three".to_owned()), none])
+    );
 }
 
 fn offsets_of_a_stale_generation_are_refused(broker: &Broker) {
@@ -303,16 +345,24 @@ fn a_group_in_use_cannot_be_deleted_and_an_empty_one_can(broker: &Broker) {
     hand.sync(&members);
     let (id, generation) = (hand.id.clone(), hand.generation);
     assert_eq!(hand.commit(generation, &id, &topic, 1), "None");
-    let delete = || wait(admin(broker).delete_groups(&[&group], &admin_options())).unwrap().remove(0).map_err(|(_, code)| code);
+    let delete =
+        || wait(admin(broker).delete_groups(&[&group], &admin_options())).unwrap().remove(0).map_err(|(_, code)| code);
     let in_use = delete();
     assert_eq!(hand.leave(), "None");
     let empty = delete();
     let gone = delete();
-    assert_eq!((in_use, empty, gone), (Err(RDKafkaErrorCode::NonEmptyGroup), Ok(group.clone()), Err(RDKafkaErrorCode::GroupIdNotFound)));
+    assert_eq!(
+        (in_use, empty, gone),
+        (Err(RDKafkaErrorCode::NonEmptyGroup), Ok(group.clone()), Err(RDKafkaErrorCode::GroupIdNotFound))
+    );
     let consumer: BaseConsumer = config(broker, &[("group.id", &group)]).create().unwrap();
     let mut asked = TopicPartitionList::new();
     asked.add_partition(&topic, 0);
-    assert_eq!(consumer.committed_offsets(asked, DEADLINE).unwrap().elements()[0].offset(), Offset::Invalid, "its offsets went with it");
+    assert_eq!(
+        consumer.committed_offsets(asked, DEADLINE).unwrap().elements()[0].offset(),
+        Offset::Invalid,
+        "its offsets went with it"
+    );
 }
 
 fn members_without_a_common_protocol_are_refused(broker: &Broker) {

@@ -20,7 +20,11 @@ on_both_brokers! {
 const TIME: i64 = 1_700_000_000_000;
 
 fn new_producer(raw: &mut Raw) -> (i64, i16) {
-    let request = InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(60_000).with_producer_id(ProducerId(-1)).with_producer_epoch(-1);
+    let request = InitProducerIdRequest::default()
+        .with_transactional_id(None)
+        .with_transaction_timeout_ms(60_000)
+        .with_producer_id(ProducerId(-1))
+        .with_producer_epoch(-1);
     let response = raw.settled(4, &request, |r| r.error_code);
     assert_eq!(error(response.error_code), "None");
     (response.producer_id.0, response.producer_epoch)

@@ -2,7 +2,9 @@
 
 use crate::on_both_brokers;
 use crate::support::broker::Broker;
-use crate::support::client::{self, Isolation, Producer, Send, admin, admin_options, read, read_texts, topic, wait, watermarks};
+use crate::support::client::{
+    self, Isolation, Producer, Send, admin, admin_options, read, read_texts, topic, wait, watermarks,
+};
 use crate::support::raw::{Raw, Stamp, batch, error, text};
 use crate::support::{DEADLINE, eventually};
 use bytes::Bytes;
@@ -38,7 +40,8 @@ on_both_brokers! {
 const BASE: i64 = 1_700_000_000_000;
 
 fn now() -> i64 {
-    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis()).expect("before the year 292 million")
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis())
+        .expect("before the year 292 million")
 }
 
 fn topic_name(name: &str) -> TopicName {
@@ -51,13 +54,21 @@ pub fn produce(raw: &mut Raw, topic: &str, partition: i32, records: Bytes) -> (S
 }
 
 /// The same inside a transaction.
-pub fn produce_as(raw: &mut Raw, transactional: Option<&str>, topic: &str, partition: i32, records: Bytes) -> (String, i64) {
+pub fn produce_as(
+    raw: &mut Raw,
+    transactional: Option<&str>,
+    topic: &str,
+    partition: i32,
+    records: Bytes,
+) -> (String, i64) {
     let data = PartitionProduceData::default().with_index(partition).with_records(Some(records));
     let request = ProduceRequest::default()
         .with_transactional_id(transactional.map(|id| text(id).into()))
         .with_acks(-1)
         .with_timeout_ms(30_000)
-        .with_topic_data(vec![TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(vec![data])]);
+        .with_topic_data(vec![
+            TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(vec![data]),
+        ]);
     let response = raw.call(9, &request);
     let partition = &response.responses[0].partition_responses[0];
     (error(partition.error_code), partition.base_offset)
@@ -83,8 +94,20 @@ pub struct Fetched {
 }
 
 /// A fetch of one partition.
-pub fn fetch(raw: &mut Raw, topic: &str, offset: i64, isolation: Isolation, max_bytes: i32, wait: (i32, i32)) -> Fetched {
-    let partition = FetchPartition::default().with_partition(0).with_fetch_offset(offset).with_partition_max_bytes(max_bytes).with_current_leader_epoch(-1).with_log_start_offset(-1);
+pub fn fetch(
+    raw: &mut Raw,
+    topic: &str,
+    offset: i64,
+    isolation: Isolation,
+    max_bytes: i32,
+    wait: (i32, i32),
+) -> Fetched {
+    let partition = FetchPartition::default()
+        .with_partition(0)
+        .with_fetch_offset(offset)
+        .with_partition_max_bytes(max_bytes)
+        .with_current_leader_epoch(-1)
+        .with_log_start_offset(-1);
     let request = FetchRequest::default()
         .with_replica_id(BrokerId(-1))
         .with_max_wait_ms(wait.0)
@@ -96,7 +119,8 @@ pub fn fetch(raw: &mut Raw, topic: &str, offset: i64, isolation: Isolation, max_
     let mut response = raw.call(11, &request);
     let partition = response.responses.remove(0).partitions.remove(0);
     let mut data = partition.records.unwrap_or_default();
-    let sets = if data.is_empty() { Vec::new() } else { RecordBatchDecoder::decode_all(&mut data).expect("whole batches") };
+    let sets =
+        if data.is_empty() { Vec::new() } else { RecordBatchDecoder::decode_all(&mut data).expect("whole batches") };
     let records = sets.iter().flat_map(|set| &set.records).map(|record| {
         let value = if record.control {
             let key = record.key.as_deref().unwrap_or_default();
@@ -124,7 +148,8 @@ pub fn fetch_all(raw: &mut Raw, topic: &str, isolation: Isolation) -> Fetched {
 
 /// The offset of the first record at or after a time (−1 end, −2 start): error, offset, timestamp.
 pub fn list_offsets(raw: &mut Raw, topic: &str, timestamp: i64, isolation: Isolation) -> (String, i64, i64) {
-    let partition = ListOffsetsPartition::default().with_partition_index(0).with_timestamp(timestamp).with_current_leader_epoch(-1);
+    let partition =
+        ListOffsetsPartition::default().with_partition_index(0).with_timestamp(timestamp).with_current_leader_epoch(-1);
     let request = ListOffsetsRequest::default()
         .with_replica_id(BrokerId(-1))
         .with_isolation_level(i8::from(isolation == Isolation::Committed))
@@ -139,7 +164,13 @@ fn keys_values_headers_and_tombstones_come_back_as_they_went(broker: &Broker) {
     let producer = Producer::new(broker, &[]);
     let binary = [0_u8, 255, 1, 254];
     let sends = [
-        Send { partition: Some(0), key: Some(b"k"), value: Some(b"v"), headers: vec![("trace", Some(&binary)), ("empty", Some(b"")), ("null", None)], ..Send::default() },
+        Send {
+            partition: Some(0),
+            key: Some(b"k"),
+            value: Some(b"v"),
+            headers: vec![("trace", Some(&binary)), ("empty", Some(b"")), ("null", None)],
+            ..Send::default()
+        },
         Send { partition: Some(0), key: Some(b"gone"), value: None, ..Send::default() },
         Send { partition: Some(0), key: None, value: Some(b""), ..Send::default() },
     ];
@@ -147,12 +178,17 @@ fn keys_values_headers_and_tombstones_come_back_as_they_went(broker: &Broker) {
         producer.send(&topic, send).unwrap();
     }
     assert_eq!(producer.settle(), [Ok((0, 0)), Ok((0, 1)), Ok((0, 2))]);
-    let seen: Vec<_> = read(broker, &topic, Isolation::Committed).into_iter().map(|r| (r.key, r.value, r.headers)).collect();
+    let seen: Vec<_> =
+        read(broker, &topic, Isolation::Committed).into_iter().map(|r| (r.key, r.value, r.headers)).collect();
     let expected = [
         (
             Some(b"k".to_vec()),
             Some(b"v".to_vec()),
-            vec![("trace".to_owned(), Some(binary.to_vec())), ("empty".to_owned(), Some(Vec::new())), ("null".to_owned(), None)],
+            vec![
+                ("trace".to_owned(), Some(binary.to_vec())),
+                ("empty".to_owned(), Some(Vec::new())),
+                ("null".to_owned(), None),
+            ],
         ),
         (Some(b"gone".to_vec()), None, vec![]),
         (None, Some(Vec::new()), vec![]),
@@ -166,11 +202,14 @@ fn offsets_count_from_zero_without_gaps_in_each_partition(broker: &Broker) {
     for round in 0..50 {
         for partition in 0..3 {
             let value = format!("{partition}/{round}");
-            producer.send(&topic, &Send { partition: Some(partition), value: Some(value.as_bytes()), ..Send::default() }).unwrap();
+            producer
+                .send(&topic, &Send { partition: Some(partition), value: Some(value.as_bytes()), ..Send::default() })
+                .unwrap();
         }
     }
     producer.settle();
-    let seen: Vec<_> = read(broker, &topic, Isolation::Uncommitted).iter().map(|r| (r.partition, r.offset, r.text())).collect();
+    let seen: Vec<_> =
+        read(broker, &topic, Isolation::Uncommitted).iter().map(|r| (r.partition, r.offset, r.text())).collect();
     let expected: Vec<_> = (0..3).flat_map(|p| (0..50).map(move |n| (p, n, format!("{p}/{n}")))).collect();
     assert_eq!(seen, expected);
     assert_eq!(watermarks(broker, &topic, 1), (0, 50));
@@ -182,7 +221,17 @@ fn offsets_are_found_by_time(broker: &Broker) {
     // Out of order on purpose: the answer is the first record whose time is not earlier.
     for (index, time) in [10, 20, 40, 30, 50].into_iter().enumerate() {
         let value = index.to_string();
-        producer.send(&topic, &Send { partition: Some(0), value: Some(value.as_bytes()), timestamp: Some(BASE + time), ..Send::default() }).unwrap();
+        producer
+            .send(
+                &topic,
+                &Send {
+                    partition: Some(0),
+                    value: Some(value.as_bytes()),
+                    timestamp: Some(BASE + time),
+                    ..Send::default()
+                },
+            )
+            .unwrap();
         producer.settle();
     }
     let mut raw = Raw::connect(broker);
@@ -191,7 +240,18 @@ fn offsets_are_found_by_time(broker: &Broker) {
         (error, offset, if timestamp > 0 { timestamp - BASE } else { timestamp })
     };
     let none = || "None".to_owned();
-    let seen = [at(BASE), at(BASE + 10), at(BASE + 11), at(BASE + 21), at(BASE + 30), at(BASE + 41), at(BASE + 51), at(-2), at(-1), at(-3)];
+    let seen = [
+        at(BASE),
+        at(BASE + 10),
+        at(BASE + 11),
+        at(BASE + 21),
+        at(BASE + 30),
+        at(BASE + 41),
+        at(BASE + 51),
+        at(-2),
+        at(-1),
+        at(-3),
+    ];
     let expected = [
         (none(), 0, 10),
         (none(), 0, 10),
@@ -216,7 +276,9 @@ fn offsets_are_found_by_time(broker: &Broker) {
 fn create_time_is_the_producers(broker: &Broker) {
     let topic = topic(broker, "create-time", 1, &[("retention.ms", "-1")]);
     let producer = Producer::new(broker, &[]);
-    producer.send(&topic, &Send { partition: Some(0), value: Some(b"x"), timestamp: Some(BASE), ..Send::default() }).unwrap();
+    producer
+        .send(&topic, &Send { partition: Some(0), value: Some(b"x"), timestamp: Some(BASE), ..Send::default() })
+        .unwrap();
     producer.settle();
     assert_eq!(read(broker, &topic, Isolation::Committed)[0].timestamp, Timestamp::CreateTime(BASE));
 }
@@ -226,7 +288,12 @@ fn log_append_time_is_the_brokers(broker: &Broker) {
     let producer = Producer::new(broker, &[("compression.type", "lz4")]);
     let before = now();
     for value in ["a", "b"] {
-        producer.send(&topic, &Send { partition: Some(0), value: Some(value.as_bytes()), timestamp: Some(BASE), ..Send::default() }).unwrap();
+        producer
+            .send(
+                &topic,
+                &Send { partition: Some(0), value: Some(value.as_bytes()), timestamp: Some(BASE), ..Send::default() },
+            )
+            .unwrap();
     }
     producer.settle();
     let after = now();
@@ -256,8 +323,13 @@ fn every_codec_is_readable_and_stored_as_it_came(broker: &Broker) {
         let fetched = fetch_all(&mut Raw::connect(broker), &topic, Isolation::Uncommitted);
         seen.push((codec, fetched.codecs[0]));
     }
-    let expected =
-        [("none", Compression::None), ("gzip", Compression::Gzip), ("snappy", Compression::Snappy), ("lz4", Compression::Lz4), ("zstd", Compression::Zstd)];
+    let expected = [
+        ("none", Compression::None),
+        ("gzip", Compression::Gzip),
+        ("snappy", Compression::Snappy),
+        ("lz4", Compression::Lz4),
+        ("zstd", Compression::Zstd),
+    ];
     assert_eq!(seen, expected);
 }
 
@@ -315,11 +387,13 @@ fn delete_records_moves_the_start_and_a_reader_below_it_is_told(broker: &Broker)
     let below = fetch(&mut raw, &topic, 1, Isolation::Uncommitted, 1 << 20, (10, 0));
     assert_eq!((below.error.as_str(), below.records.len()), ("OffsetOutOfRange", 0));
 
-    let consumer: BaseConsumer =
-        client::config(broker, &[("group.id", "purged"), ("auto.offset.reset", "error"), ("enable.auto.commit", "false")])
-            .set_log_level(RDKafkaLogLevel::Emerg)
-            .create()
-            .unwrap();
+    let consumer: BaseConsumer = client::config(
+        broker,
+        &[("group.id", "purged"), ("auto.offset.reset", "error"), ("enable.auto.commit", "false")],
+    )
+    .set_log_level(RDKafkaLogLevel::Emerg)
+    .create()
+    .unwrap();
     let mut from = TopicPartitionList::new();
     from.add_partition_offset(&topic, 0, Offset::Offset(1)).unwrap();
     consumer.assign(&from).unwrap();
@@ -343,7 +417,8 @@ fn a_fetch_waits_for_data_and_ends_when_it_comes(broker: &Broker) {
     assert_eq!((empty.error.as_str(), empty.records.len()), ("None", 0));
     assert!(start.elapsed() >= Duration::from_millis(290), "an empty fetch waits for max_wait_ms");
     let fetched = std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| fetch(&mut Raw::connect(broker), &topic, 0, Isolation::Uncommitted, 1 << 20, (60_000, 1)));
+        let waiting =
+            scope.spawn(|| fetch(&mut Raw::connect(broker), &topic, 0, Isolation::Uncommitted, 1 << 20, (60_000, 1)));
         Producer::new(broker, &[]).texts(&topic, 0, ["news"]);
         waiting.join().expect("a response")
     });
@@ -392,13 +467,21 @@ fn unknown_topics_are_named_and_not_created(broker: &Broker) {
     let (listed, ..) = list_offsets(&mut raw, &name, -1, Isolation::Uncommitted);
     assert_eq!([produced, fetched, listed], ["UnknownTopicOrPartition"; 3]);
     let known = topic(broker, "known", 1, &[]);
-    assert_eq!(produce(&mut raw, &known, 7, batch(Stamp::NONE, &["x"], Compression::None, BASE)).0, "UnknownTopicOrPartition");
+    assert_eq!(
+        produce(&mut raw, &known, 7, batch(Stamp::NONE, &["x"], Compression::None, BASE)).0,
+        "UnknownTopicOrPartition"
+    );
 
     let producer = Producer::new(broker, &[("message.timeout.ms", "5000")]);
     producer.send(&name, &Send { value: Some(b"x"), ..Send::default() }).unwrap();
     let outcome = producer.settle();
     assert!(
-        matches!(outcome[..], [Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::MessageTimedOut)]),
+        matches!(
+            outcome[..],
+            [Err(RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::MessageTimedOut)]
+        ),
         "{outcome:?}"
     );
     let client: BaseConsumer = client::config(broker, &[]).create().unwrap();

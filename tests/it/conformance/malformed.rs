@@ -20,7 +20,10 @@ fn bytes_that_are_no_request_end_only_their_own_connection(broker: &Broker) {
         ("an unknown API", frame(&[0x7f, 0x00, 0, 0, 0, 0, 0, 1, 0xff, 0xff])),
         ("an unknown version", frame(&[0, 1, 0x7f, 0x00, 0, 0, 0, 1, 0xff, 0xff])),
         ("a truncated metadata request", frame(&[0, 3, 0, 9, 0, 0, 0, 1, 0xff, 0xff, 0, 0x7f])),
-        ("a produce request that promises a billion topics", frame(&[0, 0, 0, 7, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff, 0, 1, 0, 0, 0, 9, 0x3f, 0xff, 0xff, 0xff])),
+        (
+            "a produce request that promises a billion topics",
+            frame(&[0, 0, 0, 7, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff, 0, 1, 0, 0, 0, 9, 0x3f, 0xff, 0xff, 0xff]),
+        ),
     ];
     for (what, bytes) in frames {
         let mut raw = Raw::connect(broker);

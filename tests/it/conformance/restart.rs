@@ -28,7 +28,18 @@ fn restart_keeps_everything(kind: Kind) {
     let plain = Producer::new(&broker, &[("compression.type", "zstd")]);
     for n in 0..100_i64 {
         let value = format!("plain {n}");
-        plain.send(&topic, &Send { partition: Some(0), key: Some(b"k"), value: Some(value.as_bytes()), timestamp: Some(1_700_000_000_000 + n), ..Send::default() }).unwrap();
+        plain
+            .send(
+                &topic,
+                &Send {
+                    partition: Some(0),
+                    key: Some(b"k"),
+                    value: Some(value.as_bytes()),
+                    timestamp: Some(1_700_000_000_000 + n),
+                    ..Send::default()
+                },
+            )
+            .unwrap();
     }
     plain.settle();
     let done = Producer::transactional(&broker, &done_id);
@@ -54,11 +65,20 @@ fn restart_keeps_everything(kind: Kind) {
         (code, ..) => Err(code),
     });
     assert_eq!(start, 10, "the log's start");
-    assert_eq!(list_offsets(&mut raw, &topic, 1_700_000_000_050, Isolation::Uncommitted), ("None".into(), 50, 1_700_000_000_050), "the time index");
+    assert_eq!(
+        list_offsets(&mut raw, &topic, 1_700_000_000_050, Isolation::Uncommitted),
+        ("None".into(), 50, 1_700_000_000_050),
+        "the time index"
+    );
     assert_eq!(committed(&broker, &group, &topic), Offset::Offset(42));
-    let seen = read(&broker, &topic, Isolation::Committed).into_iter().filter(|r| r.partition == 1).map(|r| r.text()).collect::<Vec<_>>();
+    let seen = read(&broker, &topic, Isolation::Committed)
+        .into_iter()
+        .filter(|r| r.partition == 1)
+        .map(|r| r.text())
+        .collect::<Vec<_>>();
     assert_eq!(seen, ["committed"], "aborted stays hidden, the open transaction still holds back what is behind it");
-    let mut settings = wait(admin(&broker).describe_configs(&[ResourceSpecifier::Topic(&topic)], &admin_options())).unwrap();
+    let mut settings =
+        wait(admin(&broker).describe_configs(&[ResourceSpecifier::Topic(&topic)], &admin_options())).unwrap();
     let settings = settings.remove(0).unwrap();
     assert_eq!(settings.get("max.message.bytes").and_then(|e| e.value.clone()).as_deref(), Some("3000000"));
 
@@ -68,7 +88,11 @@ fn restart_keeps_everything(kind: Kind) {
     successor.texts(&topic, 1, ["successor"]);
     successor.commit().unwrap();
     let seen = eventually("the successor's commit", || {
-        let seen: Vec<_> = read(&broker, &topic, Isolation::Committed).into_iter().filter(|r| r.partition == 1).map(|r| r.text()).collect();
+        let seen: Vec<_> = read(&broker, &topic, Isolation::Committed)
+            .into_iter()
+            .filter(|r| r.partition == 1)
+            .map(|r| r.text())
+            .collect();
         if seen.len() == 3 { Ok(seen) } else { Err(format!("{seen:?}")) }
     });
     assert_eq!(seen, ["committed", "behind the open one", "successor"]);
@@ -99,7 +123,15 @@ fn a_second_process_on_the_same_folder_is_refused() {
     let Some(own) = Own::start(Kind::Embedded) else { return };
     let Own::Embedded { data, .. } = &own else { unreachable!("asked for the embedded one") };
     let folder = data.path().join("broker");
-    let second = crate::support::hokusai::command(&["broker", "--data", &folder.to_string_lossy(), "--listen", "127.0.0.1:0", "--format", "json"]);
+    let second = crate::support::hokusai::command(&[
+        "broker",
+        "--data",
+        &folder.to_string_lossy(),
+        "--listen",
+        "127.0.0.1:0",
+        "--format",
+        "json",
+    ]);
     let second = crate::support::hokusai::finish(second);
     assert_eq!(second.code, Some(1), "{second:?}");
     assert!(second.err.contains(&*folder.to_string_lossy()), "names the folder: {}", second.err);

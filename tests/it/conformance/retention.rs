@@ -20,7 +20,8 @@ fn now() -> i64 {
 }
 
 fn send(producer: &Producer, topic: &str, key: Option<&str>, value: Option<&[u8]>, time: i64) {
-    let send = Send { partition: Some(0), key: key.map(str::as_bytes), value, timestamp: Some(time), ..Send::default() };
+    let send =
+        Send { partition: Some(0), key: key.map(str::as_bytes), value, timestamp: Some(time), ..Send::default() };
     producer.send(topic, &send).expect("the queue has room");
     assert!(producer.settle().iter().all(Result::is_ok));
 }
@@ -56,7 +57,12 @@ fn without_retention_old_records_stay(broker: &Broker) {
 
 fn retention_by_size_keeps_the_newest(broker: &Broker) {
     // 1 MiB is the smallest segment that Apache Kafka 4 allows.
-    let topic = topic(broker, "size", 1, &[("retention.bytes", "2097152"), ("segment.bytes", "1048576"), ("retention.ms", "-1")]);
+    let topic = topic(
+        broker,
+        "size",
+        1,
+        &[("retention.bytes", "2097152"), ("segment.bytes", "1048576"), ("retention.ms", "-1")],
+    );
     let producer = Producer::new(broker, &[("compression.type", "none")]);
     let value = vec![b'x'; 100_000];
     for _ in 0..60 {
@@ -82,8 +88,13 @@ fn fold(records: &[Record]) -> BTreeMap<String, String> {
     state
 }
 
-const COMPACT: &[(&str, &str)] =
-    &[("cleanup.policy", "compact"), ("segment.ms", "500"), ("min.cleanable.dirty.ratio", "0.01"), ("delete.retention.ms", "60000"), ("min.compaction.lag.ms", "0")];
+const COMPACT: &[(&str, &str)] = &[
+    ("cleanup.policy", "compact"),
+    ("segment.ms", "500"),
+    ("min.cleanable.dirty.ratio", "0.01"),
+    ("delete.retention.ms", "60000"),
+    ("min.compaction.lag.ms", "0"),
+];
 
 /// Rolls the segment and waits until fewer records than `before` are left.
 fn compacted(broker: &Broker, topic: &str, before: usize) -> Vec<Record> {
@@ -93,7 +104,10 @@ fn compacted(broker: &Broker, topic: &str, before: usize) -> Vec<Record> {
         send(&producer, topic, Some("beat"), Some(beat.to_string().as_bytes()), now() + beat * 1_000);
         beat += 1;
         std::thread::sleep(std::time::Duration::from_millis(300));
-        let records: Vec<_> = read(broker, topic, Isolation::Committed).into_iter().filter(|r| r.key.as_deref() != Some(b"beat")).collect();
+        let records: Vec<_> = read(broker, topic, Isolation::Committed)
+            .into_iter()
+            .filter(|r| r.key.as_deref() != Some(b"beat"))
+            .collect();
         if records.len() < before { Ok(records) } else { Err(format!("{} records", records.len())) }
     })
 }
@@ -128,7 +142,8 @@ fn compaction_never_shows_what_was_aborted(broker: &Broker) {
         }
         if round % 3 == 2 { producer.abort().unwrap() } else { producer.commit().unwrap() }
     }
-    let wanted: BTreeMap<String, String> = [("a", "a/10"), ("b", "b/10")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    let wanted: BTreeMap<String, String> =
+        [("a", "a/10"), ("b", "b/10")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
     assert_eq!(fold(&read(broker, &topic, Isolation::Committed)), wanted);
     let after = compacted(broker, &topic, 16);
     assert_eq!(fold(&after), wanted);

@@ -10,10 +10,12 @@ use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnT
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
-use kafka_protocol::messages::txn_offset_commit_request::{TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic};
+use kafka_protocol::messages::txn_offset_commit_request::{
+    TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+};
 use kafka_protocol::messages::{
-    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, EndTxnRequest, GroupId, InitProducerIdRequest, JoinGroupRequest, OffsetFetchRequest,
-    ProducerId, SyncGroupRequest, TopicName, TransactionalId, TxnOffsetCommitRequest,
+    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, EndTxnRequest, GroupId, InitProducerIdRequest, JoinGroupRequest,
+    OffsetFetchRequest, ProducerId, SyncGroupRequest, TopicName, TransactionalId, TxnOffsetCommitRequest,
 };
 use kafka_protocol::records::Compression;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -78,10 +80,14 @@ fn aborted_records_stay_hidden_from_committed_readers(broker: &Broker) {
         let fetched = fetch_all(&mut Raw::connect(broker), &topic, Isolation::Committed);
         if fetched.last_stable == fetched.high_watermark { Ok(fetched) } else { Err(format!("{fetched:?}")) }
     });
-    assert_eq!(read_texts(broker, &topic, Isolation::Committed), ["before", "between", "c1", "c2", "between", "between", "after"]);
+    assert_eq!(
+        read_texts(broker, &topic, Isolation::Committed),
+        ["before", "between", "c1", "c2", "between", "between", "after"]
+    );
     let everything = ["before", "a1", "a2", "between", "c1", "c2", "between", "a3", "a4", "between", "after"];
     assert_eq!(read_texts(broker, &topic, Isolation::Uncommitted), everything);
-    let marks: Vec<&str> = settled.records.iter().map(|(_, v)| v.as_str()).filter(|v| ["commit", "abort"].contains(v)).collect();
+    let marks: Vec<&str> =
+        settled.records.iter().map(|(_, v)| v.as_str()).filter(|v| ["commit", "abort"].contains(v)).collect();
     assert_eq!(marks, ["abort", "commit", "abort"]);
     assert_eq!(settled.aborted, [1, 9], "the index that readers skip by");
     assert_eq!(fetch_all(&mut Raw::connect(broker), &topic, Isolation::Uncommitted).aborted, [0_i64; 0]);
@@ -162,7 +168,12 @@ fn consumed_offsets_commit_with_the_outputs_and_abort_with_them(broker: &Broker)
     let group = unique("eos");
     let consumer: BaseConsumer = client::config(
         broker,
-        &[("group.id", &group), ("enable.auto.commit", "false"), ("auto.offset.reset", "earliest"), ("isolation.level", "read_committed")],
+        &[
+            ("group.id", &group),
+            ("enable.auto.commit", "false"),
+            ("auto.offset.reset", "earliest"),
+            ("isolation.level", "read_committed"),
+        ],
     )
     .create()
     .unwrap();
@@ -198,13 +209,23 @@ fn a_successor_fences_its_predecessor_and_ends_its_transaction(broker: &Broker) 
     first.begin();
     first.texts(&topic, 0, ["lost"]);
     let second = Producer::transactional(broker, &id);
-    assert_eq!(fetch_all(&mut Raw::connect(broker), &topic, Isolation::Committed).last_stable, 2, "ended before init_transactions answered");
+    assert_eq!(
+        fetch_all(&mut Raw::connect(broker), &topic, Isolation::Committed).last_stable,
+        2,
+        "ended before init_transactions answered"
+    );
     second.begin();
     second.texts(&topic, 0, ["kept"]);
     second.commit().unwrap();
     let error = first.commit().expect_err("fenced");
     let code = error.rdkafka_error_code().unwrap();
-    assert!(matches!(code, RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch), "{code:?}");
+    assert!(
+        matches!(
+            code,
+            RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch
+        ),
+        "{code:?}"
+    );
     let fatal = first.0.client().fatal_error().map(|(code, _)| code);
     assert!(fatal.is_some(), "the predecessor cannot go on");
     let seen = eventually("the successor's record", || match read_texts(broker, &topic, Isolation::Committed) {
@@ -255,7 +276,9 @@ impl<'a> ByHand<'a> {
             .with_v3_and_below_producer_id(ProducerId(self.producer.0))
             .with_v3_and_below_producer_epoch(self.producer.1)
             .with_v3_and_below_topics(topics.collect());
-        let response = self.raw.settled(3, &request, |r| r.results_by_topic_v3_and_below[0].results_by_partition[0].partition_error_code);
+        let response = self
+            .raw
+            .settled(3, &request, |r| r.results_by_topic_v3_and_below[0].results_by_partition[0].partition_error_code);
         let results = response.results_by_topic_v3_and_below.iter().flat_map(|t| &t.results_by_partition);
         results.map(|p| error(p.partition_error_code)).collect()
     }
@@ -289,7 +312,10 @@ impl<'a> ByHand<'a> {
     }
 
     fn commit_offset(&mut self, group: &str, member: (&str, i32), topic: &str, offset: i64) -> String {
-        let partition = TxnOffsetCommitRequestPartition::default().with_partition_index(0).with_committed_offset(offset).with_committed_leader_epoch(-1);
+        let partition = TxnOffsetCommitRequestPartition::default()
+            .with_partition_index(0)
+            .with_committed_offset(offset)
+            .with_committed_leader_epoch(-1);
         let request = TxnOffsetCommitRequest::default()
             .with_transactional_id(self.transactional_id())
             .with_group_id(GroupId(text(group)))
@@ -297,8 +323,14 @@ impl<'a> ByHand<'a> {
             .with_producer_epoch(self.producer.1)
             .with_generation_id(member.1)
             .with_member_id(text(member.0))
-            .with_topics(vec![TxnOffsetCommitRequestTopic::default().with_name(TopicName(text(topic))).with_partitions(vec![partition])]);
-        error(self.raw.settled(3, &request, |r| r.topics[0].partitions[0].error_code).topics[0].partitions[0].error_code)
+            .with_topics(vec![
+                TxnOffsetCommitRequestTopic::default()
+                    .with_name(TopicName(text(topic)))
+                    .with_partitions(vec![partition]),
+            ]);
+        error(
+            self.raw.settled(3, &request, |r| r.topics[0].partitions[0].error_code).topics[0].partitions[0].error_code,
+        )
     }
 
     fn fetch_offset(&mut self, group: &str, topic: &str, stable: bool) -> (String, i64) {
@@ -308,7 +340,10 @@ impl<'a> ByHand<'a> {
 
 fn fetch_offset(raw: &mut Raw, group: &str, topic: &str, stable: bool) -> (String, i64) {
     let asked = OffsetFetchRequestTopic::default().with_name(TopicName(text(topic))).with_partition_indexes(vec![0]);
-    let request = OffsetFetchRequest::default().with_group_id(GroupId(text(group))).with_topics(Some(vec![asked])).with_require_stable(stable);
+    let request = OffsetFetchRequest::default()
+        .with_group_id(GroupId(text(group)))
+        .with_topics(Some(vec![asked]))
+        .with_require_stable(stable);
     let response = raw.settled(7, &request, |r| r.error_code);
     let partition = &response.topics[0].partitions[0];
     (error(partition.error_code), partition.committed_offset)
@@ -323,14 +358,20 @@ fn join(raw: &mut Raw, group: &str) -> (String, i32) {
             .with_rebalance_timeout_ms(30_000)
             .with_member_id(text(member))
             .with_protocol_type(text("consumer"))
-            .with_protocols(vec![JoinGroupRequestProtocol::default().with_name(text("range")).with_metadata(bytes::Bytes::from_static(&[0, 0, 0, 0, 0, 0]))])
+            .with_protocols(vec![
+                JoinGroupRequestProtocol::default()
+                    .with_name(text("range"))
+                    .with_metadata(bytes::Bytes::from_static(&[0, 0, 0, 0, 0, 0])),
+            ])
     };
     let first = raw.settled(5, &request(""), |r| r.error_code);
     assert_eq!(error(first.error_code), "MemberIdRequired");
     let member = first.member_id.to_string();
     let joined = raw.settled(5, &request(&member), |r| r.error_code);
     assert_eq!((error(joined.error_code).as_str(), joined.leader.as_str()), ("None", member.as_str()));
-    let assignment = SyncGroupRequestAssignment::default().with_member_id(text(&member)).with_assignment(bytes::Bytes::from_static(&[0, 0, 0, 0, 0, 0]));
+    let assignment = SyncGroupRequestAssignment::default()
+        .with_member_id(text(&member))
+        .with_assignment(bytes::Bytes::from_static(&[0, 0, 0, 0, 0, 0]));
     let sync = SyncGroupRequest::default()
         .with_group_id(GroupId(text(group)))
         .with_generation_id(joined.generation_id)
@@ -426,7 +467,8 @@ fn stable_offsets_wait_for_the_transaction(broker: &Broker) {
         }));
     }
     let (unstable, none) = || -> (String, String) { ("UnstableOffsetCommit".into(), "None".into()) }();
-    let expected = [(unstable.clone(), -1), (none.clone(), -1), (none.clone(), 5), (unstable, -1), (none.clone(), 5), (none, 5)];
+    let expected =
+        [(unstable.clone(), -1), (none.clone(), -1), (none.clone(), 5), (unstable, -1), (none.clone(), 5), (none, 5)];
     assert_eq!(seen, expected);
 }
 

@@ -65,8 +65,9 @@ impl Record {
 
 /// Waits for a future of the admin client.
 pub fn wait<T>(future: impl Future<Output = T>) -> T {
-    static RUNTIME: LazyLock<tokio::runtime::Runtime> =
-        LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime"));
+    static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
+    });
     RUNTIME.block_on(future)
 }
 
@@ -109,7 +110,12 @@ pub fn topic(broker: &Broker, base: &str, partitions: i32, settings: &[(&str, &s
 }
 
 /// Creates a topic; the broker's error otherwise.
-pub fn create_topic(broker: &Broker, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<(), RDKafkaErrorCode> {
+pub fn create_topic(
+    broker: &Broker,
+    name: &str,
+    partitions: i32,
+    settings: &[(&str, &str)],
+) -> Result<(), RDKafkaErrorCode> {
     let mut new = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
     for (key, value) in settings {
         new = new.set(key, value);
@@ -119,7 +125,12 @@ pub fn create_topic(broker: &Broker, name: &str, partitions: i32, settings: &[(&
     eventually("the new topic's leaders", || {
         let client: BaseConsumer = config(broker, &[]).create().map_err(|e| e.to_string())?;
         let metadata = client.fetch_metadata(Some(name), Duration::from_secs(5)).map_err(|e| e.to_string())?;
-        let ready = metadata.topics().iter().flat_map(|t| t.partitions()).filter(|p| p.leader() >= 0 && p.error().is_none()).count();
+        let ready = metadata
+            .topics()
+            .iter()
+            .flat_map(|t| t.partitions())
+            .filter(|p| p.leader() >= 0 && p.error().is_none())
+            .count();
         if ready == usize::try_from(partitions).unwrap_or(0) { Ok(()) } else { Err(format!("{ready} of {partitions}")) }
     });
     Ok(())
@@ -163,7 +174,8 @@ pub struct Send<'a> {
 impl Producer {
     /// A plain producer.
     pub fn new(broker: &Broker, settings: &[(&str, &str)]) -> Self {
-        let mut config = config(broker, &[("linger.ms", "2"), ("message.timeout.ms", "60000"), ("message.max.bytes", "20000000")]);
+        let mut config =
+            config(broker, &[("linger.ms", "2"), ("message.timeout.ms", "60000"), ("message.max.bytes", "20000000")]);
         for (name, value) in settings {
             config.set(*name, *value);
         }
@@ -193,14 +205,22 @@ impl Producer {
             record = record.timestamp(timestamp);
         }
         if !send.headers.is_empty() {
-            let headers = send.headers.iter().fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: *value }));
+            let headers = send
+                .headers
+                .iter()
+                .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: *value }));
             record = record.headers(headers);
         }
         self.0.send(record).map_err(|(error, _)| error)
     }
 
     /// Sends texts to one partition and waits for the broker's answers.
-    pub fn texts<T: AsRef<str>>(&self, topic: &str, partition: i32, texts: impl IntoIterator<Item = T>) -> Vec<Result<(i32, i64), RDKafkaErrorCode>> {
+    pub fn texts<T: AsRef<str>>(
+        &self,
+        topic: &str,
+        partition: i32,
+        texts: impl IntoIterator<Item = T>,
+    ) -> Vec<Result<(i32, i64), RDKafkaErrorCode>> {
         for text in texts {
             let send = Send { partition: Some(partition), value: Some(text.as_ref().as_bytes()), ..Send::default() };
             self.send(topic, &send).expect("the queue has room");
@@ -263,10 +283,13 @@ pub fn read(broker: &Broker, topic: &str, isolation: Isolation) -> Vec<Record> {
     .expect("a consumer");
     let mut assignment = TopicPartitionList::new();
     for partition in 0..count {
-        assignment.add_partition_offset(topic, i32::try_from(partition).expect("few partitions"), Offset::Beginning).expect("a valid offset");
+        assignment
+            .add_partition_offset(topic, i32::try_from(partition).expect("few partitions"), Offset::Beginning)
+            .expect("a valid offset");
     }
     consumer.assign(&assignment).expect("an assignment");
-    let (mut records, mut open) = (Vec::new(), (0..count).map(|p| i32::try_from(p).expect("few")).collect::<BTreeSet<_>>());
+    let (mut records, mut open) =
+        (Vec::new(), (0..count).map(|p| i32::try_from(p).expect("few")).collect::<BTreeSet<_>>());
     let start = Instant::now();
     while !open.is_empty() {
         assert!(start.elapsed() < DEADLINE, "{topic}: no end reached in partitions {open:?}");

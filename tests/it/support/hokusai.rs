@@ -71,7 +71,8 @@ pub struct Running {
 impl Running {
     /// Starts it and waits for its ready line. Its log goes to `log` (appended).
     pub fn start(command: Command, log: &Path) -> Self {
-        Self::try_start(command, log).unwrap_or_else(|(status, log)| panic!("ended with {status} before it was ready:\n{log}"))
+        Self::try_start(command, log)
+            .unwrap_or_else(|(status, log)| panic!("ended with {status} before it was ready:\n{log}"))
     }
 
     /// The same, but an end before the ready line is an answer: the exit status and the log's tail.
@@ -87,7 +88,9 @@ impl Running {
             send.send(line).ok();
             std::io::copy(&mut out, &mut std::io::sink()).ok();
         });
-        let line = receive.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("no ready line within {DEADLINE:?}:\n{}", tail(log)));
+        let line = receive
+            .recv_timeout(DEADLINE)
+            .unwrap_or_else(|_| panic!("no ready line within {DEADLINE:?}:\n{}", tail(log)));
         match serde_json::from_str::<Value>(&line) {
             Ok(ready) => {
                 assert_eq!(ready["event"], "ready", "{ready}");
@@ -157,7 +160,8 @@ fn tail(log: &Path) -> String {
 
 /// GET of a URL: the status and the text, whatever the status is.
 pub fn get(url: &str) -> Result<(u16, String), String> {
-    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(DEADLINE)).build().into();
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(DEADLINE)).build().into();
     let mut response = agent.get(url).call().map_err(|e| e.to_string())?;
     Ok((response.status().as_u16(), response.body_mut().read_to_string().map_err(|e| e.to_string())?))
 }

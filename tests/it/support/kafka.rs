@@ -64,7 +64,8 @@ impl ApacheKafka {
         let temporary = tempfile::tempdir().map_err(|e| e.to_string())?;
         let folder = temporary.path().to_owned();
         let (port, controller) = (free_port(), free_port());
-        fs::write(folder.join("server.properties"), properties(&folder, port, controller)).map_err(|e| e.to_string())?;
+        fs::write(folder.join("server.properties"), properties(&folder, port, controller))
+            .map_err(|e| e.to_string())?;
         format(&folder)?;
         let process = run(&folder)?;
         let mut kafka = Self { process, port, folder, _temporary: Some(temporary) };
@@ -111,7 +112,15 @@ fn java(folder: &Path) -> Result<Command, String> {
 fn format(folder: &Path) -> Result<(), String> {
     let log = File::create(folder.join("format.log")).map_err(|e| e.to_string())?;
     let done = java(folder)?
-        .args(["kafka.tools.StorageTool", "format", "--standalone", "-t", "aG9rdXNhaS10ZXN0cy0wMA", "-c", "server.properties"])
+        .args([
+            "kafka.tools.StorageTool",
+            "format",
+            "--standalone",
+            "-t",
+            "aG9rdXNhaS10ZXN0cy0wMA",
+            "-c",
+            "server.properties",
+        ])
         .stdout(log.try_clone().map_err(|e| e.to_string())?)
         .stderr(log)
         .status()

@@ -53,7 +53,8 @@ impl Raw {
         frame.put(body);
         self.stream.write_all(&frame).expect("the connection is open");
         let mut response = self.receive();
-        let header = ResponseHeader::decode(&mut response, R::Response::header_version(version)).expect("a response header");
+        let header =
+            ResponseHeader::decode(&mut response, R::Response::header_version(version)).expect("a response header");
         assert_eq!(header.correlation_id, self.correlation, "a response to another request");
         let decoded = R::Response::decode(&mut response, version).expect("a response of this version");
         assert!(!response.has_remaining(), "{} bytes behind the response", response.remaining());
@@ -80,7 +81,12 @@ impl Raw {
     }
 
     /// Repeats a request while the broker says that a coordinator is not there yet or that the last transaction is still ending.
-    pub fn settled<R: Request>(&mut self, version: i16, request: &R, code: impl Fn(&R::Response) -> i16) -> R::Response {
+    pub fn settled<R: Request>(
+        &mut self,
+        version: i16,
+        request: &R,
+        code: impl Fn(&R::Response) -> i16,
+    ) -> R::Response {
         eventually("a coordinator's answer", || {
             let response = self.call(version, request);
             match code(&response) {
@@ -131,6 +137,7 @@ pub fn batch(stamp: Stamp, values: &[&str], compression: Compression, timestamp:
         })
         .collect();
     let mut bytes = BytesMut::new();
-    RecordBatchEncoder::encode(&mut bytes, &records, &RecordEncodeOptions { version: 2, compression }).expect("a batch");
+    RecordBatchEncoder::encode(&mut bytes, &records, &RecordEncodeOptions { version: 2, compression })
+        .expect("a batch");
     bytes.freeze()
 }
