@@ -1,0 +1,110 @@
+use proptest::prelude::*;
+
+use super::*;
+
+pub(crate) const EXAMPLE: &str = include_str!("example.yaml");
+
+fn error(from: &str, to: &str) -> SpecError {
+    assert!(EXAMPLE.contains(from), "{from}");
+    Spec::parse_yaml(&EXAMPLE.replacen(from, to, 1), "model.yaml").unwrap_err()
+}
+
+#[test]
+fn the_example_of_the_documentation_is_valid() {
+    let text: String = include_str!("mod.rs")
+        .lines()
+        .skip_while(|line| *line != "//! ```yaml")
+        .skip(1)
+        .take_while(|line| *line != "//! ```")
+        .map(|line| line.strip_prefix("//! ").unwrap_or("").to_owned() + "\n")
+        .collect();
+    Spec::parse_yaml(&text, "mod.rs").unwrap();
+}
+
+#[test]
+fn canonical_json_reads_back_as_the_same_contract() {
+    let spec = Spec::parse_yaml(EXAMPLE, "model.yaml").unwrap();
+    let json = spec.canonical_json().unwrap();
+    let again = Spec::from_canonical_json(&json).unwrap();
+    assert_eq!(again.canonical_json().unwrap(), json);
+    assert_eq!(again.contract_digest().unwrap(), spec.contract_digest().unwrap());
+}
+
+#[test]
+fn the_digest_of_a_contract_is_frozen() {
+    let digest = Spec::parse_yaml(EXAMPLE, "model.yaml").unwrap().contract_digest().unwrap();
+    assert_eq!(digest, "381a24e6a96e309e260419ad09e74aa7d65d60296241121a4b530608a6436209");
+}
+
+#[test]
+fn comments_order_and_written_defaults_do_not_change_the_digest() {
+    let digest = |text: &str| Spec::parse_yaml(text, "model.yaml").unwrap().contract_digest().unwrap();
+    let other = EXAMPLE
+        .replacen("kind: Model\nname: signup-churn\n", "name: signup-churn # a comment\nkind: Model\nextraColumns: refuse\n", 1)
+        .replacen("maximum: 120", "maximum: 120.0", 1)
+        .replacen("logicalType: boolean", "required: false\n        logicalType: boolean", 1);
+    assert_ne!(other, EXAMPLE);
+    assert_eq!(digest(&other), digest(EXAMPLE));
+}
+
+#[test]
+fn an_error_names_file_line_path_and_the_way_out() {
+    let error = error("mad: 12", "mad: 0");
+    let line = EXAMPLE.lines().position(|line| line.contains("mad: 12")).unwrap() + 1;
+    assert_eq!((error.file.as_str(), error.line), ("model.yaml", line as u64));
+    assert!(error.path.ends_with(".reference.mad"), "{error}");
+    assert!(error.to_string().starts_with(&format!("model.yaml:{line}:")), "{error}");
+    assert!(error.to_string().contains("help: "), "{error}");
+}
+
+#[test]
+fn an_unknown_field_is_refused_with_its_line() {
+    let error = error("label: churned", "labels: churned");
+    let line = EXAMPLE.lines().position(|line| line.starts_with("label:")).unwrap() + 1;
+    assert_eq!(error.line, line as u64, "{error}");
+    assert!(error.problem.contains("labels"), "{error}");
+}
+
+#[test]
+fn contradictions_are_refused_where_they_stand() {
+    for (from, to, path) in [
+        ("label: churned", "label: nothing", "label"),
+        ("apiVersion: hokusai/v1", "apiVersion: hokusai/v2", "apiVersion"),
+        ("name: signup-churn", "name: Signup Churn", "name"),
+        ("minimum: 0", "minimum: zero", "schema[0].properties[2].logicalTypeOptions.minimum"),
+        ("enum: [basic,", "enum: [1,", "schema[0].properties[4].logicalTypeOptions.enum[0]"),
+        ("enum: [basic,", "enum: [premium,", "schema[0].properties[4].logicalTypeOptions.enum[2]"),
+        ("name: balance", "name: AGE", "schema[0].properties[3].name"),
+        ("name: balance", "name: _row", "schema[0].properties[3].name"),
+        ("excludeFromIdentity: [record_id]", "excludeFromIdentity: [id]", "excludeFromIdentity[0]"),
+        ("excludeFromIdentity: [record_id]", "excludeFromIdentity: [churned]", "excludeFromIdentity"),
+        ("reason: a running number", "type: email", "schema[0].properties[0].pii"),
+        ("edges: [", "edges: [99999, ", "schema[0].properties[2].reference.edges"),
+        ("round: {age: 5}", "round: {plan: 5}", "nearDuplicates.round.plan"),
+        ("column: closed_at", "column: age", "leakage[0]"),
+        ("minority: 0.27", "minority: 0.9", "schema[0].properties[8].reference.minority"),
+    ] {
+        let error = error(from, to);
+        assert_eq!(error.path, path, "{error}");
+        assert!(error.line > 1 || path == "apiVersion", "{error}");
+    }
+}
+
+#[test]
+fn yes_and_no_are_texts() {
+    let spec = Spec::parse_yaml(&EXAMPLE.replacen("enum: [basic,", "enum: [no, NO2, yes, basic,", 1), "f").unwrap();
+    let values = &spec.property("plan").unwrap().logical_type_options.values;
+    assert_eq!(values[0], Scalar::Text("no".to_owned()));
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_parser_panic(cut in 0usize..3000, junk in "\\PC{0,40}") {
+        let mut at = cut.min(EXAMPLE.len());
+        while !EXAMPLE.is_char_boundary(at) { at -= 1; }
+        let text = format!("{}{junk}{}", &EXAMPLE[..at], &EXAMPLE[at..]);
+        if let Ok(spec) = Spec::parse_yaml(&text, "f") {
+            Spec::from_canonical_json(&spec.canonical_json().unwrap()).unwrap();
+        }
+    }
+}
