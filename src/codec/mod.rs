@@ -1,4 +1,12 @@
 //! Avro ⇄ records, file formats → Arrow, canonical bytes.
+//!
+//! Everything here reads bytes that somebody else wrote: limits are checked before memory is taken, and no error
+//! text repeats a value.
 
 pub mod canonical;
+pub mod contribution;
+pub mod json;
+pub mod registry;
+pub mod schema;
+mod shape;
 pub mod wire;

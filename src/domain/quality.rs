@@ -66,7 +66,11 @@ impl QualityReference {
     #[must_use]
     pub fn new(spec: &Spec) -> Self {
         let is_label = |p: &Property| spec.label.as_ref() == Some(&p.name);
-        let mut columns: Vec<_> = spec.properties().iter().map(|p| column_reference(p, !is_label(p) && !spec.exclude_from_identity.contains(&p.name))).collect();
+        let mut columns: Vec<_> = spec
+            .properties()
+            .iter()
+            .map(|p| column_reference(p, !is_label(p) && !spec.exclude_from_identity.contains(&p.name)))
+            .collect();
         columns.sort_by(|a, b| a.name.cmp(&b.name));
         let label = spec.properties().iter().find(|p| is_label(p)).map(|p| LabelReference {
             classes: label_classes(p).len(),
@@ -98,13 +102,17 @@ pub fn label_classes(label: &Property) -> Vec<String> {
         LogicalType::Boolean => vec!["false".to_owned(), "true".to_owned()],
         LogicalType::String => options.values.iter().map(ToString::to_string).collect(),
         LogicalType::Integer if options.values.is_empty() => {
-            let bound = |b: &Option<crate::domain::contract::Scalar>| b.as_ref().and_then(crate::domain::contract::Scalar::as_i64);
+            let bound = |b: &Option<crate::domain::contract::Scalar>| {
+                b.as_ref().and_then(crate::domain::contract::Scalar::as_i64)
+            };
             match (bound(&options.minimum), bound(&options.maximum)) {
                 (Some(least), Some(most)) => (least..=most).map(|class| class.to_string()).collect(),
                 _ => Vec::new(),
             }
         }
-        LogicalType::Integer => options.values.iter().filter_map(|v| v.as_i64()).map(|class| class.to_string()).collect(),
+        LogicalType::Integer => {
+            options.values.iter().filter_map(|v| v.as_i64()).map(|class| class.to_string()).collect()
+        }
         LogicalType::Number | LogicalType::Date | LogicalType::Timestamp => Vec::new(),
     }
 }
@@ -215,7 +223,10 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
 }
 
 /// The references together with the sums of their columns.
-fn measured<'a>(reference: &'a QualityReference, sums: &'a QualitySums) -> impl Iterator<Item = (&'a ColumnReference, &'a ColumnSums)> {
+fn measured<'a>(
+    reference: &'a QualityReference,
+    sums: &'a QualitySums,
+) -> impl Iterator<Item = (&'a ColumnReference, &'a ColumnSums)> {
     reference.columns.iter().filter_map(|column| find(&sums.columns, &column.name).map(|s| (column, s)))
 }
 
@@ -244,7 +255,8 @@ fn completeness(reference: &QualityReference, sums: &QualitySums) -> Option<f64>
 }
 
 fn stability(reference: &QualityReference, sums: &QualitySums) -> Option<f64> {
-    let shifts = measured(reference, sums).filter(|(column, s)| !column.shares.is_empty() && s.bins.len() == column.shares.len());
+    let shifts = measured(reference, sums)
+        .filter(|(column, s)| !column.shares.is_empty() && s.bins.len() == column.shares.len());
     let shifts = shifts.filter_map(|(column, s)| psi(&s.bins, &column.shares));
     mean(shifts.map(|psi| (psi / 0.25).min(1.0))).map(|shift| 1.0 - shift)
 }
@@ -262,7 +274,9 @@ fn psi(bins: &[i64], shares: &[f64]) -> Option<f64> {
 fn information(reference: &QualityReference, sums: &QualitySums) -> Option<f64> {
     let features: Vec<_> = measured(reference, sums).filter(|(column, _)| column.feature).map(|(_, s)| s).collect();
     let constant = |s: &ColumnSums| s.nulls == sums.valid || (s.nulls == 0 && s.least == s.greatest);
-    let idle = |(i, s): &(usize, &&ColumnSums)| constant(s) || features.iter().take(*i).any(|earlier| earlier.fingerprint == s.fingerprint);
+    let idle = |(i, s): &(usize, &&ColumnSums)| {
+        constant(s) || features.iter().take(*i).any(|earlier| earlier.fingerprint == s.fingerprint)
+    };
     let idle = features.iter().enumerate().filter(idle).count();
     #[allow(clippy::cast_precision_loss)] // at most 1,000 columns
     (!features.is_empty() && sums.valid > 0).then(|| 1.0 - idle as f64 / features.len() as f64)
@@ -359,14 +373,30 @@ mod tests {
     }
 
     fn sums(valid: i64) -> QualitySums {
-        let mut columns: Vec<_> = spec().properties().iter().map(|p| column(&p.name, valid, if p.name == "age" || p.name == "balance" { 10 } else { 0 })).collect();
+        let mut columns: Vec<_> = spec()
+            .properties()
+            .iter()
+            .map(|p| column(&p.name, valid, if p.name == "age" || p.name == "balance" { 10 } else { 0 }))
+            .collect();
         columns.sort_by(|a, b| a.column.cmp(&b.column));
-        let labels = vec![Count { name: "false".to_owned(), count: valid - valid / 4 }, Count { name: "true".to_owned(), count: valid / 4 }];
+        let labels = vec![
+            Count { name: "false".to_owned(), count: valid - valid / 4 },
+            Count { name: "true".to_owned(), count: valid / 4 },
+        ];
         QualitySums { valid, columns, labels, near_duplicates: 0, incompatible_schema: false }
     }
 
     fn inputs<'a>(reference: &'a QualityReference, sums: &'a QualitySums) -> QualityInputs<'a> {
-        QualityInputs { reference: Some(reference), received: sums.valid, sums, duplicates: 0, label_conflicts: 0, contaminated: 0, collision_rate: 0.0, leakage: false }
+        QualityInputs {
+            reference: Some(reference),
+            received: sums.valid,
+            sums,
+            duplicates: 0,
+            label_conflicts: 0,
+            contaminated: 0,
+            collision_rate: 0.0,
+            leakage: false,
+        }
     }
 
     fn value(quality: &Quality, name: &str) -> f64 {
@@ -387,14 +417,17 @@ mod tests {
         let reference = QualityReference::new(&spec());
         let mut sums = sums(1000);
         let at = |sums: &QualitySums, name: &str| sums.columns.iter().position(|c| c.column == name).unwrap();
-        let (age, balance, plan, country) = (at(&sums, "age"), at(&sums, "balance"), at(&sums, "plan"), at(&sums, "country"));
+        let (age, balance, plan, country) =
+            (at(&sums, "age"), at(&sums, "balance"), at(&sums, "plan"), at(&sums, "country"));
         sums.columns[balance].nulls = 20; // 2 % of an allowed 5 %
         sums.columns[age].outliers = 59; // of 1,980 cells
         sums.columns[plan].greatest = sums.columns[plan].least.clone();
         sums.columns[country].fingerprint = sums.columns[age].fingerprint.clone();
         sums.columns[age].bins = vec![1000, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        sums.labels = vec![Count { name: "false".to_owned(), count: 946 }, Count { name: "true".to_owned(), count: 54 }];
-        let quality = score(&QualityInputs { received: 1250, duplicates: 100, label_conflicts: 20, ..inputs(&reference, &sums) });
+        sums.labels =
+            vec![Count { name: "false".to_owned(), count: 946 }, Count { name: "true".to_owned(), count: 54 }];
+        let quality =
+            score(&QualityInputs { received: 1250, duplicates: 100, label_conflicts: 20, ..inputs(&reference, &sums) });
         assert_eq!(value(&quality, "validity"), 0.8);
         assert_eq!(value(&quality, "label"), 0.36); // (1 − 0.1) · 0.054/0.135
         assert_eq!(value(&quality, "completeness"), 0.6);
@@ -410,7 +443,9 @@ mod tests {
         let (reference, mut sums) = (QualityReference::new(&spec()), sums(1000));
         let quality = score(&QualityInputs { leakage: true, ..inputs(&reference, &sums) });
         assert_eq!((quality.score, quality.gate.as_str()), (Some(0.3), "leakage"));
-        let contaminated = |contaminated, collision_rate| score(&QualityInputs { contaminated, collision_rate, ..inputs(&reference, &sums) }).score;
+        let contaminated = |contaminated, collision_rate| {
+            score(&QualityInputs { contaminated, collision_rate, ..inputs(&reference, &sums) }).score
+        };
         assert_eq!(contaminated(10, 0.0), Some(1.0));
         assert_eq!(contaminated(11, 0.0), Some(0.0));
         assert_eq!(contaminated(80, 0.0293), Some(1.0));
@@ -439,25 +474,30 @@ mod tests {
     fn any_sums() -> impl Strategy<Value = QualitySums> {
         let column = (0usize..8, 0i64..50, 0i64..50, prop::collection::vec(0i64..100, 10), any::<(u64, u64, u64)>());
         let columns = prop::collection::vec(column, 0..6);
-        (0i64..500, columns, prop::collection::vec((0usize..2, 1i64..100), 0..3), 0i64..9).prop_map(|(valid, columns, labels, near)| {
-            let mut sums = QualitySums { valid, near_duplicates: near, ..QualitySums::default() };
-            let names = ["age", "balance", "comment", "country", "email", "event_time", "plan", "record_id"];
-            for (name, nulls, outliers, bins, (a, b, fingerprint)) in columns {
-                let part = ColumnSums {
-                    column: names[name].to_owned(),
-                    nulls,
-                    outliers,
-                    bins,
-                    least: format!("{:016x}", a.min(b)),
-                    greatest: format!("{:016x}", a.max(b)),
-                    fingerprint: format!("{fingerprint:016x}"),
-                };
-                merge(&mut sums, &QualitySums { columns: vec![part], ..QualitySums::default() });
-            }
-            let labels: Vec<_> = labels.into_iter().map(|(l, count)| Count { name: ["false", "true"][l].to_owned(), count }).collect();
-            labels.iter().for_each(|l| merge_counts(&mut sums.labels, std::slice::from_ref(l)));
-            sums
-        })
+        (0i64..500, columns, prop::collection::vec((0usize..2, 1i64..100), 0..3), 0i64..9).prop_map(
+            |(valid, columns, labels, near)| {
+                let mut sums = QualitySums { valid, near_duplicates: near, ..QualitySums::default() };
+                let names = ["age", "balance", "comment", "country", "email", "event_time", "plan", "record_id"];
+                for (name, nulls, outliers, bins, (a, b, fingerprint)) in columns {
+                    let part = ColumnSums {
+                        column: names[name].to_owned(),
+                        nulls,
+                        outliers,
+                        bins,
+                        least: format!("{:016x}", a.min(b)),
+                        greatest: format!("{:016x}", a.max(b)),
+                        fingerprint: format!("{fingerprint:016x}"),
+                    };
+                    merge(&mut sums, &QualitySums { columns: vec![part], ..QualitySums::default() });
+                }
+                let labels: Vec<_> = labels
+                    .into_iter()
+                    .map(|(l, count)| Count { name: ["false", "true"][l].to_owned(), count })
+                    .collect();
+                labels.iter().for_each(|l| merge_counts(&mut sums.labels, std::slice::from_ref(l)));
+                sums
+            },
+        )
     }
 
     proptest! {

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use unicode_normalization::UnicodeNormalization;
 
-use super::grammar::*;
 use super::SpecError;
+use super::grammar::*;
 
 /// Most columns of a model.
 pub const MAX_COLUMNS: usize = 1_000;
@@ -41,7 +41,12 @@ pub fn is_model_name(name: &str) -> bool {
 impl Spec {
     /// Checks everything that does not need the columns' Arrow types.
     pub(super) fn check(&self) -> Check {
-        require(self.api_version == API_VERSION, "apiVersion", "is not known", &format!("write `apiVersion: {API_VERSION}`"))?;
+        require(
+            self.api_version == API_VERSION,
+            "apiVersion",
+            "is not known",
+            &format!("write `apiVersion: {API_VERSION}`"),
+        )?;
         require(self.kind == KIND, "kind", "is not known", &format!("write `kind: {KIND}`"))?;
         let help = "1 to 128 of a-z, 0-9, `.`, `_` and `-`, first a letter or digit";
         require(is_model_name(&self.name), "name", "is no name of a model", help)?;
@@ -66,11 +71,14 @@ impl Spec {
         };
         let path = format!("schema[0].properties[{i}]");
         let options = &property.logical_type_options;
-        let bounds = options.minimum.as_ref().and_then(Scalar::as_i64).zip(options.maximum.as_ref().and_then(Scalar::as_i64));
+        let bounds =
+            options.minimum.as_ref().and_then(Scalar::as_i64).zip(options.maximum.as_ref().and_then(Scalar::as_i64));
         let finite = match property.logical_type {
             LogicalType::Boolean | LogicalType::Number => true,
             LogicalType::String => !options.values.is_empty(),
-            LogicalType::Integer => !options.values.is_empty() || bounds.is_some_and(|(a, b)| b.saturating_sub(a) < MAX_CLASSES),
+            LogicalType::Integer => {
+                !options.values.is_empty() || bounds.is_some_and(|(a, b)| b.saturating_sub(a) < MAX_CLASSES)
+            }
             LogicalType::Date | LogicalType::Timestamp => false,
         };
         let help = "a label is boolean, number, or has an `enum` (integers also `minimum` and `maximum`, at most 1,000 classes apart)";
@@ -78,8 +86,18 @@ impl Spec {
         let classes = i64::try_from(options.values.len()).unwrap_or(i64::MAX);
         require(classes <= MAX_CLASSES, &format!("{path}.logicalTypeOptions.enum"), "has too many classes", help)?;
         let plain = matches!(property.pii.policy, Policy::None) || property.pii == Pii::default();
-        require(plain, &format!("{path}.pii"), "is set on the label", "a label holds no personal data; use policy `none` with a reason")?;
-        require(!property.required, &format!("{path}.required"), "is set on the label", "leave it out: a null label is LABEL_MISSING")?;
+        require(
+            plain,
+            &format!("{path}.pii"),
+            "is set on the label",
+            "a label holds no personal data; use policy `none` with a reason",
+        )?;
+        require(
+            !property.required,
+            &format!("{path}.required"),
+            "is set on the label",
+            "leave it out: a null label is LABEL_MISSING",
+        )?;
         let excluded = self.exclude_from_identity.contains(label);
         require(!excluded, "excludeFromIdentity", "holds the label", "the label is part of a row's identity")
     }
@@ -92,10 +110,20 @@ impl Spec {
         }
         let features = self.properties().iter().filter(|p| !self.exclude_from_identity.contains(&p.name));
         let features = features.filter(|p| Some(&p.name) != self.label.as_ref()).count();
-        require(features > 0, "schema[0].properties", "has no feature column", "declare one besides the label and excludeFromIdentity")?;
+        require(
+            features > 0,
+            "schema[0].properties",
+            "has no feature column",
+            "declare one besides the label and excludeFromIdentity",
+        )?;
         for (i, leak) in self.leakage.iter().enumerate() {
             let path = format!("leakage[{i}]");
-            require(!known(&leak.column), &path, &format!("`{}` is declared as a column", leak.column), "remove it from schema[0].properties")?;
+            require(
+                !known(&leak.column),
+                &path,
+                &format!("`{}` is declared as a column", leak.column),
+                "remove it from schema[0].properties",
+            )?;
             check_text(&leak.column, &format!("{path}.column"), MAX_NAME)?;
             check_text(&leak.reason, &format!("{path}.reason"), MAX_REASON)?;
         }
@@ -107,8 +135,14 @@ impl Spec {
         }
         for (name, step) in &near.round {
             let path = format!("nearDuplicates.round.{name}");
-            let numeric = self.property(name).is_some_and(|p| p.logical_type.is_numeric()) && near.columns.contains(name);
-            require(numeric, &path, "is no numeric column of the quasi-key", "name an integer or number column of nearDuplicates.columns")?;
+            let numeric =
+                self.property(name).is_some_and(|p| p.logical_type.is_numeric()) && near.columns.contains(name);
+            require(
+                numeric,
+                &path,
+                "is no numeric column of the quasi-key",
+                "name an integer or number column of nearDuplicates.columns",
+            )?;
             let positive = step.as_f64().is_some_and(|s| s.is_finite() && s > 0.0);
             require(positive, &path, "is no step", "write a number above 0")?;
         }
@@ -159,7 +193,9 @@ fn check_property(property: &Property, path: &str, label: Option<&str>) -> Check
         require(!property.required || rate == 0.0, &path, "contradicts `required`", "leave one of the two out")?;
     }
     match &property.reference {
-        Some(reference) => check_reference(property, reference, &format!("{path}.reference"), label == Some(property.name.as_str())),
+        Some(reference) => {
+            check_reference(property, reference, &format!("{path}.reference"), label == Some(property.name.as_str()))
+        }
         None => Ok(()),
     }
 }
@@ -170,17 +206,29 @@ fn check_options(property: &Property, path: &str) -> Check {
     for (bound, value) in options.bounds() {
         let at = format!("{path}.{bound}");
         let (fits, help) = match kind {
-            LogicalType::Integer => (value.as_i64().is_some_and(|v| v.abs() <= MAX_INTEGER), "an integer within ±(2^53−1)"),
-            LogicalType::Number => (value.as_f64().is_some_and(f64::is_finite) && exact(value), "a finite number; integers within ±(2^53−1)"),
+            LogicalType::Integer => {
+                (value.as_i64().is_some_and(|v| v.abs() <= MAX_INTEGER), "an integer within ±(2^53−1)")
+            }
+            LogicalType::Number => (
+                value.as_f64().is_some_and(f64::is_finite) && exact(value),
+                "a finite number; integers within ±(2^53−1)",
+            ),
             LogicalType::Date => (matches!(value, Scalar::Text(_)), "quote an ISO 8601 day, like '2024-12-31'"),
-            LogicalType::Timestamp => (matches!(value, Scalar::Text(_)), "quote an ISO 8601 instant, like '2024-12-31T23:00:00Z'"),
+            LogicalType::Timestamp => {
+                (matches!(value, Scalar::Text(_)), "quote an ISO 8601 instant, like '2024-12-31T23:00:00Z'")
+            }
             LogicalType::String | LogicalType::Boolean => (false, "only numbers, dates and timestamps have bounds"),
         };
         require(fits, &at, &format!("does not fit a column of type {name}"), help)?;
     }
     let text_only = options.min_length.is_some() || options.max_length.is_some() || options.pattern.is_some();
     let help = "only columns of type string have minLength, maxLength and pattern";
-    require(kind == LogicalType::String || !text_only, path, &format!("has limits of text on a column of type {name}"), help)?;
+    require(
+        kind == LogicalType::String || !text_only,
+        path,
+        &format!("has limits of text on a column of type {name}"),
+        help,
+    )?;
     if let (Some(least), Some(most)) = (options.min_length, options.max_length) {
         require(least <= most, &format!("{path}.minLength"), "is above maxLength", "swap them")?;
     }
@@ -205,7 +253,9 @@ fn check_enum(property: &Property, path: &str) -> Check {
         let path = format!("{path}[{i}]");
         let (fits, help) = match property.logical_type {
             LogicalType::String => (matches!(value, Scalar::Text(_)), "quote the value: it is read as another type"),
-            LogicalType::Integer => (value.as_i64().is_some_and(|v| v.abs() <= MAX_INTEGER), "write an integer within ±(2^53−1)"),
+            LogicalType::Integer => {
+                (value.as_i64().is_some_and(|v| v.abs() <= MAX_INTEGER), "write an integer within ±(2^53−1)")
+            }
             _ => (false, "only columns of type string and integer have an enumeration"),
         };
         require(fits, &path, &format!("does not fit a column of type {}", property.logical_type.name()), help)?;
@@ -229,35 +279,73 @@ fn check_pii(property: &Property, path: &str) -> Check {
     }
     let help = "declare the column as `logicalType: string`: a token is text";
     require(text || !declared || pii.policy != Policy::Hash, path, "hashes a column that is no text", help)?;
-    require(!declared || pii.policy != Policy::None, path, "declares a type and policy `none`", "leave one of the two out")?;
+    require(
+        !declared || pii.policy != Policy::None,
+        path,
+        "declares a type and policy `none`",
+        "leave one of the two out",
+    )?;
     let generalise = pii.policy == Policy::Generalise;
     let help = "write `to: zip3`, `birthYear` or `net24`";
     require(generalise == pii.to.is_some(), path, "`to` and policy `generalise` go together", help)?;
-    require(text || !generalise, path, "generalises a column that is no text", "declare the column as `logicalType: string`")
+    require(
+        text || !generalise,
+        path,
+        "generalises a column that is no text",
+        "declare the column as `logicalType: string`",
+    )
 }
 
 fn check_reference(property: &Property, reference: &Reference, path: &str, label: bool) -> Check {
     let numeric = property.logical_type.is_numeric();
-    let statistics = reference.median.is_some() || reference.mad.is_some() || !reference.edges.is_empty() || !reference.shares.is_empty();
+    let statistics = reference.median.is_some()
+        || reference.mad.is_some()
+        || !reference.edges.is_empty()
+        || !reference.shares.is_empty();
     require(numeric || !statistics, path, "has statistics of numbers", "only integer and number columns have them")?;
-    require(reference.median.is_some() == reference.mad.is_some(), path, "`median` and `mad` go together", "give both or none")?;
+    require(
+        reference.median.is_some() == reference.mad.is_some(),
+        path,
+        "`median` and `mad` go together",
+        "give both or none",
+    )?;
     let finite = reference.median.is_none_or(f64::is_finite);
     require(finite, &format!("{path}.median"), "is not finite", "write a finite number")?;
     let positive = reference.mad.is_none_or(|mad| mad.is_finite() && mad > 0.0);
-    require(positive, &format!("{path}.mad"), "is not above 0", "leave median and mad out: outliers cannot be measured without spread")?;
+    require(
+        positive,
+        &format!("{path}.mad"),
+        "is not above 0",
+        "leave median and mad out: outliers cannot be measured without spread",
+    )?;
     let edges = &reference.edges;
     let rising = edges.iter().all(|e| e.is_finite()) && edges.windows(2).all(|pair| pair[0] < pair[1]);
-    require(rising && edges.len() <= MAX_EDGES, &format!("{path}.edges"), "do not rise, or are too many", "at most 99 finite, rising numbers")?;
+    require(
+        rising && edges.len() <= MAX_EDGES,
+        &format!("{path}.edges"),
+        "do not rise, or are too many",
+        "at most 99 finite, rising numbers",
+    )?;
     let shares = &reference.shares;
     let sum: f64 = shares.iter().sum();
     let sane = shares.iter().all(|s| (0.0..=1.0).contains(s)) && (shares.is_empty() || (sum - 1.0).abs() < 1e-3);
     let count = shares.is_empty() || (shares.len() == edges.len() + 1 && !edges.is_empty());
-    require(sane && count, &format!("{path}.shares"), "do not fit", "one more than edges, from 0 to 1, adding up to 1")?;
+    require(
+        sane && count,
+        &format!("{path}.shares"),
+        "do not fit",
+        "one more than edges, from 0 to 1, adding up to 1",
+    )?;
     match reference.minority {
         Some(minority) => {
             let path = format!("{path}.minority");
             require(label, &path, "is set on a column that is not the label", "move it to the label")?;
-            require(minority > 0.0 && minority <= 0.5, &path, "is no share of a rarest class", "write a number above 0, at most 0.5")
+            require(
+                minority > 0.0 && minority <= 0.5,
+                &path,
+                "is no share of a rarest class",
+                "write a number above 0, at most 0.5",
+            )
         }
         None => Ok(()),
     }

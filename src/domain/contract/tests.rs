@@ -40,7 +40,11 @@ fn the_digest_of_a_contract_is_frozen() {
 fn comments_order_and_written_defaults_do_not_change_the_digest() {
     let digest = |text: &str| Spec::parse_yaml(text, "model.yaml").unwrap().contract_digest().unwrap();
     let other = EXAMPLE
-        .replacen("kind: Model\nname: signup-churn\n", "name: signup-churn # a comment\nkind: Model\nextraColumns: refuse\n", 1)
+        .replacen(
+            "kind: Model\nname: signup-churn\n",
+            "name: signup-churn # a comment\nkind: Model\nextraColumns: refuse\n",
+            1,
+        )
         .replacen("maximum: 120", "maximum: 120.0", 1)
         .replacen("logicalType: boolean", "required: false\n        logicalType: boolean", 1);
     assert_ne!(other, EXAMPLE);
