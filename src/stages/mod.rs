@@ -1,1 +1,4 @@
-//! stages.
+//! The stages, one file or folder each, by the names of `topology/hokusai.yaml`.
+
+pub mod dedup;
+pub mod limits;
