@@ -2,3 +2,5 @@
 
 pub mod dedup;
 pub mod limits;
+#[cfg(test)]
+mod testing;

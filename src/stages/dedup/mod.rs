@@ -23,7 +23,9 @@ use rows::HashedRow;
 use state::DedupState;
 
 use crate::domain::reason::Reason;
-use crate::domain::records::{Accepted, ChunkId, Count, Refusal, Refused, Release, ScreenedEvent, ScreenedRows, Verdict};
+use crate::domain::records::{
+    Accepted, ChunkId, Count, Refusal, Refused, Release, ScreenedEvent, ScreenedRows, Verdict,
+};
 use crate::domain::topics;
 use crate::stages::limits::split_by_size;
 use crate::stream::stage::{Batch, Context, Destination, Message, Outputs, Stage, StageError};
@@ -90,7 +92,8 @@ fn decode(context: &Context<'_>, message: &Message<'_>, out: &Outputs<'_>) -> Re
             Err(format!("rows of shard {} in partition {}", rows.shard, context.partition))
         }
         ScreenedEvent { rows: Some(rows), release: None } => {
-            let counts = usize::try_from(rows.rows).ok().zip(u32::try_from(rows.part).ok()).zip(u32::try_from(rows.parts).ok());
+            let counts =
+                usize::try_from(rows.rows).ok().zip(u32::try_from(rows.part).ok()).zip(u32::try_from(rows.parts).ok());
             match counts {
                 Some(((expected, part), parts)) if part < parts => {
                     rows::read_hashes(&rows.batch, expected).map(|hashed| Work::Rows(rows, hashed))

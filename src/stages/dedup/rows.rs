@@ -42,7 +42,8 @@ pub fn read_hashes(stream: &[u8], expected: usize) -> Result<Vec<HashedRow>, Str
 }
 
 fn append_hashes(batch: &RecordBatch, rows: &mut Vec<HashedRow>) -> Result<(), String> {
-    let column = |name: &str| batch.column_by_name(name).filter(|c| c.null_count() == 0).ok_or(format!("{name} has nulls"));
+    let column =
+        |name: &str| batch.column_by_name(name).filter(|c| c.null_count() == 0).ok_or(format!("{name} has nulls"));
     let numbers = column(ROW)?.as_primitive_opt::<UInt32Type>().ok_or(format!("{ROW} is not UInt32"))?;
     let hashes = |name: &str| {
         let column = column(name)?.as_fixed_size_binary_opt().ok_or(format!("{name} is not FixedSizeBinary"))?;

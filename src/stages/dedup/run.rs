@@ -178,7 +178,9 @@ mod tests {
             owners: (0..owners as u32)
                 .map(|i| OwnerFacts { ident: u128::from(i), batch: 2, contributor: 3, chunk: i })
                 .collect(),
-            verdicts: (0..owners as u32).map(|i| ((5 + i, 0), PartVerdict { parts: 1, accepted: i, ..PartVerdict::default() })).collect(),
+            verdicts: (0..owners as u32)
+                .map(|i| ((5 + i, 0), PartVerdict { parts: 1, accepted: i, ..PartVerdict::default() }))
+                .collect(),
             released: vec![1, 2],
             rows: (0..rows as u64)
                 .map(|i| (RowKey { features: u128::from(i) << 90, tag: i }, Entry { tag: i, owner: 5, row: i as u32 }))

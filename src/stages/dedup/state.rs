@@ -108,7 +108,8 @@ impl DedupState {
             .chain(self.rows.find(key.features).map(|e| (e, true)))
         {
             if entry.tag != key.tag {
-                known.other_label |= !self.is_superseded(key.features, entry, committed) && !self.is_released(entry.owner);
+                known.other_label |=
+                    !self.is_superseded(key.features, entry, committed) && !self.is_released(entry.owner);
             } else if !met {
                 met = true;
                 known.owner = (!self.is_released(entry.owner)).then_some((entry.owner, entry.row));
