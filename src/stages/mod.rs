@@ -1,6 +1,7 @@
 //! The stages, one file or folder each, by the names of `topology/hokusai.yaml`.
 
 pub mod dedup;
+pub mod intake;
 pub mod limits;
 #[cfg(test)]
 mod testing;

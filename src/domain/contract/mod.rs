@@ -38,7 +38,7 @@
 //!         reference: {median: 872, mad: 400, edges: [301, 872, 1587]}
 //!       - name: contact
 //!         logicalType: string
-//!         pii: {policy: hash, type: email}
+//!         pii: {policy: hash, type: email_address}
 //!       - name: late
 //!         logicalType: integer
 //!         logicalTypeOptions: {enum: [0, 1]}

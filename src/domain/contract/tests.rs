@@ -82,7 +82,7 @@ fn contradictions_are_refused_where_they_stand() {
         ("name: balance", "name: _row", "schema[0].properties[3].name"),
         ("excludeFromIdentity: [record_id]", "excludeFromIdentity: [id]", "excludeFromIdentity[0]"),
         ("excludeFromIdentity: [record_id]", "excludeFromIdentity: [churned]", "excludeFromIdentity"),
-        ("reason: a running number", "type: email", "schema[0].properties[0].pii"),
+        ("reason: a running number", "type: email_address", "schema[0].properties[0].pii"),
         ("edges: [", "edges: [99999, ", "schema[0].properties[2].reference.edges"),
         ("round: {age: 5}", "round: {plan: 5}", "nearDuplicates.round.plan"),
         ("column: closed_at", "column: age", "leakage[0]"),

@@ -1,0 +1,285 @@
+//! A contract, compiled: the Arrow schema of its rows and every check as a kernel over whole batches.
+//!
+//! Ranges, enumerations and rules over several columns are DataFusion expressions, planned once per contract;
+//! patterns are regular expressions of bounded size. Everything that cannot be compiled is refused here, with the
+//! path (and, from YAML, the line) of the culprit, when a model is applied and not when the first row comes.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::types::{Date32Type, TimestampMicrosecondType};
+use arrow::compute::kernels::cast_utils::{Parser, string_to_timestamp_nanos};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::common::{Column, DFSchema, ScalarValue};
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::{Expr, Volatility};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::prelude::SessionConfig;
+use regex::RegexBuilder;
+
+use super::checks::{Check, Test};
+use super::sql;
+use crate::codec::canonical::RowEncoder;
+use crate::domain::contract::{LogicalType, Property, Scalar, Spec, SpecError};
+use crate::domain::reason::Reason;
+
+/// Compiled size of one pattern.
+const MAX_REGEX_BYTES: usize = 1 << 20;
+/// Zone of timestamps.
+pub const UTC: &str = "UTC";
+
+/// Compiles contracts; made once, it plans expressions.
+pub struct Compiler {
+    session: SessionState,
+}
+
+impl fmt::Debug for Compiler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Compiler").finish_non_exhaustive()
+    }
+}
+
+impl Default for Compiler {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A contract that batches can be checked against.
+#[derive(Debug)]
+pub struct CompiledContract {
+    spec: Spec,
+    digest: String,
+    schema: SchemaRef,
+    checks: Vec<Check>,
+    encoder: RowEncoder,
+    label: Option<usize>,
+}
+
+impl Compiler {
+    /// A compiler with DataFusion's functions.
+    #[must_use]
+    pub fn new() -> Self {
+        // Names stand in expressions as they stand in the contract; SQL would fold them to lower case.
+        let mut config = SessionConfig::new();
+        config.options_mut().sql_parser.enable_ident_normalization = false;
+        Self { session: SessionStateBuilder::new().with_config(config).with_default_features().build() }
+    }
+
+    /// Reads and compiles a YAML document: what `model apply` does before it signs.
+    ///
+    /// # Errors
+    /// [`SpecError`] with file, line, path, and the way out.
+    pub fn compile_yaml(&self, text: &str, file: &str) -> Result<CompiledContract, SpecError> {
+        let spec = Spec::parse_yaml(text, file)?;
+        self.compile(spec).map_err(|error| error.located(text, file))
+    }
+
+    /// Compiles a contract.
+    ///
+    /// # Errors
+    /// [`SpecError`] with the path of what cannot be compiled.
+    pub fn compile(&self, spec: Spec) -> Result<CompiledContract, SpecError> {
+        let digest = spec.contract_digest()?;
+        let schema = Arc::new(arrow_schema(&spec));
+        let planner = Planner::new(&self.session, &schema)?;
+        let mut checks = Vec::new();
+        for (column, property) in spec.properties().iter().enumerate() {
+            let path = format!("schema[0].properties[{column}].logicalTypeOptions");
+            column_checks(&planner, column, property, &path, &mut checks)?;
+        }
+        for (i, rule) in spec.rules().iter().enumerate() {
+            let violated = planner.rule(&rule.expression, &format!("schema[0].quality[{i}].expression"))?;
+            let expected = rule.description.clone().unwrap_or_else(|| rule.expression.clone());
+            checks.push(Check { reason: Reason::CrossField, column: None, rule: rule.name.clone(), expected, test: Test::Expression(violated) });
+        }
+        let label = spec.label.as_ref().and_then(|label| schema.index_of(label).ok());
+        if let Some(column) = label {
+            let test = Test::Null { column };
+            checks.push(Check { reason: Reason::LabelMissing, column: Some(column), rule: "label".to_owned(), expected: "a label".to_owned(), test });
+        }
+        // The first failure in the order of the reasons is the reason; the sort keeps the order of the columns.
+        checks.sort_by_key(|check| check.reason);
+        let exclude: Vec<&str> = spec.exclude_from_identity.iter().map(String::as_str).collect();
+        let encoder = RowEncoder::new(&schema, &exclude, spec.label.as_deref())
+            .map_err(|error| SpecError::at("schema[0].properties", error.to_string(), "change the column"))?;
+        Ok(CompiledContract { spec, digest, schema, checks, encoder, label })
+    }
+}
+
+impl CompiledContract {
+    /// The specification.
+    #[must_use]
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// SHA-256 of the specification's canonical JSON, hex.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Arrow schema of the rows, in the order of the contract; every column may be null.
+    #[must_use]
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// The checks, in the order in which the first failure is the reason.
+    pub(super) fn checks(&self) -> &[Check] {
+        &self.checks
+    }
+
+    /// Canonical bytes of rows.
+    pub(super) fn encoder(&self) -> &RowEncoder {
+        &self.encoder
+    }
+
+    /// Position of the label's column.
+    pub(super) fn label(&self) -> Option<usize> {
+        self.label
+    }
+
+    /// Name of a column by position.
+    pub(super) fn column_name(&self, column: usize) -> &str {
+        self.schema.fields().get(column).map_or("", |field| field.name())
+    }
+}
+
+/// Arrow type of a logical type.
+#[must_use]
+pub fn arrow_type(logical: LogicalType) -> DataType {
+    match logical {
+        LogicalType::String => DataType::Utf8,
+        LogicalType::Integer => DataType::Int64,
+        LogicalType::Number => DataType::Float64,
+        LogicalType::Boolean => DataType::Boolean,
+        LogicalType::Date => DataType::Date32,
+        LogicalType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into())),
+    }
+}
+
+fn arrow_schema(spec: &Spec) -> Schema {
+    let field = |p: &Property| Field::new(&p.name, arrow_type(p.logical_type), true);
+    Schema::new(spec.properties().iter().map(field).collect::<Vec<_>>())
+}
+
+fn column_checks(planner: &Planner<'_>, column: usize, property: &Property, path: &str, checks: &mut Vec<Check>) -> Result<(), SpecError> {
+    let options = &property.logical_type_options;
+    let mut add = |reason, rule: &str, expected: String, test| {
+        checks.push(Check { reason, column: Some(column), rule: rule.to_owned(), expected, test });
+    };
+    if property.logical_type == LogicalType::Number {
+        add(Reason::TypeMismatch, "number", "a finite number".to_owned(), Test::NotFinite { column });
+    }
+    if property.required {
+        add(Reason::NullRequired, "required", "a value".to_owned(), Test::Null { column });
+    }
+    let name = || Expr::Column(Column::from_name(&property.name));
+    for (bound, value) in options.bounds() {
+        let literal = Expr::Literal(literal(property, value, &format!("{path}.{bound}"))?, None);
+        let (reason, expected, violated) = match bound {
+            "minimum" => (Reason::RangeLow, format!("at least {value}"), name().lt(literal)),
+            "exclusiveMinimum" => (Reason::RangeLow, format!("above {value}"), name().lt_eq(literal)),
+            "maximum" => (Reason::RangeHigh, format!("at most {value}"), name().gt(literal)),
+            _ => (Reason::RangeHigh, format!("below {value}"), name().gt_eq(literal)),
+        };
+        let bound_value = value.as_f64();
+        add(reason, bound, expected, Test::Bound { violated: planner.physical(violated, path)?, bound: bound_value });
+    }
+    if !options.values.is_empty() {
+        let literals = options.values.iter().map(|v| literal(property, v, path).map(|l| Expr::Literal(l, None)));
+        let violated = name().in_list(literals.collect::<Result<Vec<_>, _>>()?, true);
+        let expected = format!("one of {} values", options.values.len());
+        add(Reason::EnumUnknown, "enum", expected, Test::Expression(planner.physical(violated, path)?));
+    }
+    if options.min_length.is_some() || options.max_length.is_some() {
+        let (least, most) = (options.min_length.unwrap_or(0), options.max_length.unwrap_or(u32::MAX));
+        let expected = match options.max_length {
+            Some(most) => format!("{least} to {most} characters"),
+            None => format!("at least {least} characters"),
+        };
+        add(Reason::Pattern, "length", expected, Test::Length { column, least, most });
+    }
+    if let Some(pattern) = &options.pattern {
+        let regex = RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).build().map_err(|error| {
+            let problem = format!("is no regular expression: {}", last_line(&error.to_string()));
+            SpecError::at(format!("{path}.pattern"), problem, "see the syntax of the crate `regex`; a compiled pattern has at most 1 MiB")
+        })?;
+        add(Reason::Pattern, "pattern", format!("a match of {pattern}"), Test::Mismatch { column, regex });
+    }
+    if property.logical_type == LogicalType::Timestamp && !options.allow_future {
+        add(Reason::TsFuture, "not in the future", "no later than 5 minutes after the record".to_owned(), Test::Future { column });
+    }
+    Ok(())
+}
+
+/// The `regex` crate draws the pattern over several lines; its last line says what is wrong.
+fn last_line(text: &str) -> &str {
+    text.lines().last().map_or("", |line| line.trim_start_matches("error: "))
+}
+
+fn literal(property: &Property, value: &Scalar, path: &str) -> Result<ScalarValue, SpecError> {
+    let value_of = match (property.logical_type, value) {
+        (LogicalType::Integer, value) => value.as_i64().map(|v| ScalarValue::Int64(Some(v))),
+        (LogicalType::Number, value) => value.as_f64().map(|v| ScalarValue::Float64(Some(v))),
+        (LogicalType::String, Scalar::Text(text)) => Some(ScalarValue::Utf8(Some(text.clone()))),
+        (LogicalType::Date, Scalar::Text(text)) => Date32Type::parse(text).map(|v| ScalarValue::Date32(Some(v))),
+        (LogicalType::Timestamp, Scalar::Text(text)) => {
+            let micros = string_to_timestamp_nanos(text).map(|nanos| nanos.div_euclid(1_000)).ok();
+            micros.or_else(|| TimestampMicrosecondType::parse(text)).map(|v| ScalarValue::TimestampMicrosecond(Some(v), Some(UTC.into())))
+        }
+        _ => None,
+    };
+    let help = "write ISO 8601: '2024-12-31' for a date, '2024-12-31T23:00:00Z' for a timestamp";
+    value_of.ok_or_else(|| SpecError::at(path, format!("does not fit a column of type {}", property.logical_type.name()), help))
+}
+
+/// Plans expressions over the columns of one contract.
+struct Planner<'a> {
+    session: &'a SessionState,
+    schema: DFSchema,
+    names: HashSet<String>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(session: &'a SessionState, schema: &Schema) -> Result<Self, SpecError> {
+        let names = schema.fields().iter().map(|field| field.name().clone()).collect();
+        let schema = DFSchema::try_from(schema.clone())
+            .map_err(|error| SpecError::at("schema[0].properties", error.strip_backtrace(), "change the column"))?;
+        Ok(Self { session, schema, names })
+    }
+
+    fn physical(&self, expr: Expr, path: &str) -> Result<Arc<dyn PhysicalExpr>, SpecError> {
+        let help = "compare values of one type; cast with `CAST(x AS …)` where types differ";
+        self.session.create_physical_expr(expr, &self.schema).map_err(|e| SpecError::at(path, e.strip_backtrace(), help))
+    }
+
+    /// An expression that is true where the rule is violated: false there, not null.
+    fn rule(&self, text: &str, path: &str) -> Result<Arc<dyn PhysicalExpr>, SpecError> {
+        let help = format!("write one SQL boolean expression over the columns {}", self.some_names());
+        let rule = self.session.create_logical_expr(text, &self.schema).map_err(|e| SpecError::at(path, e.strip_backtrace(), help))?;
+        sql::check(&rule).map_err(|refusal| SpecError::at(path, refusal.problem, refusal.help))?;
+        let physical = self.physical(rule.clone(), path)?;
+        match physical.data_type(self.schema.as_arrow()) {
+            Ok(DataType::Boolean) => self.physical(Expr::Not(Box::new(rule)), path),
+            Ok(other) => Err(SpecError::at(path, format!("is {other}, not true or false"), "compare it with something")),
+            Err(error) => Err(SpecError::at(path, error.strip_backtrace(), "compare values of one type")),
+        }
+    }
+
+    fn some_names(&self) -> String {
+        let mut names: Vec<_> = self.names.iter().map(String::as_str).collect();
+        names.sort_unstable();
+        names.truncate(20);
+        names.join(", ")
+    }
+}
+
+/// Whether calls with the same arguments always give the same result.
+pub(super) fn is_immutable(volatility: Volatility) -> bool {
+    volatility == Volatility::Immutable
+}

@@ -1,0 +1,101 @@
+//! Which SQL a rule may be made of.
+//!
+//! A rule's result may depend on the row alone, cost little, and be the same on every platform. So functions come
+//! from a fixed list of immutable ones: without functions that make large values out of small ones (`repeat`,
+//! `lpad`, `generate_series`) and without those that call the platform's mathematics library (`ln`, `exp`, `sin`).
+
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::Expr;
+
+use super::contract::is_immutable;
+
+const MAX_DEPTH: usize = 64;
+const MAX_NODES: usize = 2_000;
+
+const FUNCTIONS: &[&str] = &[
+    "abs", "ceil", "floor", "round", "trunc", "sqrt", "signum", "iszero", "isnan", "gcd", "lcm", "coalesce", "nullif", "nvl", "greatest",
+    "least", "character_length", "octet_length", "bit_length", "lower", "upper", "btrim", "ltrim", "rtrim", "substr", "left", "right",
+    "reverse", "starts_with", "ends_with", "contains", "strpos", "split_part", "replace", "regexp_like", "date_part", "date_trunc", "to_date",
+    "to_timestamp", "ascii",
+];
+
+/// Why an expression is no rule.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub problem: String,
+    pub help: String,
+}
+
+fn refuse<T>(problem: impl Into<String>, help: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal { problem: problem.into(), help: help.into() })
+}
+
+/// Checks every node of an expression. Walks with its own stack: the depth is not known yet.
+pub(super) fn check(expr: &Expr) -> Result<(), Refusal> {
+    let mut stack = vec![(expr, 0)];
+    let mut nodes = 0;
+    while let Some((node, depth)) = stack.pop() {
+        nodes += 1;
+        if depth > MAX_DEPTH || nodes > MAX_NODES {
+            return refuse("is too deep or too long", format!("at most {MAX_DEPTH} levels and {MAX_NODES} terms; split it into several rules"));
+        }
+        check_node(node)?;
+        let visited = node.apply_children(|child| {
+            stack.push((child, depth + 1));
+            Ok(TreeNodeRecursion::Continue)
+        });
+        if visited.is_err() {
+            return refuse("cannot be read", "write it with simpler operators");
+        }
+    }
+    Ok(())
+}
+
+fn check_node(node: &Expr) -> Result<(), Refusal> {
+    match node {
+        Expr::Alias(_)
+        | Expr::Column(_)
+        | Expr::Literal(..)
+        | Expr::BinaryExpr(_)
+        | Expr::Like(_)
+        | Expr::SimilarTo(_)
+        | Expr::Not(_)
+        | Expr::IsNotNull(_)
+        | Expr::IsNull(_)
+        | Expr::IsTrue(_)
+        | Expr::IsFalse(_)
+        | Expr::IsUnknown(_)
+        | Expr::IsNotTrue(_)
+        | Expr::IsNotFalse(_)
+        | Expr::IsNotUnknown(_)
+        | Expr::Negative(_)
+        | Expr::Between(_)
+        | Expr::Case(_)
+        | Expr::Cast(_)
+        | Expr::TryCast(_)
+        | Expr::InList(_) => Ok(()),
+        Expr::ScalarFunction(call) => {
+            let name = call.func.name();
+            let volatility = call.func.signature().volatility;
+            if !is_immutable(volatility) {
+                return refuse(format!("calls `{name}`, whose result depends on more than the row"), "a rule may call immutable functions only");
+            }
+            if !FUNCTIONS.contains(&name) {
+                return refuse(format!("calls `{name}`, which rules may not"), format!("these are allowed: {}", FUNCTIONS.join(", ")));
+            }
+            Ok(())
+        }
+        other => refuse(format!("has {}", kind(other)), "a rule is an expression over the columns of one row"),
+    }
+}
+
+fn kind(expr: &Expr) -> &'static str {
+    match expr {
+        Expr::AggregateFunction(_) => "an aggregate",
+        Expr::WindowFunction(_) => "a window function",
+        Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_) => "a subquery",
+        Expr::Placeholder(_) => "a parameter",
+        Expr::ScalarVariable(..) => "a variable",
+        _ => "an operator that rules may not use",
+    }
+}

@@ -1,0 +1,3 @@
+//! Promises of the compiled contract and of the stage.
+
+mod contract;
