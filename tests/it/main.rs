@@ -1,8 +1,13 @@
 //! Integration tests: one binary, so that it links once.
 //!
 //! * [`conformance`]: the same cases against the embedded broker and Apache Kafka 4.1: what one does, the other does.
+//! * [`e2e`]: from a contribution to its receipt, on both brokers, through what other programs rely on.
+//! * [`crash`]: kill -9 and fail points under load, and a verifier that recomputes everything.
 //! * [`support`]: processes, clients, waiting.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod conformance;
+mod crash;
+mod e2e;
+mod latency;
 mod support;

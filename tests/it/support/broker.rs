@@ -71,14 +71,6 @@ impl Own {
         }
     }
 
-    /// The broker's process id.
-    pub fn id(&self) -> u32 {
-        match self {
-            Self::Embedded { process, .. } => process.id(),
-            Self::ApacheKafka(kafka) => kafka.id(),
-        }
-    }
-
     /// Ends it (the embedded one by kill -9, which it must survive) and starts it again on the same folder and address.
     pub fn restart(&mut self) {
         match self {

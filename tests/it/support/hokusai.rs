@@ -116,11 +116,6 @@ impl Running {
         get(&format!("{}{path}", self.http())).unwrap_or_else(|e| panic!("GET {path}: {e}"))
     }
 
-    /// The process id.
-    pub fn id(&self) -> u32 {
-        self.process.id()
-    }
-
     /// kill -9.
     pub fn kill(&mut self) {
         self.process.kill();

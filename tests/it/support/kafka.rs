@@ -78,11 +78,6 @@ impl ApacheKafka {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// The broker's process id.
-    pub fn id(&self) -> u32 {
-        self.process.id()
-    }
-
     /// SIGTERM, then a new process on the same folder and ports.
     pub fn restart(&mut self) {
         self.process.terminate();

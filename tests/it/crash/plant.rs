@@ -1,0 +1,167 @@
+//! A broker and workers as processes of their own, so that either can be killed alone.
+
+use crate::support::broker::{Broker, Kind, shared};
+use crate::support::client::{Isolation, read, watermarks};
+use crate::support::hokusai::{Running, command, finish};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The processes and their folder.
+#[derive(Debug)]
+pub struct Plant {
+    kind: Kind,
+    folder: tempfile::TempDir,
+    environment: Vec<(String, String)>,
+    prefix: String,
+    address: String,
+    broker: Option<Running>,
+    /// Workers that run, or that were killed and not replaced yet.
+    pub workers: Vec<Running>,
+}
+
+impl Plant {
+    /// The broker alone, with topics. None when Apache Kafka cannot run here.
+    pub fn start(kind: Kind, topology: Option<&str>) -> Option<Self> {
+        Self::start_on(kind, topology, None)
+    }
+
+    /// The broker on a copy of another plant's folder.
+    pub fn start_copy(of: &Path) -> Self {
+        Self::start_on(Kind::Embedded, None, Some(of)).expect("the embedded broker runs everywhere")
+    }
+
+    fn start_on(kind: Kind, topology: Option<&str>, copy: Option<&Path>) -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        if let Some(from) = copy {
+            let copied =
+                Command::new("cp").args(["-a", "--"]).arg(from.join(".")).arg(folder.path()).status().expect("cp(1)");
+            assert!(copied.success());
+        }
+        let path = folder.path().join("topology.yaml");
+        if let Some(text) = topology {
+            std::fs::write(&path, text).expect("a topology file");
+        }
+        let mut plant = Self {
+            kind,
+            environment: vec![],
+            prefix: String::new(),
+            address: "127.0.0.1:0".into(),
+            broker: None,
+            workers: vec![],
+            folder,
+        };
+        if path.exists() {
+            plant.environment.push(("HOKUSAI_TOPOLOGY".into(), path.to_string_lossy().into_owned()));
+        }
+        match kind {
+            Kind::Embedded => plant.start_broker(),
+            Kind::ApacheKafka => {
+                plant.address = shared(kind)?.bootstrap;
+                plant.prefix = format!("{}.", crate::support::unique("crash"));
+                plant.environment.push(("HOKUSAI_PREFIX".into(), plant.prefix.clone()));
+            }
+        }
+        let applied = finish(plant.command(&["topology", "apply"]));
+        assert_eq!(applied.code, Some(0), "topology apply: {applied:?}");
+        Some(plant)
+    }
+
+    /// The folder with everything of it.
+    pub fn folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    /// How to reach the broker.
+    pub fn broker(&self) -> Broker {
+        Broker { kind: self.kind, bootstrap: self.address.clone() }
+    }
+
+    /// The name of a topic on the broker.
+    pub fn topic(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// A command of the program for this plant; all workers share one store and the first one's data folder holds the keys.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = command(arguments);
+        command
+            .envs(self.environment.iter().cloned())
+            .env("HOKUSAI_BROKERS", &self.address)
+            .env("HOKUSAI_DATA", self.folder.path().join("data"));
+        command
+    }
+
+    /// The rows of a query, after the tables have reached the topics' ends.
+    pub fn sql(&self, query: &str) -> Vec<Value> {
+        finish(self.command(&["sql", query, "--fresh", "--format", "json"])).lines(0)
+    }
+
+    /// Starts the embedded broker, again on the address it had.
+    pub fn start_broker(&mut self) {
+        let mut broker = command(&["broker", "--listen", &self.address, "--format", "json"]);
+        broker.env("HOKUSAI_DATA", self.folder.path().join("data"));
+        let running = Running::start(broker, &self.folder.path().join("broker.log"));
+        self.address = running.brokers();
+        self.broker = Some(running);
+    }
+
+    /// kill -9 of the broker, and a new one on the same folder and address.
+    pub fn kill_broker(&mut self) {
+        self.broker.as_mut().expect("the embedded one").kill();
+        self.start_broker();
+    }
+
+    /// SIGTERM to the broker.
+    pub fn stop_broker(&mut self) {
+        if let Some(mut broker) = self.broker.take() {
+            assert_eq!(broker.terminate().code(), Some(0), "{}", broker.log());
+        }
+    }
+
+    /// Starts a worker with all stages; `failpoint` makes it abort itself there.
+    pub fn start_worker(&self, failpoint: Option<&str>) -> Result<Running, String> {
+        let mut worker = self.command(&["worker", "--http", "127.0.0.1:0", "--format", "json"]);
+        if let Some(name) = failpoint {
+            worker.env("HOKUSAI_FAILPOINT", name);
+        }
+        Running::try_start(worker, &self.folder.path().join("worker.log"))
+            .map_err(|(status, log)| format!("{status}\n{log}"))
+    }
+
+    /// Starts a worker and keeps it.
+    pub fn add_worker(&mut self, failpoint: Option<&str>) {
+        let worker =
+            self.start_worker(failpoint).unwrap_or_else(|e| panic!("the worker ended before it was ready: {e}"));
+        self.workers.push(worker);
+    }
+
+    /// How far the stages are: records and markers on the topics they write.
+    pub fn progress(&self) -> i64 {
+        let topics = [
+            "contributions.screened",
+            "contributions.manifests",
+            "contributions.verdicts",
+            "contributions.accepted",
+            "receipts",
+        ];
+        let ends = topics.iter().map(|name| {
+            let topic = self.topic(name);
+            let partitions = crate::support::client::partitions(&self.broker(), &topic);
+            (0..partitions).map(|p| watermarks(&self.broker(), &topic, i32::try_from(p).expect("few")).1).sum::<i64>()
+        });
+        ends.sum()
+    }
+
+    /// How many receipts there are.
+    pub fn receipts(&self) -> usize {
+        read(&self.broker(), &self.topic("receipts"), Isolation::Committed).len()
+    }
+
+    /// The end of the workers' log.
+    pub fn log(&self) -> String {
+        let text = std::fs::read_to_string(self.folder.path().join("worker.log")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().rev().take(40).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+}

@@ -1,0 +1,165 @@
+//! The same log of contributions gives the same receipts, byte for byte, however often workers or the broker are killed on the way.
+
+use super::load::{Contribution, Random, contributions};
+use super::plant::Plant;
+use super::verify::{self, Receipts};
+use crate::support::broker::Kind;
+use crate::support::client::Producer;
+use crate::support::eventually;
+use crate::support::flow::shop_spec;
+use std::sync::OnceLock;
+
+const SEED: u64 = 20_130_101;
+const MODEL: &str = "crash-shop";
+/// Where a worker aborts itself in turn; the other kills come from outside at seeded moments.
+const FAILPOINTS: [Option<&str>; 10] = [
+    None,
+    Some("commit.before:20"),
+    None,
+    Some("restore.middle"),
+    Some("warehouse.after_delta_commit"),
+    None,
+    Some("commit.after_offsets:7"),
+    None,
+    Some("commit.after:11"),
+    None,
+];
+
+/// The log, what was sent, and what an uninterrupted run made of it.
+struct Reference {
+    folder: tempfile::TempDir,
+    sent: Vec<Contribution>,
+    receipts: Receipts,
+    /// [`Plant::progress`] before and after.
+    progress: (i64, i64),
+}
+
+/// Laid down once for the tests of this run.
+fn reference() -> &'static Reference {
+    static REFERENCE: OnceLock<Reference> = OnceLock::new();
+    REFERENCE.get_or_init(|| {
+        let mut plant = Plant::start(Kind::Embedded, Some(&one_contributions_partition()))
+            .expect("the embedded broker runs everywhere");
+        plant.add_worker(None);
+        let spec = plant.folder().join("model.yaml");
+        std::fs::write(&spec, shop_spec(MODEL)).expect("a file");
+        let applied = crate::support::hokusai::finish(plant.command(&["model", "apply", &spec.to_string_lossy()]));
+        assert_eq!(applied.code, Some(0), "{applied:?}");
+        assert_eq!(plant.workers.remove(0).terminate().code(), Some(0));
+        let sent = contributions(SEED, 150, 240);
+        let producer = Producer::new(&plant.broker(), &[]);
+        for record in sent.iter().flat_map(|c| c.records(MODEL)) {
+            producer.texts(&plant.topic("contributions"), 0, [record.to_string()]);
+        }
+        let before = plant.progress();
+        plant.stop_broker();
+        let folder = tempfile::tempdir().expect("a folder");
+        let copied = std::process::Command::new("cp")
+            .args(["-a", "--"])
+            .arg(plant.folder().join("."))
+            .arg(folder.path())
+            .status();
+        assert!(copied.expect("cp(1)").success());
+        drop(plant);
+
+        let mut plant = Plant::start_copy(folder.path());
+        plant.add_worker(None);
+        wait_for_receipts(&plant, sent.len());
+        let receipts = verify::one_receipt_each(&plant, &sent);
+        verify::adds_up(&receipts, &sent);
+        verify::as_in_order(&receipts, &sent);
+        verify::tables(&plant, &receipts);
+        let progress = (before, plant.progress());
+        Reference { folder, sent, receipts, progress }
+    })
+}
+
+/// The built-in topology with one partition of `contributions` on one machine.
+fn one_contributions_partition() -> String {
+    let path = crate::support::root().join("topology/hokusai.yaml");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let (head, tail) = text.split_once("- name: contributions\n").expect("the topic is declared");
+    let tail = tail.replacen("partitions: {single: 2,", "partitions: {single: 1,", 1);
+    format!("{head}- name: contributions\n{tail}")
+}
+
+fn wait_for_receipts(plant: &Plant, count: usize) {
+    eventually("all receipts", || match plant.receipts() {
+        seen if seen >= count => Ok(()),
+        seen => Err(format!("{seen} of {count}; the workers' log:\n{}", plant.log())),
+    });
+}
+
+/// When to strike: ten seeded shares of the way from the log's beginning to its end.
+fn moments(progress: (i64, i64)) -> Vec<i64> {
+    let mut random = Random::new(SEED);
+    let step = (progress.1 - progress.0) / 11;
+    (1..=10)
+        .map(|k| {
+            progress.0 + k * step + i64::try_from(random.below(step.max(1).unsigned_abs())).expect("small") - step / 2
+        })
+        .collect()
+}
+
+fn wait_for_progress(plant: &mut Plant, moment: i64, all: usize) {
+    eventually("progress", || {
+        if let Some(status) = plant.workers[0].ended() {
+            panic!("the worker ended with {status}:\n{}", plant.log());
+        }
+        let progress = plant.progress();
+        if progress >= moment || plant.receipts() == all {
+            Ok(())
+        } else {
+            Err(format!("{progress} of {moment}; log:\n{}", plant.log()))
+        }
+    });
+}
+
+fn verify_against_reference(plant: &Plant) {
+    let reference = reference();
+    wait_for_receipts(plant, reference.sent.len());
+    let receipts = verify::one_receipt_each(plant, &reference.sent);
+    verify::adds_up(&receipts, &reference.sent);
+    for (id, (bytes, value)) in &receipts {
+        let (wanted, decoded) = &reference.receipts[id];
+        assert!(bytes == wanted, "{id}: not the bytes of the uninterrupted run:\n{value}\n{decoded}");
+    }
+    verify::tables(plant, &receipts);
+}
+
+#[test]
+fn workers_killed_ten_times_give_the_receipts_of_an_uninterrupted_run() {
+    let reference = reference();
+    let mut plant = Plant::start_copy(reference.folder.path());
+    for (moment, failpoint) in moments(reference.progress).into_iter().zip(FAILPOINTS) {
+        match plant.start_worker(failpoint) {
+            Ok(worker) => plant.workers.push(worker),
+            // A fail point inside restore strikes before the worker is ready.
+            Err(log) => {
+                assert!(failpoint.is_some(), "{log}");
+                continue;
+            }
+        }
+        if failpoint.is_some() {
+            plant.workers[0].wait();
+        } else {
+            wait_for_progress(&mut plant, moment, reference.sent.len());
+            plant.workers[0].kill();
+        }
+        plant.workers.clear();
+    }
+    plant.add_worker(None);
+    verify_against_reference(&plant);
+}
+
+#[test]
+fn the_broker_killed_ten_times_gives_the_receipts_of_an_uninterrupted_run() {
+    let reference = reference();
+    let mut plant = Plant::start_copy(reference.folder.path());
+    plant.add_worker(None);
+    for moment in moments(reference.progress) {
+        wait_for_progress(&mut plant, moment, reference.sent.len());
+        plant.kill_broker();
+    }
+    verify_against_reference(&plant);
+}

@@ -1,0 +1,39 @@
+//! From a contribution to its receipt, through what other programs rely on, on both brokers.
+//!
+//! Tests share one running cluster per broker and keep apart by models of their own; those that stop it start their own.
+
+mod cli;
+mod contributions;
+mod formats;
+mod operations;
+mod privacy;
+mod python;
+mod readme;
+mod recovery;
+mod tables;
+
+/// Makes each named case a test on the embedded broker and a test on Apache Kafka, on the shared cluster.
+#[macro_export]
+macro_rules! on_both_clusters {
+    ($($case:ident),+ $(,)?) => {
+        mod embedded {
+            $(#[test] fn $case() { $crate::support::cluster::with($crate::support::broker::Kind::Embedded, super::$case); })+
+        }
+        mod apache_kafka {
+            $(#[test] fn $case() { $crate::support::cluster::with($crate::support::broker::Kind::ApacheKafka, super::$case); })+
+        }
+    };
+}
+
+/// The same on a cluster of the test's own.
+#[macro_export]
+macro_rules! on_both_own_clusters {
+    ($($case:ident),+ $(,)?) => {
+        mod embedded_own {
+            $(#[test] fn $case() { $crate::support::cluster::with_own($crate::support::broker::Kind::Embedded, super::$case); })+
+        }
+        mod apache_kafka_own {
+            $(#[test] fn $case() { $crate::support::cluster::with_own($crate::support::broker::Kind::ApacheKafka, super::$case); })+
+        }
+    };
+}
