@@ -1,0 +1,497 @@
+//! Persons: their names, birth dates, streets and places.
+
+use super::checks::{is_date, number};
+use super::column::ColumnHints;
+use super::kinds::PiiType;
+use super::scan::{Found, Text, Token, add, taken};
+use super::words::{Roles, Vocabulary};
+
+/// A calendar date, as far as its writing tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BirthDate {
+    year: u32,
+    month: u32,
+    day: u32,
+    /// `03/04/1973`: nobody knows which is the month.
+    ambiguous: bool,
+}
+
+impl BirthDate {
+    /// Reads a date that may be a birth date, perhaps with a time of day after it.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let mut parts = [""; 3];
+        let mut count = 0;
+        let end = text
+            .find(['T'])
+            .filter(|at| text[..*at].len() >= 8 && text.as_bytes()[at - 1].is_ascii_digit())
+            .unwrap_or(text.len());
+        let pieces =
+            text[..end].split(|character: char| !character.is_alphanumeric()).filter(|piece| !piece.is_empty());
+        for piece in pieces.filter(|piece| !matches!(*piece, "of" | "de" | "the" | "del")) {
+            match parts.get_mut(count) {
+                Some(part) => *part = piece,
+                // Only a time of day may follow.
+                None if count < 7 && piece.bytes().all(|byte| byte.is_ascii_digit()) => {}
+                None => return None,
+            }
+            count += 1;
+        }
+        let dotted = text.contains('.');
+        match count {
+            1 if parts[0].len() == 8 => {
+                let digits = digits(parts[0])?;
+                Self::new(digits / 10_000, digits / 100 % 100, digits % 100)
+            }
+            3.. => Self::of_parts(parts, dotted),
+            _ => None,
+        }
+    }
+
+    fn of_parts(parts: [&str; 3], dotted: bool) -> Option<Self> {
+        let month = |part: &str| {
+            Some(Vocabulary::get().look_up(part).roles).filter(|roles| roles.is(Roles::MONTH)).map(Roles::month)
+        };
+        let ordinal = |part: &str| digits(part.trim_end_matches(|character: char| character.is_ascii_alphabetic()));
+        if let Some(name) = month(parts[1]) {
+            return Self::new(digits(parts[2]).filter(|_| parts[2].len() == 4)?, name, ordinal(parts[0])?);
+        }
+        if let Some(name) = month(parts[0]) {
+            return Self::new(digits(parts[2]).filter(|_| parts[2].len() == 4)?, name, ordinal(parts[1])?);
+        }
+        let [first, second, third] = [digits(parts[0])?, digits(parts[1])?, digits(parts[2])?];
+        if parts[0].len() == 4 {
+            return Self::new(first, second, third);
+        }
+        if !matches!(parts[2].len(), 2 | 4) || parts[0].len() > 2 || parts[1].len() > 2 {
+            return None;
+        }
+        let ambiguous = !dotted && first <= 12 && second <= 12 && first != second;
+        if dotted || second <= 12 {
+            return Self::new(third, second, first).map(|date| Self { ambiguous, ..date });
+        }
+        Self::new(third, first, second)
+    }
+
+    fn new(year: u32, month: u32, day: u32) -> Option<Self> {
+        let living = (1880..2100).contains(&year) || year < 100;
+        (living && is_date(if year < 100 { 2000 } else { year }, month, day)).then_some(Self {
+            year,
+            month,
+            day,
+            ambiguous: false,
+        })
+    }
+
+    /// ISO 8601, or `a/b/year` in the order of writing where day and month cannot be told apart.
+    pub(super) fn normal(&self) -> String {
+        let Self { year, month, day, .. } = self;
+        if self.ambiguous { format!("{day:02}/{month:02}/{year:02}") } else { format!("{year:02}-{month:02}-{day:02}") }
+    }
+
+    /// The year, if it was written with four digits.
+    pub(super) fn year(&self) -> Option<u32> {
+        Some(self.year).filter(|year| *year >= 100)
+    }
+}
+
+fn digits(text: &str) -> Option<u32> {
+    let plain = !text.is_empty() && text.len() <= 8 && text.bytes().all(|byte| byte.is_ascii_digit());
+    plain.then(|| number(text.as_bytes()))
+}
+
+/// Dates after a word such as `born`, or in a column of birth dates.
+pub(super) fn birth_dates(text: &Text<'_>, column: &ColumnHints, found: &mut Vec<Found>) {
+    for (at, token) in text.tokens.iter().enumerate() {
+        if !token.number() && !token.word.roles.is(Roles::MONTH) {
+            continue;
+        }
+        let announced = column.kinds.has(PiiType::BirthDate) || text.context(at, at + 2).kinds.has(PiiType::BirthDate);
+        if !announced || text.glued_left(token.start) {
+            continue;
+        }
+        for end in [at + 3, at + 2, at] {
+            let Some(stop) = text.tokens.get(end).map(|last| last.end) else { continue };
+            let close = (at..end).all(|gap| text.gap(gap).len() <= 2);
+            if close && !text.glued_right(stop) && BirthDate::parse(&text.raw[token.start..stop]).is_some() {
+                add(found, token.start, stop, PiiType::BirthDate);
+                break;
+            }
+        }
+    }
+}
+
+/// Pairs of decimal degrees.
+pub(super) fn coordinates(text: &Text<'_>, column: &ColumnHints, found: &mut Vec<Found>) {
+    for at in 0..text.tokens.len().saturating_sub(3) {
+        let pair = &text.tokens[at..at + 4];
+        let plain = pair.iter().all(Token::number) && pair[0].len() <= 2 && pair[2].len() <= 3;
+        if !plain || text.gap(at) != "." || text.gap(at + 2) != "." {
+            continue;
+        }
+        let between = text.gap(at + 1);
+        let comma = matches!(between.trim_end_matches(['-', '+']).trim(), "," | ";");
+        let announced = || column.kinds.has(PiiType::Geo) || text.context(at, at + 3).kinds.has(PiiType::Geo);
+        let decimals = pair[1].len().min(pair[3].len());
+        let in_range = text.raw[pair[0].start..pair[1].end].parse::<f64>().is_ok_and(|value| value <= 90.0)
+            && text.raw[pair[2].start..pair[3].end].parse::<f64>().is_ok_and(|value| value <= 180.0);
+        if !in_range || between.len() > 4 || !(comma && decimals >= 4 || decimals >= 2 && announced()) {
+            continue;
+        }
+        let signed = matches!(&text.bytes[..pair[0].start], [.., b'-' | b'+']);
+        let start = pair[0].start - usize::from(signed);
+        if !text.glued_left(start) && !text.glued_right(pair[3].end) {
+            add(found, start, pair[3].end, PiiType::Geo);
+        }
+    }
+}
+
+/// Whether the cell of a column of addresses is one: letters, and a number or several words.
+pub(super) fn looks_like_address(value: &str) -> bool {
+    let letters = value.chars().any(char::is_alphabetic);
+    let digit = value.bytes().any(|byte| byte.is_ascii_digit());
+    let machine = value.starts_with("0x") || value.contains("://") || !value.contains(' ') && value.len() > 24;
+    letters && !machine && (digit && value.contains(' ') || value.split_whitespace().count() >= 2)
+}
+
+/// Street addresses: a number, a name and a word for street, in the orders of several languages.
+pub(super) fn street_addresses(text: &Text<'_>, found: &mut Vec<Found>) {
+    let mut at = 0;
+    while at < text.tokens.len() {
+        let token = &text.tokens[at];
+        let span = if token.digit || token.len() < 2 {
+            None
+        } else if token.word.roles.is(Roles::STREET) && token.capital {
+            street_after_name(text, at).or_else(|| street_before_name(text, at))
+        } else if token.word.roles.is(Roles::STREET_BEFORE) {
+            street_before_name(text, at)
+        } else if token.capital {
+            compound_street(text, at)
+        } else {
+            None
+        };
+        if let Some((first, last)) = span {
+            let first = unit_before(text, first);
+            let last = rest_of_address(text, last);
+            add(found, text.tokens[first].start, text.tokens[last].end, PiiType::Address);
+            at = last;
+        }
+        at += 1;
+    }
+}
+
+fn house_number(token: &Token) -> bool {
+    token.digit && token.len() <= 6
+}
+
+/// `6359 Stephen Extensions`: back from the word for street over capitalised words to a number.
+fn street_after_name(text: &Text<'_>, street: usize) -> Option<(usize, usize)> {
+    let mut at = street;
+    for step in 0..5 {
+        let before = at.checked_sub(1)?;
+        let token = &text.tokens[before];
+        let gap = text.gap(before);
+        if step > 0 && house_number(token) && matches!(gap, " " | ", ") {
+            return Some((before, street));
+        }
+        let named = token.capital && !token.number() || token.word.roles.is(Roles::PARTICLE);
+        if !named || !matches!(gap, " " | "-" | "'" | "’" | ". ") {
+            return None;
+        }
+        at = before;
+    }
+    None
+}
+
+/// `47, rue de Pereira` and `Calle Mayor 3`: forward from the word for street.
+fn street_before_name(text: &Text<'_>, street: usize) -> Option<(usize, usize)> {
+    let (mut last, mut named) = (street, 0);
+    while let Some(next) = text.tokens.get(last + 1) {
+        let joined = matches!(text.gap(last), " " | "-" | "'" | "’" | ". " | " d'" | "/");
+        if !joined
+            || !(next.capital || next.word.roles.is(Roles::PARTICLE) || next.len() <= 2 && !next.digit)
+            || last - street >= 6
+        {
+            break;
+        }
+        named += usize::from(next.capital);
+        last += 1;
+    }
+    if named == 0 {
+        return None;
+    }
+    while last > street && !text.tokens[last].capital {
+        last -= 1;
+    }
+    let before = street
+        .checked_sub(1)
+        .filter(|before| house_number(&text.tokens[*before]) && matches!(text.gap(*before), " " | ", "));
+    let after = Some(last + 1).filter(|after| {
+        text.tokens.get(*after).is_some_and(house_number)
+            && matches!(text.gap(last), " " | ", " | " n. " | " nº " | ", n. ")
+    });
+    match (before, after) {
+        (Some(first), _) => Some((first, last)),
+        (None, Some(end)) => Some((street, end)),
+        _ => None,
+    }
+}
+
+/// `Lorenz-Kambs-Weg 1`, `Hauptstraße 5`, `Keizersgracht 12`.
+fn compound_street(text: &Text<'_>, at: usize) -> Option<(usize, usize)> {
+    const ENDINGS: [&str; 22] = [
+        "straße", "strasse", "str", "weg", "platz", "allee", "gasse", "ufer", "damm", "stieg", "steig", "straat",
+        "laan", "plein", "kade", "gracht", "dijk", "singel", "gatan", "vägen", "vej", "gade",
+    ];
+    const PARTS: [&str; 8] = ["straße", "strasse", "str", "weg", "platz", "allee", "gasse", "ring"];
+    let token = &text.tokens[at];
+    let mut lower = [0_u8; 48];
+    let word = text.bytes.get(token.start..token.end).filter(|word| word.len() <= 48)?;
+    let lower = &mut lower[..word.len()];
+    lower.copy_from_slice(word);
+    lower.make_ascii_lowercase();
+    let whole = |endings: &[&str]| endings.iter().any(|ending| lower == ending.as_bytes());
+    let hyphenated = at > 0 && matches!(text.gap(at - 1), "-" | " ") && text.tokens[at - 1].capital && whole(&PARTS);
+    let compound = ENDINGS.iter().any(|ending| lower.len() > ending.len() + 2 && lower.ends_with(ending.as_bytes()));
+    let next = text.tokens.get(at + 1).filter(|next| house_number(next) && next.len() <= 4)?;
+    if !(hyphenated || compound)
+        || !matches!(text.gap(at), " " | ". " | ".")
+        || !text.bytes[next.start].is_ascii_digit()
+    {
+        return None;
+    }
+    let mut first = at;
+    while first > 0 && matches!(text.gap(first - 1), "-") && text.tokens[first - 1].letter
+        || first == at && hyphenated && first > 0
+    {
+        first -= 1;
+    }
+    // `53-71`: a range of numbers.
+    let range = text.gap(at + 1) == "-" && text.tokens.get(at + 2).is_some_and(house_number);
+    Some((first, at + 1 + usize::from(range)))
+}
+
+/// `Unit 97 3 Amy Brow`, `4/126 Thompson Plaza`.
+fn unit_before(text: &Text<'_>, first: usize) -> usize {
+    let mut at = first;
+    while at > 0 && first - at < 2 {
+        let before = &text.tokens[at - 1];
+        let part = matches!(text.gap(at - 1), " " | "/" | ", ")
+            && (house_number(before) || before.word.roles.is(Roles::UNIT) && at < first);
+        if !part {
+            break;
+        }
+        at -= 1;
+    }
+    at
+}
+
+/// Goes on over the flat, the town, the state and the postal code.
+fn rest_of_address(text: &Text<'_>, last: usize) -> usize {
+    let (mut end, mut at, mut comma) = (last, last, false);
+    while let Some(next) = text.tokens.get(at + 1) {
+        let gap = text.gap(at);
+        let unit = next.word.roles.is(Roles::UNIT);
+        comma |= gap == ", ";
+        let joined = gap == ", "
+            || gap == " " && (comma || unit || text.tokens[at].word.roles.is(Roles::UNIT))
+            || gap == ". " && text.tokens[at].word.roles.is(Roles::UNIT)
+            || gap == "-" && comma;
+        let part = unit
+            || next.capital
+                && !next.word.kinds.meets(super::kinds::Kinds::of(&[
+                    PiiType::Phone,
+                    PiiType::Email,
+                    PiiType::BirthDate,
+                    PiiType::UsSsn,
+                ]))
+            || next.number() && next.len() <= 6;
+        if !joined || !part || at - last >= 10 {
+            break;
+        }
+        at += 1;
+        end = at;
+    }
+    end
+}
+
+/// Whether the cell of a column of names is one; `sure` if the column's name leaves no doubt.
+pub(super) fn looks_like_person(value: &str, tokens: &[Token], sure: bool) -> bool {
+    let letters = value.chars().any(char::is_alphabetic);
+    let digit = tokens.iter().any(|token| token.digit);
+    let organisation =
+        tokens.iter().any(|token| token.word.roles.is(Roles::ORGANISATION) && !token.word.roles.is(Roles::GIVEN_NAME));
+    if !letters || digit || tokens.len() > 8 {
+        return false;
+    }
+    if sure {
+        return true;
+    }
+    let part = |token: &Token| token.capital || token.word.roles.is(Roles::PARTICLE);
+    !organisation && (2..=6).contains(&tokens.len()) && tokens.iter().all(part) && !value.contains(['&', '/', ':'])
+}
+
+/// Names of persons in text: capitalised words with a reason to believe that they are a name.
+pub(super) fn persons(text: &Text<'_>, found: &mut Vec<Found>) {
+    let mut at = 0;
+    while at < text.tokens.len() {
+        if !name_part(&text.tokens[at]) {
+            at += 1;
+            continue;
+        }
+        let mut last = at;
+        while let Some(next) = text.tokens.get(last + 1) {
+            let initial = text.tokens[last].len() == 1 || text.tokens[last].word.roles.is(Roles::HONORIFIC);
+            let joined = matches!(text.gap(last), " " | "-" | "'" | "’") || initial && text.gap(last) == ". ";
+            let particle = next.word.roles.is(Roles::PARTICLE) && !next.capital && leads_to_name(text, last + 1);
+            if !joined || !(name_part(next) || particle) || last - at >= 6 {
+                break;
+            }
+            last += 1;
+        }
+        at = name(text, at, last, found) + 1;
+    }
+}
+
+/// Whether up to three particles from token `at` on end in a part of a name: `van der Velde`.
+fn leads_to_name(text: &Text<'_>, at: usize) -> bool {
+    let rest = text.tokens.get(at..).unwrap_or_default().iter().take(4);
+    rest.skip_while(|token| token.word.roles.is(Roles::PARTICLE) && !token.capital).next().is_some_and(name_part)
+}
+
+fn name_part(token: &Token) -> bool {
+    token.capital && !token.digit
+}
+
+/// Judges the capitalised words from `first` to `last`; returns the last token that it used up.
+fn name(text: &Text<'_>, first: usize, last: usize, found: &mut Vec<Found>) -> usize {
+    let role = |at: usize, role| text.tokens[at].word.roles.is(role);
+    let (mut start, mut before, mut honorific) = (first, false, false);
+    while start < last
+        && !role(start, Roles::GIVEN_NAME)
+        && (role(start, Roles::COMMON) || role(start, Roles::BEFORE_NAME) || role(start, Roles::HONORIFIC))
+    {
+        before |= role(start, Roles::BEFORE_NAME);
+        honorific |= role(start, Roles::HONORIFIC);
+        start += 1;
+    }
+    if start == first && first > 0 && text.gap(first - 1).len() <= 2 {
+        let prior = first - 1;
+        honorific |= role(prior, Roles::HONORIFIC);
+        before |= role(prior, Roles::BEFORE_NAME)
+            || role(prior, Roles::COMMON)
+                && prior > 0
+                && text.gap(prior - 1) == " "
+                && role(prior - 1, Roles::BEFORE_NAME);
+    }
+    // `Kretowicz, Fabian`: family name first.
+    let (mut end, mut turned) = (last, false);
+    if last - start < 2
+        && text.gap(last) == ", "
+        && text.tokens.get(last + 1).is_some_and(name_part)
+        && !role(last + 1, Roles::COMMON)
+    {
+        end = last + 1;
+        if text.gap(end) == " " && text.tokens.get(end + 1).is_some_and(name_part) {
+            end += 1;
+        }
+        turned = true;
+    }
+    let stop = text.tokens[end].end;
+    let next = text.tokens.get(end + 1);
+    let after = next.is_some_and(|next| {
+        next.word.roles.is(Roles::AFTER_NAME) && matches!(text.gap(end), " " | ", " | " (" | " – " | " - ")
+    }) || found.iter().any(|other| {
+        matches!(other.kind, PiiType::Email | PiiType::Phone) && (1..=3).contains(&other.start.saturating_sub(stop))
+    }) || found.iter().any(|other| {
+        other.kind == PiiType::Email
+            && text.tokens[start].start > other.end
+            && text.tokens[start].start - other.end <= 3
+    });
+    let given = role(start, Roles::GIVEN_NAME) || turned && role(last + 1, Roles::GIVEN_NAME);
+    let organisation = (start..=last).any(|at| {
+        role(at, Roles::ORGANISATION) && !role(at, Roles::GIVEN_NAME)
+            || role(at, Roles::MONTH) && !role(at, Roles::GIVEN_NAME)
+    });
+    let words = (start..=end).filter(|at| name_part(&text.tokens[*at])).count();
+    let believed = match words {
+        0 => false,
+        1 => honorific && !text.tokens[start].all_capital || given && (after || before),
+        _ if turned => after || before || honorific || given,
+        _ => honorific || before || after || given,
+    };
+    let shouted = text.tokens[start..=end].iter().all(|token| token.all_capital) && !(given || after || honorific);
+    let span = (text.tokens[start].start, stop);
+    if believed && !organisation && !shouted && !taken(found, span.0, span.1) {
+        add(found, span.0, span.1, PiiType::Person);
+        return end;
+    }
+    last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pii::scan::Scanner;
+
+    fn scan(column: &str, cell: &str) -> Vec<(PiiType, String)> {
+        let mut scanner = Scanner::new();
+        let found = scanner.scan(cell, &ColumnHints::of(column));
+        found.iter().map(|found| (found.kind, cell[found.start..found.end].to_owned())).collect()
+    }
+
+    #[test]
+    fn names_need_a_reason() {
+        for (text, name) in [
+            ("Dr. Ada Lovelace wrote to us", "Ada Lovelace"),
+            ("Signed by Grothendieck, Alexandre", "Grothendieck, Alexandre"),
+            ("Xiomara van der Velde lives in Delft", "Xiomara van der Velde"),
+            ("My name is Zebulon Quux.", "Zebulon Quux"),
+        ] {
+            assert_eq!(scan("note", text), [(PiiType::Person, name.to_owned())], "{text}");
+        }
+        for text in [
+            "Call by name, not by value.",
+            "New York is large",
+            "Month To Month",
+            "The Quick Brown Fox",
+            "LightSkyBlue",
+        ] {
+            assert_eq!(scan("note", text), [], "{text}");
+        }
+        assert_eq!(scan("product_name", "Stella Artois"), []);
+        assert_eq!(scan("customer_name", "de la cruz"), [(PiiType::Person, "de la cruz".to_owned())]);
+        assert_eq!(scan("customer_name", "unknown"), []);
+    }
+
+    #[test]
+    fn only_dates_of_birth_are_personal() {
+        assert_eq!(scan("note", "born on 28/03/1973 in Ulm"), [(PiiType::BirthDate, "28/03/1973".to_owned())]);
+        assert_eq!(scan("note", "born March 28, 1973"), [(PiiType::BirthDate, "March 28, 1973".to_owned())]);
+        assert_eq!(scan("dob", "1973-03-28"), [(PiiType::BirthDate, "1973-03-28".to_owned())]);
+        assert_eq!(scan("note", "shipped on 28/03/1973"), []);
+        assert_eq!(scan("order_date", "1973-03-28"), []);
+        assert!(BirthDate::parse("31.02.1973").is_none());
+    }
+
+    #[test]
+    fn streets_are_found_in_several_languages() {
+        for (text, address) in [
+            ("Ship it to 12 Elm Street, Springfield, IL 62701 please", "12 Elm Street, Springfield, IL 62701"),
+            ("wohnt Hauptstraße 5, 10115 Berlin", "Hauptstraße 5, 10115 Berlin"),
+            ("livré au 47, rue de la Paix", "47, rue de la Paix"),
+            ("vive en Calle Mayor 3", "Calle Mayor 3"),
+        ] {
+            assert_eq!(scan("note", text), [(PiiType::Address, address.to_owned())], "{text}");
+        }
+        for text in ["3 million street lights", "place 5 orders", "turn 180 degrees", "Apollo 11 Moon"] {
+            assert_eq!(scan("note", text), [], "{text}");
+        }
+        assert_eq!(scan("wallet_address", "some text here"), []);
+    }
+
+    #[test]
+    fn coordinates_come_in_pairs() {
+        assert_eq!(scan("note", "at 52.51631, -13.37770."), [(PiiType::Geo, "52.51631, -13.37770".to_owned())]);
+        assert_eq!(scan("note", "52.51631 and 99.12345, 200.12345"), []);
+    }
+}

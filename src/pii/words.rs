@@ -1,0 +1,394 @@
+//! The vocabulary: what a word near a number, or in a column's name, says about it.
+//!
+//! One table serves both: `SSN` before a number and a column `ssn` say the same. Words are matched whole and
+//! in lower case; a word may speak for several kinds, and the check digits then decide.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::OnceLock;
+
+use super::kinds::{Kinds, PiiType as P};
+
+/// Longest word that is looked up, in bytes of its lower-case form.
+const MAX_WORD: usize = 32;
+
+/// Roles that a word plays besides naming kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Roles(u32);
+
+impl Roles {
+    /// Names something else that has numbers: an order, a part, a ticket.
+    pub const OTHER_ID: Self = Self(1);
+    /// Announces a version, a chapter or a revision.
+    pub const VERSION: Self = Self(1 << 1);
+    /// Mr, Frau, Dr.
+    pub const HONORIFIC: Self = Self(1 << 2);
+    /// A person's name follows.
+    pub const BEFORE_NAME: Self = Self(1 << 3);
+    /// Stands after a person's name.
+    pub const AFTER_NAME: Self = Self(1 << 4);
+    /// A given name.
+    pub const GIVEN_NAME: Self = Self(1 << 5);
+    /// Street, Avenue, Plaza: after a street's name.
+    pub const STREET: Self = Self(1 << 6);
+    /// Rue, Calle, Via: before a street's name.
+    pub const STREET_BEFORE: Self = Self(1 << 7);
+    /// van, de, bin: within a name.
+    pub const PARTICLE: Self = Self(1 << 8);
+    /// Starts a sentence but no name.
+    pub const COMMON: Self = Self(1 << 9);
+    /// Inc, GmbH, University: the name is not a person's.
+    pub const ORGANISATION: Self = Self(1 << 10);
+    /// In a column's name: the column counts or classifies, it does not identify.
+    pub const MEASURE: Self = Self(1 << 11);
+    /// Apt, Suite, Unit.
+    pub const UNIT: Self = Self(1 << 12);
+    /// A month; its number is in the topmost bits.
+    pub const MONTH: Self = Self(1 << 13);
+    /// In a column's name, with `name`: the name is a person's.
+    pub const HOLDER: Self = Self(1 << 14);
+    /// In a column's name: it holds names of persons by itself.
+    pub const NAME_COLUMN: Self = Self(1 << 15);
+    /// In a column's name beside `address`: not a postal one.
+    pub const NOT_POSTAL: Self = Self(1 << 16);
+
+    /// Whether all of `roles` are played.
+    pub const fn is(self, roles: Self) -> bool {
+        self.0 & roles.0 == roles.0
+    }
+
+    /// Both roles.
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Number of the month, from 1, of a word that is one.
+    pub const fn month(self) -> u32 {
+        self.0 >> 28
+    }
+}
+
+/// What the vocabulary says about one word.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Word {
+    /// Kinds that the word announces.
+    pub kinds: Kinds,
+    /// Other roles.
+    pub roles: Roles,
+}
+
+#[derive(Default)]
+struct Fnv(u64);
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 32
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+}
+
+/// The table of all words.
+pub struct Vocabulary(HashMap<&'static [u8], Word, BuildHasherDefault<Fnv>>);
+
+impl Vocabulary {
+    /// The vocabulary, built once.
+    pub fn get() -> &'static Self {
+        static TABLE: OnceLock<Vocabulary> = OnceLock::new();
+        TABLE.get_or_init(Self::build)
+    }
+
+    /// What is known about `word`, in any case.
+    pub fn look_up(&self, word: &str) -> Word {
+        let mut buffer = [0; MAX_WORD];
+        let Some(lower) = lower(word, &mut buffer) else { return Word::default() };
+        self.0.get(lower).copied().unwrap_or_default()
+    }
+
+    fn build() -> Self {
+        let mut table = HashMap::<&'static [u8], Word, BuildHasherDefault<Fnv>>::default();
+        for (kinds, words) in KEYWORDS {
+            for word in words.split_ascii_whitespace() {
+                let entry = table.entry(word.as_bytes()).or_default();
+                entry.kinds = entry.kinds.union(Kinds::of(kinds));
+            }
+        }
+        for (roles, words) in ROLES {
+            for word in words.split_ascii_whitespace() {
+                let entry = table.entry(word.as_bytes()).or_default();
+                entry.roles = entry.roles.and(*roles);
+            }
+        }
+        for (number, words) in (1..).zip(MONTHS) {
+            for word in words.split_ascii_whitespace() {
+                let entry = table.entry(word.as_bytes()).or_default();
+                entry.roles = entry.roles.and(Roles::MONTH).and(Roles(number << 28));
+            }
+        }
+        Self(table)
+    }
+}
+
+fn lower<'b>(word: &str, buffer: &'b mut [u8; MAX_WORD]) -> Option<&'b [u8]> {
+    if word.is_ascii() {
+        let lower = buffer.get_mut(..word.len())?;
+        lower.copy_from_slice(word.as_bytes());
+        lower.make_ascii_lowercase();
+        return Some(lower);
+    }
+    let mut length = 0;
+    for character in word.chars().flat_map(char::to_lowercase) {
+        let mut utf8 = [0; 4];
+        let bytes = character.encode_utf8(&mut utf8).as_bytes();
+        buffer.get_mut(length..length + bytes.len())?.copy_from_slice(bytes);
+        length += bytes.len();
+    }
+    buffer.get(..length)
+}
+
+/// Words that announce kinds.
+const KEYWORDS: &[(&[P], &str)] = &[
+    (&[P::Email], "email emails mail e-mail courriel correo emailaddress"),
+    (
+        &[P::Phone],
+        "phone phones tel telephone mobile cell cellphone call called calls calling fax whatsapp sms ring reach dial telefon handy \
+         móvil movil teléfono telefono téléphone portable celular telefone cellulare telefoon mobiel puhelin telefonnummer mob ph \
+         hotline landline contact callback msisdn phonenumber phoneno mobilenumber handynummer rufnummer numer telefonu",
+    ),
+    (
+        &[P::Card],
+        "card cards visa mastercard amex cc ccn credit debit kreditkarte carte tarjeta cartão cartao carta karte pan maestro discover charge charged cardnumber creditcard ccnumber",
+    ),
+    (&[P::Iban], "iban bic account konto"),
+    (
+        &[P::Ip],
+        "ip ips ipv4 ipv6 ipaddr ipaddress host hosts addr address server client from by request requests login connect connected connection ping gateway dns proxy firewall remote peer network blocked visitor source origin session node traffic",
+    ),
+    (&[P::Mac], "mac bssid macaddress"),
+    (&[P::UsSsn], "ssn ss social ssns socialsecurity"),
+    (&[P::UsItin], "itin tin taxpayer itins tax"),
+    (&[P::UsNpi], "npi provider prescriber"),
+    (&[P::UsMbi], "mbi medicare beneficiary"),
+    (&[P::AuMedicare], "medicare"),
+    (&[P::UsAba], "aba routing rtn transit"),
+    (&[P::UsDea], "dea prescriber"),
+    (&[P::BankAccount], "account acct bank konto kontonummer cuenta compte conto rekening bankaccount accountnumber"),
+    (
+        &[P::DriverLicence],
+        "licence license licences licenses dl dln driver drivers driving driverslicense driverlicense führerschein führerscheinnummer permis licencia",
+    ),
+    (
+        &[P::Passport],
+        "passport passports passportnumber reisepass reisepassnummer passeport pasaporte passaporto paspoort",
+    ),
+    (&[P::UkNhs], "nhs nhsnumber"),
+    (&[P::UkNino], "nino insurance ni nationalinsurance"),
+    (&[P::EsNif], "nif dni"),
+    (&[P::EsNie], "nie extranjero"),
+    (&[P::ItFiscalCode], "codice fiscale cf codicefiscale"),
+    (&[P::PlPesel], "pesel"),
+    (&[P::InAadhaar], "aadhaar aadhar adhaar uidai aadhaarnumber"),
+    (&[P::InPan], "pan permanent pannumber"),
+    (&[P::AuTfn], "tfn tax"),
+    (&[P::CaSin], "sin nas insurance"),
+    (
+        &[P::DeTaxId],
+        "steuer steueridentifikationsnummer steuernummer steuerid idnr identifikationsnummer steueridentnummer tin tax",
+    ),
+    (&[P::SgNric], "nric fin uin singapore"),
+    (&[P::FiHetu], "hetu henkilötunnus henkilotunnus personbeteckning henkilötunnukseni"),
+    (&[P::KrRrn], "rrn jumin 주민등록번호 resident korean"),
+    (&[P::SePersonnummer], "personnummer personnr pnr samordningsnummer swedish"),
+    (&[P::ZaId], "african rsa said za sa southafrican"),
+    (&[P::TrId], "tckn tc kimlik tcno kimliknumarası turkish türk"),
+    (&[P::BrCpf], "cpf cadastro contribuinte"),
+    (&[P::NlBsn], "bsn burgerservicenummer sofinummer sofi"),
+    (&[P::FrNir], "nir sécu secu sécurité securite sociale insee"),
+    (&[P::CnId], "resident 身份证 身份证号 身份证号码 shenfenzheng chinese"),
+    (
+        &[P::PlPesel, P::TrId, P::ZaId, P::CnId, P::InAadhaar, P::FrNir, P::KrRrn],
+        "identity identification citizen citizenship",
+    ),
+    (&[P::Imei], "imei imei1 imei2 handset"),
+    (&[P::Vin], "vin chassis vehicle fahrgestellnummer fin"),
+    (&[P::Crypto], "btc eth bitcoin ethereum wallet crypto"),
+    (
+        &[P::BirthDate],
+        "born birth dob birthday birthdate bday dateofbirth geboren geb geburtsdatum geburtstag naissance né née nacimiento nacido \
+         nacida nato nata nascita nascimento nascido nascida urodzony urodzona geboortedatum född syntynyt doğum fødselsdato",
+    ),
+    (
+        &[P::Geo],
+        "lat latitude lon lng long longitude latlon latlng latlong gps coordinate coordinates coords coord located location position geo geolocation geopoint",
+    ),
+    (
+        &[P::Secret],
+        "password passwd pwd passphrase passcode secret token apikey api bearer credential credentials passwort kennwort contraseña senha accesskey secretkey authtoken privatekey",
+    ),
+    (
+        &[P::Address],
+        "street streetaddress strasse straße addr address anschrift adresse dirección direccion indirizzo endereço endereco adres domicile residence",
+    ),
+];
+
+/// Words with other roles.
+const ROLES: &[(Roles, &str)] = &[
+    (
+        Roles::OTHER_ID,
+        "order orders ref refs reference references invoice tracking track ticket tickets lot part parts sku isbn ean upc gtin batch po serial \
+         model item items product catalog catalogue transaction txn shipment parcel package booking case article asin rma quote job checksum hash \
+         commit sequence seq epoch timestamp event trace span uuid guid digest etag sha md5 barcode session build record row index po# \
+         bestellung bestellnummer auftrag rechnung commande facture pedido factura ordine fattura zamówienie doc document",
+    ),
+    (
+        Roles::VERSION,
+        "version v ver versions release released releases firmware chapter section build update updated upgraded upgrade sdk kernel patch oid revision \
+         rev figure clause paragraph software library chrome firefox safari openssl mozilla edge windows android ios linux nginx apache python java node \
+         postgres plugin module dependency driver bios agent app",
+    ),
+    (
+        Roles::HONORIFIC,
+        "mr mrs ms miss dr prof professor sir madam herr frau mme mlle monsieur madame sr sra señor señora sig signora signor dhr mevr pan pani dott ing rev lady lord mx",
+    ),
+    (
+        Roles::BEFORE_NAME,
+        "signed contact named dear attn regards sincerely belongs patient customer client tenant employee applicant passenger guest subscriber holder \
+         cardholder beneficiary recipient sender name sincerely cheers greetings colleague caller manager owner buyer author agent nurse doctor \
+         user member resident student teacher driver by mit freundlichen grüßen",
+    ),
+    (
+        Roles::AFTER_NAME,
+        "called lives lived wrote asked said emailed phoned born signed resides requested complained ordered wants wanted reported confirmed replied \
+         paid works lives residing moved cancelled canceled returned bought visited signs needs told mentioned contacted whose aged wohnt habite vive \
+         submitted filed received sent speaking here joined left booked",
+    ),
+    (Roles::PARTICLE, "van von der den de da di del della la le du dos das bin ibn el al ter ten zu zur af av y e ben"),
+    (
+        Roles::COMMON,
+        "the this that these those please my our your his her their its we you they he she it i a an and or but if when while for from to in on at of \
+         with as is are was were be been hello hi thanks thank yes no not all any some what where who why how can could will would should may might \
+         must do does did has have had new old first last next after before since until call email phone contact ship send signed card order dear \
+         regards today tomorrow yesterday monday tuesday wednesday thursday friday saturday sunday customer patient client account number via per \
+         note re subject fwd sincerely best kind let see ask tell there here transfer payment invoice request user name reply mail",
+    ),
+    (
+        Roles::ORGANISATION,
+        "inc ltd llc gmbh ag corp corporation co company group plc sa srl spa bv nv oy ab as kg ohg sarl university college institute bank hotel \
+         airlines airport hospital school church museum foundation association council ministry department committee partners holdings \
+         technologies systems solutions services industries international store shop market restaurant",
+    ),
+    (
+        Roles::MEASURE,
+        "count counts num n total avg mean sum is has type kind service services plan charges charge status flag rate ratio len length \
+         brand category country code area minutes calls duration usage score valid verified lines support method provider carrier model os \
+         language price cost amount size weight min max pct percent median std var age days months years present domain",
+    ),
+    (Roles::UNIT, "apt apartment suite unit flat floor room ste"),
+    (
+        Roles::STREET,
+        "street st avenue ave road rd lane ln drive dr court ct boulevard blvd place pl square sq terrace ter way parkway pkwy highway hwy circle cir \
+         trail trl alley crescent cres close grove row walk mews gardens hill heights plaza ridge point view loop path pike pass run bend crossing \
+         bridge cove creek crest divide estate estates extension extensions fall falls field fields flat flats ford forest forge fork forks fort \
+         freeway garden gateway glen glens green greens haven harbor harbour hollow inlet island islands isle junction key keys knoll knolls lake lakes \
+         landing light lights loaf lock locks lodge mall manor manors meadow meadows mill mills mission motorway mount mountain mountains neck orchard oval \
+         overpass park parks passage pine pines plain plains points port ports prairie radial ramp ranch rapid rapids rest river roads route rue shoal \
+         shoals shore shores skyway spring springs spur squares station stravenue stream streets summit throughway trace track trafficway tunnel turnpike \
+         underpass union unions valley valleys via viaduct views village villages ville vista walks wall ways well wells branch brook brooks burg burgs \
+         bypass camp canyon cape causeway center centers centre circles cliff cliffs club common commons corner corners course courts coves curve dale dam \
+         dell drives brow esplanade parade promenade circuit wharf quay rise nook chase copse dene vale concourse arcade strand quadrant laneway \
+         thoroughfare expressway land rotary block subway basin beltway boardwalk broadway",
+    ),
+    (
+        Roles::STREET_BEFORE,
+        "rue avenue boulevard chemin place impasse allée allee quai route cours calle avenida paseo plaza camino carrera glorieta rambla ronda urbanización via \
+         viale piazza corso vicolo strada contrada largo borgo rua travessa alameda praça rodovia ulica ul aleja al plac os osiedle ulice stretto \
+         sentier passage avda c/ pasaje vereda canale rotonda incrocio",
+    ),
+    (
+        Roles::HOLDER,
+        "full first last middle given family customer client patient contact employee person holder cardholder owner author student member passenger \
+         guest beneficiary recipient sender buyer applicant insured subscriber billing shipping emergency doctor physician spouse mother father maiden \
+         birth real legal account resident tenant user participant respondent manager agent attendee reviewer nurse complete second surname caller payee payer",
+    ),
+    (
+        Roles::NAME_COLUMN,
+        "surname lastname firstname fullname forename middlename givenname familyname vorname nachname familienname apellido apellidos prenom prénom \
+         cognome nazwisko imie imię achternaam voornaam sobrenome maidenname patronymic förnamn efternamn etunimi sukunimi cardholder payee",
+    ),
+    (
+        Roles::NOT_POSTAL,
+        "ip ipv4 ipv6 mac email mail wallet web url http memory host remote client server contract eth btc bitcoin crypto bus register device id type count line2valid wallets from to network src dst bssid",
+    ),
+    (
+        Roles::GIVEN_NAME,
+        "aaron abigail adam adrian agnieszka ahmed aisha alan albert alejandra alejandro alessandra alessandro alessia alex alexander alexandra alexandre \
+         alexis alfredo ali alice alicia alina alison allison amanda amber amelia amit amy ana andrea andreas andres andré andrea andrew andrzej angela angelica anil \
+         anita ann anna anne annette annie anthony antje antoine anton antonio anja arjun armin arthur ashley astrid audrey august aurélie austin ava barbara bartosz \
+         beatrice beatriz ben benjamin bernard bernd bernhard beth betty beverly birgit bjorn bobby bonnie brad bradley brandon brenda brent brett brian brigitte \
+         bruce bruno bryan caleb camila camille carl carla carlos carmen carol carolina caroline carolyn casey catherine cathy cecilia celine cesar chad charles charlie \
+         charlotte chelsea cheryl chiara chris christian christiane christina christine christoph christophe christopher cindy claire clara claude claudia clément \
+         colin connor corey courtney craig cristina crystal curtis cynthia daisy dale dan dana daniel daniela danielle danny darren dave david dawn dean debbie deborah \
+         debra deepak denise dennis derek diana diane diego dieter dimitri dirk dmitry dominic dominik dominique don donald donna doris dorothy douglas dustin dylan \
+         eduardo edward edwin eileen elaine eleanor elena elias elisabeth elizabeth ella ellen emil emilia emily emma emmanuel enrique eric erica erik erika erin \
+         ernest esther ethan eugene eva evan evelyn fabian fatima felipe felix fernanda fernando filip florian frances francesca francesco francis francisco franck \
+         françois frank franz fred frederic frédéric friedrich gabriel gabriela gabriele gail gary gavin george georg gerald gerard gerhard gertrud gina giorgia giovanna \
+         giovanni giulia giuseppe glenn gloria gonzalo grace graham greg gregory grzegorz guido guillaume gustavo hanna hannah hans harald harold harry hatice hassan \
+         heather hector heidi heike heinrich heinz helen helena helga henri henrik henry herbert hermann holger holly horst howard hugo hunter ian ibrahim ignacio ingrid irena irene \
+         iris isaac isabel isabella isabelle ivan jack jackie jackson jacob jacqueline jacques jade jaime jake jakob jakub james jamie jan jana jane janet janice \
+         jared jasmine jason javier jay jean jeff jeffery jeffrey jenna jennifer jenny jens jeremy jerome jerry jesse jessica jesus jill jim jimmy joachim joan joanna \
+         joanne joao joe joel johan johann johanna johannes john johnny jon jonas jonathan jordan jorge jose josef joseph josé joshua joyce juan juana judith judy julia \
+         julian juliana julie julien jürgen justin jutta kai karen karin karl karsten katarzyna kate katherine kathleen kathryn kathy katie katja katrin kayla keith \
+         kelly kelsey ken kenneth kerstin kevin kim kimberly klaus kristen kristin kristina krystyna krzysztof kumar kurt kyle lars larry laura lauren laurence laurent \
+         lawrence léa lea lee leo leon leonard leonardo leslie lewis liam linda lindsay lindsey lisa logan lori louis louise luc luca lucas lucia lucie lucy luigi luis luisa \
+         lukas łukasz lydia lynn maciej madison maggie małgorzata manfred manon manuel manuela marc marcel marcela marcia marcin marco marcos marek margaret maria mariana \
+         marianne marie marilyn mario marion marisa mark markus marta martha martin martina martine mary mateo mateusz mathieu matteo matthew matthias matthieu \
+         maurice max maxime megan mehmet melanie melissa meredith mia michael michaela michał michel michele micheal michelle miguel mike mikhail miriam misty mohamed mohammad mohammed \
+         molly monica monika monique morgan muhammad mustafa nadia nadine nancy natalia natalie natasha nathalie nathan neha neil nelson nicholas nick nicola \
+         nicolas nicole nikhil nikolai nina noah noel nora norbert norma norman olga oliver olivia olivier omar oscar oskar otto pablo paige pamela paola paolo pascal \
+         patricia patrick patrizia paul paula pauline pawel paweł pedro peggy penny pete peter petra philip philipp philippe phillip phyllis pierre piotr \
+         priya rachel rafael rahul rainer raj rajesh ralf ralph ramon randall randy raphaël raquel raul ray raymond rebecca regina reinhard renate renee renzo ricardo \
+         richard rick rita robert roberta roberto robin rodney rodrigo roger roland rolf roman ron ronald rosa rosemary ross roy ruben rudolf russell ruth ryan \
+         sabine sabrina sally salvatore sam samantha samir samuel sandra sandy sanjay santiago sara sarah scott sean sebastian sébastien sergei sergio seth shane shannon \
+         sharon shaun shawn sheila shelby sheri sherry shirley silke silvia simon simona simone sofia sofie solange sonia sonja sophia sophie spencer stacey stacy \
+         stanislaw stefan stefania stefanie stefano stephan stephanie stéphane stéphanie stephen steve steven stuart sue sunil sunita susan susana susanne suzanne sven svetlana sylvia \
+         sylvie tamara tammy tanya tara tatiana taylor teresa terrence terri terry thelma theodore theresa thierry thomas thorsten tiffany tim timo timothy tina todd tom tomas \
+         tomasz toni tony tonya torsten tracey traci tracy travis trevor tristan troy tyler ulrich ulrike ursula urte uta ute uwe valentina valerie valérie vanessa vera \
+         veronica veronika véronique vicki victor victoria vijay viktor vincent vincenzo virginia vivian vladimir walter wanda warren wayne wendy werner wesley whitney wilhelm \
+         william willie wojciech wolfgang xavier yann yasmin yolanda yuki yusuf yves yvonne zachary zoe zoé zofia",
+    ),
+];
+
+/// Names of months, by month.
+const MONTHS: [&str; 12] = [
+    "january jan januar janvier enero gennaio janeiro januari",
+    "february feb februar février febrero febbraio fevereiro februari",
+    "march mar märz mars marzo março maart",
+    "april apr avril abril aprile",
+    "may mai mayo maggio maio mei",
+    "june jun juni juin junio giugno junho",
+    "july jul juli juillet julio luglio julho",
+    "august aug août agosto augustus",
+    "september sep sept septembre septiembre settembre setembro",
+    "october oct okt oktober octobre octubre ottobre outubro",
+    "november nov novembre noviembre novembro",
+    "december dec dez dezember décembre diciembre dicembre dezembro",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_found_in_any_case_and_unknown_ones_say_nothing() {
+        let table = Vocabulary::get();
+        assert!(table.look_up("SSN").kinds.has(P::UsSsn));
+        assert!(table.look_up("SÉCURITÉ").kinds.has(P::FrNir));
+        assert_eq!(table.look_up("December").roles.month(), 12);
+        assert!(table.look_up("xyzzy").kinds.is_empty());
+        assert!(table.look_up(&"a".repeat(1000)).kinds.is_empty());
+    }
+}
