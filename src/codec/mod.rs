@@ -9,4 +9,5 @@ pub mod json;
 pub mod registry;
 pub mod schema;
 mod shape;
+pub mod split;
 pub mod wire;

@@ -137,6 +137,15 @@ impl SchemaRegistry {
         self.own.read().unwrap_or_else(PoisonError::into_inner).get(schema).copied()
     }
 
+    /// Asks for the list of subjects, to see whether the registry answers and lets us in.
+    pub(super) fn answers(&self) -> Result<(), WireError> {
+        let answer = self.ask(&["subjects"], None)?;
+        if answer.status == 200 {
+            return Ok(());
+        }
+        Err(WireError::Registry { url: self.shown.clone(), detail: message(&answer) })
+    }
+
     /// Registers a schema under a subject; registering the same one again gives the same id.
     pub(super) fn register(&self, subject: &str, prepared: &'static Prepared) -> Result<u32, WireError> {
         let body = serde_json::to_string(&NewSchema { schema: prepared.json, schema_type: "AVRO" })

@@ -217,6 +217,12 @@ impl Wire {
         Ok(())
     }
 
+    /// Whether the schema registry answers; none when there is no registry. Blocks on the network.
+    #[must_use]
+    pub fn registry_answers(&self) -> Option<Result<(), WireError>> {
+        self.registry.as_ref().map(|registry| registry.answers())
+    }
+
     /// Encodes a record.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 pub mod contract;
 pub mod keys;
+pub mod limits;
 pub mod quality;
 pub mod reason;
 pub mod records;
