@@ -32,10 +32,14 @@ pub struct Embedded {
     pub json: &'static str,
     /// Earlier published versions, oldest first.
     pub older: &'static [&'static str],
+    /// Some stage of this version writes it, so that it is kept readable; the others may still change.
+    pub published: bool,
 }
 
 macro_rules! embedded {
-    ($($name:literal $(reads [$($fingerprint:literal),+])?,)+) => {
+    (@published) => { true };
+    (@published $planned:ident) => { false };
+    ($($name:literal $(: $planned:ident)? $(reads [$($fingerprint:literal),+])?,)+) => {
         /// Every schema of this version, sorted by name.
         pub const EMBEDDED: &[Embedded] = &[$(Embedded {
             name: $name,
@@ -43,23 +47,43 @@ macro_rules! embedded {
             older: &[$($(
                 include_str!(concat!("../../schemas/history/", $name, "/", $fingerprint, ".avsc")),
             )+)?],
+            published: embedded!(@published $($planned)?),
         },)+];
     };
 }
 
 embedded! {
     "accepted",
+    "alert": planned,
+    "attestation": planned,
+    "attestation_request": planned,
+    "attribution": planned,
     "audit",
+    "benchmark": planned,
     "command",
     "contribution",
     "dead_letter",
+    "evaluation": planned,
+    "evaluation_request": planned,
+    "experiment": planned,
+    "experiment_statistics": planned,
+    "joining_event": planned,
     "manifest",
+    "mint_request": planned,
     "model",
+    "outcome": planned,
+    "prediction": planned,
+    "prediction_request": planned,
     "progress",
     "receipt",
     "refused",
     "registry_event",
     "screened",
+    "training_answer": planned,
+    "training_job": planned,
+    "training_request": planned,
+    "training_run": planned,
+    "training_trial": planned,
     "verdict",
 }
 

@@ -123,7 +123,7 @@ fn every_schema_file_is_embedded_and_sorted() {
 #[test]
 fn every_published_schema_is_kept_and_its_records_stay_readable() {
     let history = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("schemas/history");
-    for entry in EMBEDDED {
+    for entry in EMBEDDED.iter().filter(|entry| entry.published) {
         let current = prepared(entry.name);
         let folder = history.join(entry.name);
         let file = |ending: &str| folder.join(format!("{}.{ending}", hex(&current.fingerprint)));
