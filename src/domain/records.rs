@@ -291,7 +291,7 @@ pub struct Refused {
     pub id: ChunkId,
     /// `intake`, `dedup` or `receipts`.
     pub stage: String,
-    /// Where the chunk stands in `contributions`; none when dedup or receipts refuse.
+    /// Where the chunk stands in `contributions`; none when rows are refused later, without their record at hand.
     pub position: Option<Position>,
     /// The refused rows, in row order.
     pub refusals: Vec<Refusal>,

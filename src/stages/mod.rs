@@ -2,6 +2,8 @@
 
 pub mod dedup;
 pub mod intake;
+pub mod keyvalue;
 pub mod limits;
+pub mod receipts;
 #[cfg(test)]
 mod testing;

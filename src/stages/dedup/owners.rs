@@ -118,9 +118,9 @@ pub struct Owners {
 }
 
 impl Owners {
-    /// Number of owners: the number of the next one.
+    /// The number of the next owner.
     #[must_use]
-    pub fn len(&self) -> u32 {
+    pub fn next(&self) -> u32 {
         u32::try_from(self.table.len()).unwrap_or(u32::MAX)
     }
 
@@ -132,7 +132,7 @@ impl Owners {
 
     /// Adds an owner under the next number.
     pub fn add(&mut self, facts: &OwnerFacts) -> u32 {
-        let number = self.len();
+        let number = self.next();
         let next = u32::try_from(self.contributors.len()).unwrap_or(u32::MAX);
         let contributor = *self.contributors.entry(facts.contributor).or_insert(next);
         self.by_ident.insert(facts.ident, number);

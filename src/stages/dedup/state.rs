@@ -60,7 +60,7 @@ impl DedupState {
         }
         let number = u32::try_from(self.pending.owners.len())
             .ok()
-            .and_then(|new| self.owners.len().checked_add(new))
+            .and_then(|new| self.owners.next().checked_add(new))
             .filter(|number| *number < u32::MAX)
             .ok_or_else(|| StageError::Limit {
                 what: "the number of chunks in one shard".to_owned(),
@@ -134,7 +134,7 @@ impl DedupState {
         if let Some(relation) = self.owners.relation(earlier, facts) {
             return Some(relation);
         }
-        let owner = self.pending.owners.get(earlier.checked_sub(self.owners.len())? as usize)?;
+        let owner = self.pending.owners.get(earlier.checked_sub(self.owners.next())? as usize)?;
         Some(if owner.batch == facts.batch {
             Relation::SameContribution(owner.chunk)
         } else if owner.contributor == facts.contributor {
@@ -148,7 +148,7 @@ impl DedupState {
         let mut rows: Vec<_> = self.pending.rows.iter().collect();
         rows.sort_unstable_by_key(|(key, _)| *key);
         Run {
-            first_owner: self.owners.len(),
+            first_owner: self.owners.next(),
             owners: self.pending.owners.clone(),
             verdicts: self.pending.verdicts.iter().map(|(k, v)| (*k, *v)).collect(),
             released: self.pending.released.iter().copied().collect(),
@@ -188,7 +188,7 @@ impl State for DedupState {
         }
         let value = value.ok_or_else(|| damaged(format!("run {number} was deleted")))?;
         let run = Run::decode(value).map_err(|detail| damaged(format!("run {number}: {detail}")))?;
-        if !run.owners.is_empty() && run.first_owner != self.owners.len() {
+        if !run.owners.is_empty() && run.first_owner != self.owners.next() {
             return Err(damaged(format!("run {number} numbers its owners from {}", run.first_owner)));
         }
         self.fold(run);
