@@ -7,3 +7,4 @@ pub mod limits;
 pub mod receipts;
 #[cfg(test)]
 mod testing;
+pub mod warehouse;

@@ -1,0 +1,207 @@
+//! The session: tables at their newest versions, views, limits.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::MemTable;
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use deltalake_core::DeltaTable;
+
+use super::error::SqlError;
+use super::guard;
+use crate::stages::warehouse::error::WarehouseError;
+use crate::stages::warehouse::maintenance::RETENTION;
+use crate::stages::warehouse::store::{self, Store};
+use crate::stages::warehouse::tables::Table;
+
+/// Name of the view of positions.
+pub const POSITIONS: &str = "table_positions";
+
+/// Views by name, in the order in which they build on each other; the SQL begins with a comment that says what it is.
+pub const VIEWS: [(&str, &str); 5] = [
+    ("receipt_refused", include_str!("views/receipt_refused.sql")),
+    ("receipt_pii", include_str!("views/receipt_pii.sql")),
+    ("receipt_quality", include_str!("views/receipt_quality.sql")),
+    ("receipt_chunks", include_str!("views/receipt_chunks.sql")),
+    ("admitted_rows", include_str!("views/admitted_rows.sql")),
+];
+
+/// What a query may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Memory of sorts, joins and aggregations before they spill, in bytes.
+    pub memory: usize,
+    /// Disk that they may spill to, in bytes.
+    pub spill: u64,
+    /// Folder of the spill files; the system's temporary folder when none is given. Rows there hold tokens, no plaintext.
+    pub spill_folder: Option<PathBuf>,
+    /// Longest time of a query: well below the time after which vacuum deletes the files of an old version.
+    pub time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory: 256 << 20, spill: 4 << 30, spill_folder: None, time: RETENTION / 2 }
+    }
+}
+
+/// A table or view, for listings.
+#[derive(Debug, Clone)]
+pub struct Relation {
+    /// Name in SQL.
+    pub name: String,
+    /// What it is.
+    pub comment: String,
+    /// Columns as they are now.
+    pub schema: SchemaRef,
+}
+
+/// A read-only SQL session over a store.
+pub struct Session {
+    store: Store,
+    prefix: String,
+    limits: Limits,
+    context: SessionContext,
+}
+
+impl Session {
+    /// Opens a session; `prefix` is that of the topics.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn open(store: Store, prefix: &str, limits: Limits) -> Result<Self, SqlError> {
+        let session = Self { store, prefix: prefix.to_owned(), context: context(&limits)?, limits };
+        session.refresh().await?;
+        Ok(session)
+    }
+
+    /// What queries may use.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Turns to the newest version of every table; queries that run go on reading theirs.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn refresh(&self) -> Result<(), SqlError> {
+        let mut positions = Vec::new();
+        for table in Table::ALL {
+            let provider: Arc<dyn TableProvider> = match self.store.load(table).await? {
+                None => Arc::new(EmptyTable::new(table.schema())),
+                Some(delta) => {
+                    positions.extend(self.positions(table, &delta).await?);
+                    delta.table_provider().with_session(Arc::new(self.context.state())).await?
+                }
+            };
+            self.context.deregister_table(table.name())?;
+            self.context.register_table(table.name(), provider)?;
+        }
+        self.context.deregister_table(POSITIONS)?;
+        self.context.register_table(POSITIONS, Arc::new(positions_table(&positions)?))?;
+        for (name, sql) in VIEWS {
+            let plan = self.context.state().create_logical_plan(sql).await?;
+            self.context.deregister_table(name)?;
+            let view = datafusion::datasource::ViewTable::new(plan, Some(sql.to_owned()));
+            self.context.register_table(name, Arc::new(view))?;
+        }
+        Ok(())
+    }
+
+    async fn positions(&self, table: Table, delta: &DeltaTable) -> Result<Vec<Position>, WarehouseError> {
+        let topic = format!("{}{}", self.prefix, table.topic());
+        let version = delta.version().unwrap_or(0);
+        let found = store::positions(table, &delta.log_store(), version, &topic).await?;
+        Ok(found.into_iter().map(|(partition, next)| Position { table, partition, next }).collect())
+    }
+
+    /// Starts a query; its rows come as they are made.
+    ///
+    /// # Errors
+    /// [`SqlError`]: not a query, not allowed, unknown names.
+    pub async fn query(&self, sql: &str) -> Result<SendableRecordBatchStream, SqlError> {
+        let statement = guard::read_only(sql)?;
+        let plan = self.context.state().statement_to_plan(statement).await?;
+        guard::options().verify_plan(&plan)?;
+        Ok(self.context.execute_logical_plan(plan).await?.execute_stream().await?)
+    }
+
+    /// Tables, then views.
+    ///
+    /// # Errors
+    /// A defect.
+    pub async fn relations(&self) -> Result<Vec<Relation>, SqlError> {
+        let tables = Table::ALL.map(|table| (table.name(), table.comment().to_owned()));
+        let positions = (POSITIONS, "How far each table holds each partition of its topic (next_offset)".to_owned());
+        let views = VIEWS.map(|(name, sql)| (name, view_comment(sql)));
+        let mut relations = Vec::new();
+        for (name, comment) in tables.into_iter().chain([positions]).chain(views) {
+            let provider = self.context.table_provider(name).await?;
+            relations.push(Relation { name: name.to_owned(), comment, schema: provider.schema() });
+        }
+        Ok(relations)
+    }
+}
+
+fn view_comment(sql: &str) -> String {
+    sql.lines().next().unwrap_or_default().trim_start_matches("-- ").trim_end_matches('.').to_owned()
+}
+
+fn context(limits: &Limits) -> Result<SessionContext, SqlError> {
+    let mode = match &limits.spill_folder {
+        Some(folder) => DiskManagerMode::Directories(vec![folder.clone()]),
+        None => DiskManagerMode::OsTmpDirectory,
+    };
+    let disk = DiskManagerBuilder::default().with_mode(mode).with_max_temp_directory_size(limits.spill);
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(FairSpillPool::new(limits.memory)))
+        .with_disk_manager_builder(disk)
+        .build_arc()?;
+    let config = SessionConfig::new()
+        .with_information_schema(true)
+        .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
+        .set_bool("datafusion.execution.parquet.pushdown_filters", true)
+        .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false);
+    Ok(SessionContext::new_with_config_rt(config, runtime))
+}
+
+struct Position {
+    table: Table,
+    partition: i32,
+    next: i64,
+}
+
+fn positions_table(positions: &[Position]) -> Result<MemTable, SqlError> {
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("table", DataType::Utf8, false),
+        Field::new("topic", DataType::Utf8, false),
+        Field::new("partition", DataType::Int32, false),
+        Field::new("next_offset", DataType::Int64, false),
+    ]));
+    let batch = RecordBatch::try_new(
+        Arc::clone(&schema),
+        vec![
+            Arc::new(StringArray::from_iter_values(positions.iter().map(|p| p.table.name()))),
+            Arc::new(StringArray::from_iter_values(positions.iter().map(|p| p.table.topic()))),
+            Arc::new(Int32Array::from_iter_values(positions.iter().map(|p| p.partition))),
+            Arc::new(Int64Array::from_iter_values(positions.iter().map(|p| p.next))),
+        ],
+    )?;
+    Ok(MemTable::try_new(schema, vec![vec![batch]])?)
+}

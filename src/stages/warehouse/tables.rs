@@ -1,0 +1,267 @@
+//! The tables: which topic each one holds, and its columns.
+//!
+//! A table's columns only ever grow: a column that stands here keeps its name and type for good. Every column is
+//! nullable in Delta, so that a reader of another version never meets a rule it does not know.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+
+use crate::domain::topics;
+
+/// Metadata key that Delta readers show as a column's comment.
+pub const COMMENT: &str = "comment";
+
+/// Metadata key under which a column of `rows` keeps the name that its contract gave it.
+pub const CONTRACT_COLUMN: &str = "hokusai.column";
+
+/// A table of the store, and the one topic that it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// Headers, sizes, digests and positions of what outsiders sent; never payloads.
+    Contributions,
+    /// First-seen rows of all models, with PII as tokens.
+    Rows,
+    /// One row per refusal.
+    Refusals,
+    /// One row per receipt.
+    Receipts,
+    /// What could not be read at all.
+    DeadLetters,
+    /// Who did what.
+    Audit,
+}
+
+impl Table {
+    /// Every table, in the order in which they are listed.
+    pub const ALL: [Self; 6] =
+        [Self::Contributions, Self::Rows, Self::Refusals, Self::Receipts, Self::DeadLetters, Self::Audit];
+
+    /// Name in SQL and of the folder under `tables/`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Contributions => "contributions",
+            Self::Rows => "rows",
+            Self::Refusals => "refusals",
+            Self::Receipts => "receipts",
+            Self::DeadLetters => "dead_letters",
+            Self::Audit => "audit",
+        }
+    }
+
+    /// Topic that the table holds, without prefix.
+    #[must_use]
+    pub fn topic(self) -> &'static str {
+        match self {
+            Self::Contributions => topics::CONTRIBUTIONS,
+            Self::Rows => topics::ACCEPTED,
+            Self::Refusals => topics::REFUSED,
+            Self::Receipts => topics::RECEIPTS,
+            Self::DeadLetters => topics::DEAD_LETTERS,
+            Self::Audit => topics::AUDIT,
+        }
+    }
+
+    /// The table of a topic (without prefix).
+    #[must_use]
+    pub fn of_topic(topic: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|table| table.topic() == topic)
+    }
+
+    /// What the table is, in one sentence.
+    #[must_use]
+    pub fn comment(self) -> &'static str {
+        match self {
+            Self::Contributions => "Headers, sizes, keyed digests and positions of contributed chunks; never payloads",
+            Self::Rows => {
+                "First-seen rows with personal data as tokens; training counts only those of admitted receipts (view admitted_rows)"
+            }
+            Self::Refusals => {
+                "One row per refusal: reason code, rule, column and the shape of the value, never the value"
+            }
+            Self::Receipts => "One row per receipt of a contribution",
+            Self::DeadLetters => "Records that could not be read at all",
+            Self::Audit => "Who did what to which resource, allowed or denied",
+        }
+    }
+
+    /// Columns that the table has from its first version on; `rows` adds those of the contracts.
+    #[must_use]
+    pub fn schema(self) -> SchemaRef {
+        static SCHEMAS: LazyLock<[SchemaRef; 6]> = LazyLock::new(|| {
+            [contributions(), rows(), refusals(), receipts(), dead_letters(), audit()].map(|f| Arc::new(Schema::new(f)))
+        });
+        let [contributions, rows, refusals, receipts, dead_letters, audit] = &*SCHEMAS;
+        Arc::clone(match self {
+            Self::Contributions => contributions,
+            Self::Rows => rows,
+            Self::Refusals => refusals,
+            Self::Receipts => receipts,
+            Self::DeadLetters => dead_letters,
+            Self::Audit => audit,
+        })
+    }
+}
+
+/// Milliseconds on the wire, microseconds UTC in the tables: the one form that every Delta reader knows.
+#[must_use]
+pub fn timestamp() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+}
+
+fn column(name: &str, data_type: DataType, comment: &str) -> Field {
+    let metadata = HashMap::from([(COMMENT.to_owned(), comment.to_owned())]);
+    Field::new(name, data_type, true).with_metadata(metadata)
+}
+
+fn text(name: &str, comment: &str) -> Field {
+    column(name, DataType::Utf8, comment)
+}
+
+fn long(name: &str, comment: &str) -> Field {
+    column(name, DataType::Int64, comment)
+}
+
+fn plain(name: &str, data_type: DataType) -> Field {
+    Field::new(name, data_type, true)
+}
+
+/// A list of structs, with the element name that Parquet readers expect.
+fn list_of(fields: Vec<Field>) -> DataType {
+    DataType::List(Arc::new(plain("element", DataType::Struct(Fields::from(fields)))))
+}
+
+fn position() -> [Field; 2] {
+    [
+        column("source_partition", DataType::Int32, "Partition of `contributions` where the chunk stands"),
+        long("source_offset", "Offset of the chunk in that partition"),
+    ]
+}
+
+fn chunk_columns() -> Vec<Field> {
+    vec![
+        text("contribution_id", "Id of the contribution"),
+        text("contributor", "Who contributed: an opaque name or wallet address"),
+        text("model", "Model that the rows are for"),
+        text("contract_digest", "Contract that the rows were checked against; empty without one"),
+        long("chunk", "Number of the chunk in its contribution, from 0"),
+    ]
+}
+
+fn contributions() -> Vec<Field> {
+    let mut fields = vec![
+        text("contribution_id", "Id that the record names, else its key; null when it has none and its id is derived"),
+        text("contributor", "Who contributes"),
+        text("model", "Model that the rows are for"),
+        text("contract_digest", "Contract that the chunk names; null when it takes the one in force"),
+        text("format", "json, csv, parquet, arrow or avro"),
+        long("chunk", "Number of the chunk in its contribution, from 0"),
+        long("chunks", "How many chunks the contribution has"),
+        long("payload_bytes", "Size of the chunk's payload"),
+        text("chunk_digest", "Keyed digest of the payload (HMAC under the model's dedup key), hex"),
+        long("record_bytes", "Size of the record's value"),
+        column("readable", DataType::Boolean, "False when the record is no contribution at all: see dead_letters"),
+        column("appended", timestamp(), "When the broker appended the record"),
+    ];
+    fields.extend(position());
+    fields
+}
+
+fn rows() -> Vec<Field> {
+    let mut fields = chunk_columns();
+    fields.extend([
+        text("chunk_digest", "Keyed digest of the chunk as it was sent, hex"),
+        column("shard", DataType::Int32, "Hash shard: partition of contributions.accepted"),
+        long("row", "Row in the chunk, from 0"),
+        text("row_hash", "Keyed hash of the canonical row, hex"),
+    ]);
+    fields
+}
+
+fn refusals() -> Vec<Field> {
+    let mut fields = chunk_columns();
+    fields.extend([
+        text("chunk_digest", "Keyed digest of the chunk as it was sent, hex"),
+        text("stage", "intake, dedup or receipts"),
+        long("row", "Row in the chunk, from 0; -1 for the chunk as a whole"),
+        text("code", "Reason code"),
+        text("column", "Column; empty when the refusal is about none"),
+        text("rule", "The rule that failed, as the contract names it"),
+        text("expected", "What was expected"),
+        text("shape", "Shape of what was seen, never the value"),
+        text("row_digest", "Keyed digest of the row, hex; empty when there is no row"),
+    ]);
+    fields.extend(position());
+    fields
+}
+
+fn receipts() -> Vec<Field> {
+    let counts = |name: &str| list_of(vec![plain(name, DataType::Utf8), plain("count", DataType::Int64)]);
+    let dimension = list_of(vec![
+        plain("name", DataType::Utf8),
+        plain("value", DataType::Float64),
+        plain("weight", DataType::Float64),
+        plain("loss", DataType::Float64),
+        plain("measured", DataType::Boolean),
+    ]);
+    let quality = DataType::Struct(Fields::from(vec![
+        plain("formula", DataType::Utf8),
+        plain("score", DataType::Float64),
+        plain("validity_lower", DataType::Float64),
+        plain("gate", DataType::Utf8),
+        plain("flags", DataType::List(Arc::new(plain("element", DataType::Utf8)))),
+        plain("dimensions", dimension),
+    ]));
+    let bound = list_of(vec![
+        plain("chunk", DataType::Int64),
+        plain("chunk_digest", DataType::Utf8),
+        plain("rows", DataType::Int64),
+        plain("root", DataType::Utf8),
+    ]);
+    vec![
+        text("contribution_id", "Id of the contribution"),
+        text("contributor", "Who contributed"),
+        text("model", "Model that the rows are for"),
+        text("contract_digest", "Contract that the rows were checked against; empty without one"),
+        text("status", "admitted, refused or incomplete"),
+        long("received", "Rows received = accepted + the sum of refused"),
+        long("accepted", "Rows accepted; 0 unless admitted"),
+        column("refused", counts("reason"), "Rows refused, by reason code"),
+        column("quality", quality, "Quality score with its dimensions"),
+        column("pii", counts("type"), "Cells that held personal data, by type"),
+        text("merkle_root", "RFC 6962 root over the chunks, hex; empty without rows"),
+        long("merkle_rows", "Leaves under the chunk roots together"),
+        long("chunks", "Chunks that were expected"),
+        column("bound", bound, "The chunks that the receipt binds"),
+        text("chunks_digest", "SHA-256 over the list of all bound chunks, hex"),
+        column("last_appended", timestamp(), "Highest append time among the chunks"),
+    ]
+}
+
+fn dead_letters() -> Vec<Field> {
+    vec![
+        text("stage", "Stage that could not read the record"),
+        text("source_topic", "Topic of the record, without prefix"),
+        column("source_partition", DataType::Int32, "Partition of the record"),
+        long("source_offset", "Offset of the record"),
+        text("reason", "Why: a stable code"),
+        text("detail", "What was wrong, without any byte of the record"),
+        long("record_bytes", "Size of the record's value"),
+        text("record_digest", "Keyed digest of the record's value, hex"),
+    ]
+}
+
+fn audit() -> Vec<Field> {
+    vec![
+        text("actor", "Key id of the actor, or what is known of it"),
+        text("action", "What was asked"),
+        text("resource", "On what"),
+        column("allowed", DataType::Boolean, "Allowed or denied"),
+        text("reason", "Why"),
+        text("source_topic", "Topic where it was asked, without prefix"),
+        column("source_partition", DataType::Int32, "Partition where it was asked"),
+        long("source_offset", "Offset where it was asked"),
+    ]
+}
