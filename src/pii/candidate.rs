@@ -253,7 +253,7 @@ impl Candidate {
         let found = match self.length {
             9 if hyphens && self.grouped(&[3, 2, 4]) => is(PiiType::UsSsn).or_else(|| is(PiiType::UsItin)),
             10 | 12 if self.group_count == 2 && self.groups[1] == 4 && b"-+".contains(&self.first_separator) => {
-                is(PiiType::SePersonnummer)
+                is(PiiType::SePersonnummer).or_else(|| is(PiiType::FiHetu))
             }
             10 | 11 if self.grouped(&[4, 5, 1]) || self.grouped(&[4, 5, 1, 1]) => is(PiiType::AuMedicare),
             10 if self.grouped(&[3, 3, 4])

@@ -23,7 +23,7 @@ fn weighted(id: &[u8], weights: &[u32]) -> u32 {
 /// Luhn's formula (ISO/IEC 7812-1, annex B).
 pub fn luhn(id: &[u8]) -> bool {
     let sum: u32 = id.iter().rev().enumerate().map(|(at, byte)| luhn_term(at, digit(*byte))).sum();
-    !id.is_empty() && sum % 10 == 0
+    !id.is_empty() && sum.is_multiple_of(10)
 }
 
 fn luhn_term(at: usize, digit: u32) -> u32 {
@@ -56,7 +56,7 @@ pub fn verhoeff(id: &[u8]) -> bool {
 
 /// Whether the day exists.
 pub fn is_date(year: u32, month: u32, day: u32) -> bool {
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let days = match month {
         4 | 6 | 9 | 11 => 30,
         2 => 28 + u32::from(leap),
@@ -154,7 +154,7 @@ pub fn itin(id: &[u8]) -> bool {
 /// US national provider identifier: Luhn with the prefix 80840, whose terms sum to 24.
 pub fn npi(id: &[u8]) -> bool {
     let sum: u32 = id.iter().rev().enumerate().map(|(at, byte)| luhn_term(at, digit(*byte))).sum();
-    is_digits(id, 10) && matches!(id[0], b'1' | b'2') && (sum + 24) % 10 == 0
+    is_digits(id, 10) && matches!(id[0], b'1' | b'2') && (sum + 24).is_multiple_of(10)
 }
 
 /// US Medicare beneficiary identifier: the pattern of CMS, which has no check digit.
@@ -172,7 +172,7 @@ pub fn mbi(id: &[u8]) -> bool {
 pub fn aba(id: &[u8]) -> bool {
     is_digits(id, 9)
         && matches!(number(&id[..2]), 0..=12 | 21..=32 | 61..=72 | 80)
-        && weighted(id, &[3, 7, 1, 3, 7, 1, 3, 7, 1]) % 10 == 0
+        && weighted(id, &[3, 7, 1, 3, 7, 1, 3, 7, 1]).is_multiple_of(10)
         && id != b"000000000"
 }
 
@@ -187,7 +187,7 @@ pub fn dea(id: &[u8]) -> bool {
 
 /// UK NHS number: mod 11.
 pub fn nhs(id: &[u8]) -> bool {
-    is_digits(id, 10) && weighted(id, &[10, 9, 8, 7, 6, 5, 4, 3, 2, 1]) % 11 == 0 && id != b"0000000000"
+    is_digits(id, 10) && weighted(id, &[10, 9, 8, 7, 6, 5, 4, 3, 2, 1]).is_multiple_of(11) && id != b"0000000000"
 }
 
 /// UK national insurance number: prefixes that are allocated, suffix A to D.
@@ -242,7 +242,7 @@ pub fn it_fiscal_code(id: &[u8]) -> bool {
 pub fn pesel(id: &[u8]) -> bool {
     is_digits(id, 11) && {
         let (month, day) = (number(&id[2..4]), number(&id[4..6]));
-        is_date(2000, month % 20, day) && weighted(id, &[1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1]) % 10 == 0
+        is_date(2000, month % 20, day) && weighted(id, &[1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1]).is_multiple_of(10)
     }
 }
 
@@ -262,7 +262,7 @@ pub fn in_pan(id: &[u8]) -> bool {
 
 /// Australian tax file number, nine digits: weights mod 11.
 pub fn tfn(id: &[u8]) -> bool {
-    is_digits(id, 9) && weighted(id, &[1, 4, 3, 7, 5, 8, 6, 9, 10]) % 11 == 0 && id != b"000000000"
+    is_digits(id, 9) && weighted(id, &[1, 4, 3, 7, 5, 8, 6, 9, 10]).is_multiple_of(11) && id != b"000000000"
 }
 
 /// Australian Medicare card, ten digits and perhaps the person's number on it.

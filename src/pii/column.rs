@@ -203,6 +203,13 @@ fn split(name: &str) -> Vec<String> {
             word.extend(character.to_lowercase());
         }
     }
+    for word in &mut words {
+        // `addr1`, `phone2`; but `ipv4` and `sha1` are words.
+        let letters = word.trim_end_matches(|character: char| character.is_ascii_digit()).len();
+        if letters > 2 && word != "ipv4" && word != "ipv6" && word != "sha1" && word != "md5" {
+            word.truncate(letters);
+        }
+    }
     words.retain(|word| !word.is_empty());
     words
 }

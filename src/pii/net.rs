@@ -210,7 +210,8 @@ fn mac(text: &Text<'_>, at: usize, groups: usize, separator: &str, found: &mut V
 /// cut short.
 pub(super) fn looks_like_ip(value: &str) -> bool {
     let hex = |group: &str| (1..=4).contains(&group.len()) && group.bytes().all(|byte| byte.is_ascii_hexdigit());
-    value.parse::<std::net::IpAddr>().is_ok() || value.split(':').count() >= 4 && value.split(':').all(hex)
+    value.parse::<std::net::IpAddr>().is_ok()
+        || value.split(':').count() >= 4 && value.split(':').all(hex) && value.split(':').any(|group| group.len() > 2)
 }
 
 /// Neither all zeros nor broadcast.

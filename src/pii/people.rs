@@ -170,6 +170,10 @@ pub(super) fn street_addresses(text: &Text<'_>, found: &mut Vec<Found>) {
             None
         };
         if let Some((first, last)) = span {
+            if first > 0 && numbered_thing(&text.tokens[first - 1]) {
+                at += 1;
+                continue;
+            }
             let first = unit_before(text, first);
             let last = rest_of_address(text, last);
             add(found, text.tokens[first].start, text.tokens[last].end, PiiType::Address);
@@ -177,6 +181,11 @@ pub(super) fn street_addresses(text: &Text<'_>, found: &mut Vec<Found>) {
         }
         at += 1;
     }
+}
+
+/// `Chapter 11`, `Order 12`: the number is not a house's.
+fn numbered_thing(token: &Token) -> bool {
+    token.word.roles.is(Roles::VERSION) || token.word.roles.is(Roles::OTHER_ID)
 }
 
 fn house_number(token: &Token) -> bool {
@@ -354,8 +363,8 @@ pub(super) fn persons(text: &Text<'_>, found: &mut Vec<Found>) {
 
 /// Whether up to three particles from token `at` on end in a part of a name: `van der Velde`.
 fn leads_to_name(text: &Text<'_>, at: usize) -> bool {
-    let rest = text.tokens.get(at..).unwrap_or_default().iter().take(4);
-    rest.skip_while(|token| token.word.roles.is(Roles::PARTICLE) && !token.capital).next().is_some_and(name_part)
+    let mut rest = text.tokens.get(at..).unwrap_or_default().iter().take(4);
+    rest.find(|token| !token.word.roles.is(Roles::PARTICLE) || token.capital).is_some_and(name_part)
 }
 
 fn name_part(token: &Token) -> bool {

@@ -110,6 +110,14 @@ impl Text<'_> {
         if context.kinds.is_empty() && matches!(self.gap(last), " (" | " [") {
             context.kinds = self.tokens.get(last + 1).map_or(Kinds::NONE, |token| token.word.kinds);
         }
+        if context.kinds.is_empty() && self.gap(last) == " " {
+            // `503 774 9684 is my mobile`
+            let [is, whose] =
+                [1, 2].map(|ahead| self.tokens.get(last + ahead).map_or("", |token| &self.raw[token.start..token.end]));
+            if is == "is" && matches!(whose, "my" | "the" | "his" | "her" | "our") {
+                context.kinds = self.tokens.get(last + 3).map_or(Kinds::NONE, |token| token.word.kinds);
+            }
+        }
         context
     }
 
@@ -156,7 +164,7 @@ fn survey(bytes: &[u8]) -> Survey {
     const AT: u8 = 2;
     let (mut seen, mut capitals) = (0_u8, 0_usize);
     for byte in bytes {
-        seen |= u8::from(byte.is_ascii_digit()) * DIGIT | u8::from(*byte == b'@') * AT;
+        seen |= (u8::from(byte.is_ascii_digit()) * DIGIT) | (u8::from(*byte == b'@') * AT);
         capitals += usize::from(byte.is_ascii_uppercase() || *byte >= 0xc3);
     }
     Survey { digit: seen & DIGIT != 0, at: seen & AT != 0, capitals }

@@ -256,7 +256,8 @@ const ROLES: &[(Roles, &str)] = &[
     ),
     (
         Roles::BEFORE_NAME,
-        "signed contact named dear attn regards sincerely belongs patient customer client tenant employee applicant passenger guest subscriber holder \
+        "signed spoke speak talked met assigned addressed accepted approved reviewed prepared referred handed treated hired introduced \
+         escalated contact named dear attn regards sincerely belongs patient customer client tenant employee applicant passenger guest subscriber holder \
          cardholder beneficiary recipient sender name sincerely cheers greetings colleague caller manager owner buyer author agent nurse doctor \
          user member resident student teacher driver by mit freundlichen grüßen",
     ),
@@ -300,7 +301,7 @@ const ROLES: &[(Roles, &str)] = &[
          underpass union unions valley valleys via viaduct views village villages ville vista walks wall ways well wells branch brook brooks burg burgs \
          bypass camp canyon cape causeway center centers centre circles cliff cliffs club common commons corner corners course courts coves curve dale dam \
          dell drives brow esplanade parade promenade circuit wharf quay rise nook chase copse dene vale concourse arcade strand quadrant laneway \
-         thoroughfare expressway land rotary block subway basin beltway boardwalk broadway",
+         thoroughfare groves closes lanes terraces crescents avenues paths rows trails drives places highways courtyard mount gully expressway land rotary block subway basin beltway boardwalk broadway",
     ),
     (
         Roles::STREET_BEFORE,
@@ -358,7 +359,17 @@ const ROLES: &[(Roles, &str)] = &[
          sylvie tamara tammy tanya tara tatiana taylor teresa terrence terri terry thelma theodore theresa thierry thomas thorsten tiffany tim timo timothy tina todd tom tomas \
          tomasz toni tony tonya torsten tracey traci tracy travis trevor tristan troy tyler ulrich ulrike ursula urte uta ute uwe valentina valerie valérie vanessa vera \
          veronica veronika véronique vicki victor victoria vijay viktor vincent vincenzo virginia vivian vladimir walter wanda warren wayne wendy werner wesley whitney wilhelm \
-         william willie wojciech wolfgang xavier yann yasmin yolanda yuki yusuf yves yvonne zachary zoe zoé zofia",
+         william willie wojciech wolfgang xavier aarav abdul abdullah adele aditya adrienne agata aileen ajay akash akira alberto aleksandra aleksander aleš alma alvaro amir amira anand anders anika anja anke \
+         annika antonina anya ariana arnaud arne arturo arvid asha aurora axel ayşe aziz bashir beata benoit bettina björn bogdan bożena cecile chandra chen claudio cornelia dagmar damian \
+         danuta davide deepa dennis devi dorota edith edoardo elif elisa eliza elke elsa emilio emre enzo erich erwin esra esteban eszter fatma federica federico felicia ferdinand \
+         fiona florence francine fredrik fritz gabriella gilbert giorgio gisela giuliano gregor gunnar günter günther gustav halina hamza harriet hassan helmut hendrik hiroshi \
+         hubert huda ibrahim ilse imran inga ines inés ingeborg iván ivana jacek jadwiga jan jerzy jiri joana joaquin joakim jochen jolanta josefina josephine jörg jörn \
+         josé juergen jürgen kamil kamila karim karolina katharina kenji khalid kirsten kjell klara kofi konrad kornelia laila lakshmi lara layla leila leonie lena lieselotte lina \
+         linus liza lorenzo ludwig ludmila luisa magda magdalena malik manish marek margarete margit maribel marius marlene marta maryam mateusz mathilde matilda mats maureen mei meera mercedes \
+         mette mieczysław milan milena mina mirosław mohan morten murat nabil nadja nikolaus nils nisha noor oksana olaf olena olivia otto pankaj pavel per petr petra pilar pooja prakash \
+         pradeep radosław rafał ralf ramesh rani rashid ravi remy rohan roman rosalind rosario rudi ryszard sabina sachin sakura salma sanjana satoshi selma serge shreya sigrid \
+         silvio slawomir sofía søren stanisław steffen stig sunita suresh svenja swati sylwia szymon tadeusz takashi tariq tatjana teodor thea tomoko torben urszula usha vaclav valentin \
+         vasily viktoria viola vivek waldemar walid wanda wiebke wiesław wilma xin yan yara yasir yusuf yuri zainab zbigniew zdeněk zeynep zoltan zuzana yann yasmin yolanda yuki yusuf yves yvonne zachary zoe zoé zofia",
     ),
 ];
 
