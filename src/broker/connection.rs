@@ -1,0 +1,191 @@
+//! One connection: frames in, answers out, in order.
+//!
+//! Invariants:
+//! - the length of a frame is checked before a byte of it is stored, and its buffer grows with the bytes that
+//!   really arrive;
+//! - answers leave in the order of the requests. A Produce that waits for the disk does not keep the next
+//!   requests from being read, up to a bound; everything else is answered before the next request is read;
+//! - whatever is malformed ends this connection with one log line and touches nothing else;
+//! - a peer that stalls within a request or does not take its answers is dropped.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::timeout;
+
+use super::api;
+use super::node::Node;
+use super::wire::Malformed;
+
+/// Memory for requests is counted in units of so many bytes.
+pub(crate) const MEMORY_UNIT: usize = 1 << 10;
+const FIRST_READ: usize = 64 << 10;
+/// Api key, version, correlation id and the length of the client id.
+const MIN_REQUEST: usize = 10;
+const PRODUCE: i16 = 0;
+
+/// What a request's handler may know of the connection.
+pub(crate) struct Context {
+    pub node: Arc<Node>,
+    pub local: SocketAddr,
+    pub peer: SocketAddr,
+    memory: Arc<Semaphore>,
+}
+
+impl Context {
+    pub(crate) fn new(node: Arc<Node>, stream: &TcpStream, peer: SocketAddr, memory: Arc<Semaphore>) -> Self {
+        let local = stream.local_addr().unwrap_or(node.config.listen);
+        Self { node, local, peer, memory }
+    }
+}
+
+/// An answer, or the promise of one. `None` is no answer at all, as `acks=0` wants it.
+pub(crate) enum Answer {
+    Now(Option<BytesMut>),
+    Later(Pin<Box<dyn Future<Output = Option<BytesMut>> + Send>>),
+}
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Ended {
+    #[error("the peer has closed the connection")]
+    Closed,
+    #[error("idle for too long")]
+    Idle,
+    #[error("the peer stalled")]
+    Stalled,
+    #[error("a request of {0} bytes is larger than allowed")]
+    TooLarge(i64),
+    #[error("malformed request: {0}")]
+    Malformed(#[from] Malformed),
+    #[error("malformed request: {0}")]
+    Protocol(String),
+    #[error("not authenticated")]
+    NotAuthenticated,
+    #[error("the broker stops")]
+    Stopping,
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl Ended {
+    fn is_ordinary(&self) -> bool {
+        matches!(self, Self::Closed | Self::Idle | Self::Stopping | Self::Io(_))
+    }
+}
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(stream: TcpStream, context: &Context, mut stopped: watch::Receiver<bool>) {
+    let _ = stream.set_nodelay(true);
+    let (reader, writer) = stream.into_split();
+    let (sender, receiver) = mpsc::channel(context.node.config.limits.in_flight_per_connection);
+    let writing = tokio::spawn(write_answers(writer, receiver, Arc::clone(&context.node)));
+    let ended = tokio::select! {
+        ended = read_requests(reader, context, sender) => ended,
+        _ = stopped.wait_for(|stop| *stop) => Ended::Stopping,
+    };
+    if ended.is_ordinary() {
+        tracing::debug!(peer = %context.peer, reason = %ended, "connection ended");
+    } else {
+        context.node.counters.refused.fetch_add(1, Relaxed);
+        tracing::warn!(peer = %context.peer, reason = %ended, "connection closed");
+    }
+    let _ = writing.await;
+}
+
+type Queued = (Answer, OwnedSemaphorePermit);
+
+async fn read_requests(mut reader: OwnedReadHalf, context: &Context, answers: mpsc::Sender<Queued>) -> Ended {
+    let mut session = api::Session::new(context);
+    let mut buffer = BytesMut::new();
+    loop {
+        let (request, permit) = match read_frame(&mut reader, &mut buffer, context).await {
+            Ok(frame) => frame,
+            Err(ended) => return ended,
+        };
+        let answer = match api::handle(&mut session, context, request).await {
+            Ok(answer) => answer,
+            Err(ended) => return ended,
+        };
+        if answers.send((answer, permit)).await.is_err() {
+            return Ended::Closed;
+        }
+    }
+}
+
+/// Reads one frame without its length.
+async fn read_frame(
+    reader: &mut OwnedReadHalf,
+    buffer: &mut BytesMut,
+    context: &Context,
+) -> Result<(Bytes, OwnedSemaphorePermit), Ended> {
+    let limits = &context.node.config.limits;
+    let first = match buffer.is_empty() {
+        true => limits.idle_connection,
+        false => limits.stalled_connection,
+    };
+    fill(reader, buffer, 4, first, Ended::Idle).await?;
+    fill(reader, buffer, 6, limits.stalled_connection, Ended::Stalled).await?;
+    let size = i32::from_be_bytes([buffer[0], buffer[1], buffer[2], buffer[3]]);
+    let api_key = i16::from_be_bytes([buffer[4], buffer[5]]);
+    let allowed = if api_key == PRODUCE { limits.produce_request_bytes } else { limits.request_bytes };
+    let length = match usize::try_from(size) {
+        Ok(length) if (MIN_REQUEST..=allowed).contains(&length) => length,
+        _ => return Err(Ended::TooLarge(i64::from(size))),
+    };
+    let units = u32::try_from(length.div_ceil(MEMORY_UNIT)).unwrap_or(u32::MAX);
+    let permit = Arc::clone(&context.memory).acquire_many_owned(units).await.map_err(|_| Ended::Stopping)?;
+    buffer.advance(4);
+    fill(reader, buffer, length, limits.stalled_connection, Ended::Stalled).await?;
+    Ok((buffer.split_to(length).freeze(), permit))
+}
+
+/// Reads until `buffer` holds `needed` bytes. The peer has to make progress within `patience`.
+async fn fill(
+    reader: &mut OwnedReadHalf,
+    buffer: &mut BytesMut,
+    needed: usize,
+    patience: std::time::Duration,
+    impatience: Ended,
+) -> Result<(), Ended> {
+    while buffer.len() < needed {
+        // Doubling what has arrived keeps a false claim from reserving memory.
+        let missing = needed - buffer.len();
+        buffer.reserve(missing.min(buffer.len().max(FIRST_READ)).max(4 << 10));
+        match timeout(patience, reader.read_buf(buffer)).await {
+            Err(_) => return Err(impatience),
+            Ok(Ok(0)) => return Err(Ended::Closed),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+async fn write_answers(mut writer: OwnedWriteHalf, mut answers: mpsc::Receiver<Queued>, node: Arc<Node>) {
+    let patience = node.config.limits.stalled_connection;
+    while let Some((answer, permit)) = answers.recv().await {
+        let bytes = match answer {
+            Answer::Now(bytes) => bytes,
+            Answer::Later(bytes) => bytes.await,
+        };
+        drop(permit);
+        node.counters.requests.fetch_add(1, Relaxed);
+        let Some(bytes) = bytes else { continue };
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            match timeout(patience, writer.write(rest)).await {
+                Ok(Ok(written)) if written > 0 => rest = &rest[written..],
+                _ => return,
+            }
+        }
+    }
+}
