@@ -2,5 +2,7 @@
 //!
 //! Everything here is pure: no clock, no randomness, no I/O, so the same input gives the same bytes everywhere.
 
+pub mod dsse;
 pub mod row;
 pub mod tree;
+pub mod trust;

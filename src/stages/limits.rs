@@ -1,7 +1,7 @@
 //! Limits that stages share: an output must fit into a record of any broker with default settings.
 
 /// Bytes that the items of one output record may have together: well below the 1 MiB that brokers take by default.
-pub const OUTPUT_BYTES: usize = 900 * 1024;
+pub const OUTPUT_BYTES: usize = crate::domain::limits::MAX_OUTPUT;
 
 /// Cuts items into consecutive groups that each fit into one output record; an item larger than that stands alone.
 pub fn split_by_size<T>(items: Vec<T>, size: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
