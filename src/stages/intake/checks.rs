@@ -90,7 +90,8 @@ impl Test {
                 // A character has 1 to 4 bytes: most texts are decided without counting characters.
                 let outside = |text: &str| {
                     let bytes = text.len();
-                    !(bytes >= least.saturating_mul(4) && bytes <= most) && !(least..=most).contains(&text.chars().count())
+                    !(bytes >= least.saturating_mul(4) && bytes <= most)
+                        && !(least..=most).contains(&text.chars().count())
                 };
                 valid(BooleanBuffer::collect_bool(texts.len(), |i| outside(texts.value(i))), texts)
             }
@@ -131,7 +132,9 @@ fn valid(violated: BooleanBuffer, column: &dyn Array) -> BooleanBuffer {
 fn evaluate(violated: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> BooleanBuffer {
     match mask(violated, batch) {
         Some(mask) => mask,
-        None => BooleanBuffer::collect_bool(batch.num_rows(), |row| mask(violated, &batch.slice(row, 1)).is_none_or(|mask| mask.value(0))),
+        None => BooleanBuffer::collect_bool(batch.num_rows(), |row| {
+            mask(violated, &batch.slice(row, 1)).is_none_or(|mask| mask.value(0))
+        }),
     }
 }
 

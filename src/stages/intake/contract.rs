@@ -93,12 +93,24 @@ impl Compiler {
         for (i, rule) in spec.rules().iter().enumerate() {
             let violated = planner.rule(&rule.expression, &format!("schema[0].quality[{i}].expression"))?;
             let expected = rule.description.clone().unwrap_or_else(|| rule.expression.clone());
-            checks.push(Check { reason: Reason::CrossField, column: None, rule: rule.name.clone(), expected, test: Test::Expression(violated) });
+            checks.push(Check {
+                reason: Reason::CrossField,
+                column: None,
+                rule: rule.name.clone(),
+                expected,
+                test: Test::Expression(violated),
+            });
         }
         let label = spec.label.as_ref().and_then(|label| schema.index_of(label).ok());
         if let Some(column) = label {
             let test = Test::Null { column };
-            checks.push(Check { reason: Reason::LabelMissing, column: Some(column), rule: "label".to_owned(), expected: "a label".to_owned(), test });
+            checks.push(Check {
+                reason: Reason::LabelMissing,
+                column: Some(column),
+                rule: "label".to_owned(),
+                expected: "a label".to_owned(),
+                test,
+            });
         }
         // The first failure in the order of the reasons is the reason; the sort keeps the order of the columns.
         checks.sort_by_key(|check| check.reason);
@@ -167,7 +179,13 @@ fn arrow_schema(spec: &Spec) -> Schema {
     Schema::new(spec.properties().iter().map(field).collect::<Vec<_>>())
 }
 
-fn column_checks(planner: &Planner<'_>, column: usize, property: &Property, path: &str, checks: &mut Vec<Check>) -> Result<(), SpecError> {
+fn column_checks(
+    planner: &Planner<'_>,
+    column: usize,
+    property: &Property,
+    path: &str,
+    checks: &mut Vec<Check>,
+) -> Result<(), SpecError> {
     let options = &property.logical_type_options;
     let mut add = |reason, rule: &str, expected: String, test| {
         checks.push(Check { reason, column: Some(column), rule: rule.to_owned(), expected, test });
@@ -207,12 +225,21 @@ fn column_checks(planner: &Planner<'_>, column: usize, property: &Property, path
     if let Some(pattern) = &options.pattern {
         let regex = RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).build().map_err(|error| {
             let problem = format!("is no regular expression: {}", last_line(&error.to_string()));
-            SpecError::at(format!("{path}.pattern"), problem, "see the syntax of the crate `regex`; a compiled pattern has at most 1 MiB")
+            SpecError::at(
+                format!("{path}.pattern"),
+                problem,
+                "see the syntax of the crate `regex`; a compiled pattern has at most 1 MiB",
+            )
         })?;
         add(Reason::Pattern, "pattern", format!("a match of {pattern}"), Test::Mismatch { column, regex });
     }
     if property.logical_type == LogicalType::Timestamp && !options.allow_future {
-        add(Reason::TsFuture, "not in the future", "no later than 5 minutes after the record".to_owned(), Test::Future { column });
+        add(
+            Reason::TsFuture,
+            "not in the future",
+            "no later than 5 minutes after the record".to_owned(),
+            Test::Future { column },
+        );
     }
     Ok(())
 }
@@ -230,12 +257,16 @@ fn literal(property: &Property, value: &Scalar, path: &str) -> Result<ScalarValu
         (LogicalType::Date, Scalar::Text(text)) => Date32Type::parse(text).map(|v| ScalarValue::Date32(Some(v))),
         (LogicalType::Timestamp, Scalar::Text(text)) => {
             let micros = string_to_timestamp_nanos(text).map(|nanos| nanos.div_euclid(1_000)).ok();
-            micros.or_else(|| TimestampMicrosecondType::parse(text)).map(|v| ScalarValue::TimestampMicrosecond(Some(v), Some(UTC.into())))
+            micros
+                .or_else(|| TimestampMicrosecondType::parse(text))
+                .map(|v| ScalarValue::TimestampMicrosecond(Some(v), Some(UTC.into())))
         }
         _ => None,
     };
     let help = "write ISO 8601: '2024-12-31' for a date, '2024-12-31T23:00:00Z' for a timestamp";
-    value_of.ok_or_else(|| SpecError::at(path, format!("does not fit a column of type {}", property.logical_type.name()), help))
+    value_of.ok_or_else(|| {
+        SpecError::at(path, format!("does not fit a column of type {}", property.logical_type.name()), help)
+    })
 }
 
 /// Plans expressions over the columns of one contract.
@@ -255,18 +286,25 @@ impl<'a> Planner<'a> {
 
     fn physical(&self, expr: Expr, path: &str) -> Result<Arc<dyn PhysicalExpr>, SpecError> {
         let help = "compare values of one type; cast with `CAST(x AS …)` where types differ";
-        self.session.create_physical_expr(expr, &self.schema).map_err(|e| SpecError::at(path, e.strip_backtrace(), help))
+        self.session
+            .create_physical_expr(expr, &self.schema)
+            .map_err(|e| SpecError::at(path, e.strip_backtrace(), help))
     }
 
     /// An expression that is true where the rule is violated: false there, not null.
     fn rule(&self, text: &str, path: &str) -> Result<Arc<dyn PhysicalExpr>, SpecError> {
         let help = format!("write one SQL boolean expression over the columns {}", self.some_names());
-        let rule = self.session.create_logical_expr(text, &self.schema).map_err(|e| SpecError::at(path, e.strip_backtrace(), help))?;
+        let rule = self
+            .session
+            .create_logical_expr(text, &self.schema)
+            .map_err(|e| SpecError::at(path, e.strip_backtrace(), help))?;
         sql::check(&rule).map_err(|refusal| SpecError::at(path, refusal.problem, refusal.help))?;
         let physical = self.physical(rule.clone(), path)?;
         match physical.data_type(self.schema.as_arrow()) {
             Ok(DataType::Boolean) => self.physical(Expr::Not(Box::new(rule)), path),
-            Ok(other) => Err(SpecError::at(path, format!("is {other}, not true or false"), "compare it with something")),
+            Ok(other) => {
+                Err(SpecError::at(path, format!("is {other}, not true or false"), "compare it with something"))
+            }
             Err(error) => Err(SpecError::at(path, error.strip_backtrace(), "compare values of one type")),
         }
     }

@@ -33,7 +33,10 @@ pub(super) fn text(text: &str) -> String {
         (0, 0, 0) => "empty string".to_owned(),
         (n, 0, 0) => format!("string, {n} digits"),
         (0, n, 0) => format!("string, {n} letters"),
-        _ => format!("string, {} characters: {digits} digits, {letters} letters, {others} others", digits + letters + others),
+        _ => format!(
+            "string, {} characters: {digits} digits, {letters} letters, {others} others",
+            digits + letters + others
+        ),
     }
 }
 

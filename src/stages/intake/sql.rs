@@ -13,10 +13,46 @@ const MAX_DEPTH: usize = 64;
 const MAX_NODES: usize = 2_000;
 
 const FUNCTIONS: &[&str] = &[
-    "abs", "ceil", "floor", "round", "trunc", "sqrt", "signum", "iszero", "isnan", "gcd", "lcm", "coalesce", "nullif", "nvl", "greatest",
-    "least", "character_length", "octet_length", "bit_length", "lower", "upper", "btrim", "ltrim", "rtrim", "substr", "left", "right",
-    "reverse", "starts_with", "ends_with", "contains", "strpos", "split_part", "replace", "regexp_like", "date_part", "date_trunc", "to_date",
-    "to_timestamp", "ascii",
+    "abs",
+    "ceil",
+    "floor",
+    "round",
+    "trunc",
+    "sqrt",
+    "signum",
+    "iszero",
+    "isnan",
+    "gcd",
+    "lcm",
+    "coalesce",
+    "nullif",
+    "nvl",
+    "greatest",
+    "least",
+    "character_length",
+    "octet_length",
+    "bit_length",
+    "lower",
+    "upper",
+    "btrim",
+    "ltrim",
+    "rtrim",
+    "substr",
+    "left",
+    "right",
+    "reverse",
+    "starts_with",
+    "ends_with",
+    "contains",
+    "strpos",
+    "split_part",
+    "replace",
+    "regexp_like",
+    "date_part",
+    "date_trunc",
+    "to_date",
+    "to_timestamp",
+    "ascii",
 ];
 
 /// Why an expression is no rule.
@@ -37,7 +73,10 @@ pub(super) fn check(expr: &Expr) -> Result<(), Refusal> {
     while let Some((node, depth)) = stack.pop() {
         nodes += 1;
         if depth > MAX_DEPTH || nodes > MAX_NODES {
-            return refuse("is too deep or too long", format!("at most {MAX_DEPTH} levels and {MAX_NODES} terms; split it into several rules"));
+            return refuse(
+                "is too deep or too long",
+                format!("at most {MAX_DEPTH} levels and {MAX_NODES} terms; split it into several rules"),
+            );
         }
         check_node(node)?;
         let visited = node.apply_children(|child| {
@@ -78,10 +117,16 @@ fn check_node(node: &Expr) -> Result<(), Refusal> {
             let name = call.func.name();
             let volatility = call.func.signature().volatility;
             if !is_immutable(volatility) {
-                return refuse(format!("calls `{name}`, whose result depends on more than the row"), "a rule may call immutable functions only");
+                return refuse(
+                    format!("calls `{name}`, whose result depends on more than the row"),
+                    "a rule may call immutable functions only",
+                );
             }
             if !FUNCTIONS.contains(&name) {
-                return refuse(format!("calls `{name}`, which rules may not"), format!("these are allowed: {}", FUNCTIONS.join(", ")));
+                return refuse(
+                    format!("calls `{name}`, which rules may not"),
+                    format!("these are allowed: {}", FUNCTIONS.join(", ")),
+                );
             }
             Ok(())
         }

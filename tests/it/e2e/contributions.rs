@@ -109,7 +109,7 @@ fn a_repeated_record_changes_nothing(cluster: &Cluster) {
     let (model, _) = shop(cluster);
     let (id, after) = (unique("repeated"), unique("after"));
     let record = contribution(&id, "alice", &model, &rows(0..10));
-    contribute(cluster, &[record.clone()]);
+    contribute(cluster, std::slice::from_ref(&record));
     let mut receipts = Receipts::follow(cluster);
     let first = receipts.of(&id);
     contribute(cluster, &[record.clone(), record, contribution(&after, "alice", &model, &rows(10..20))]);
@@ -260,7 +260,7 @@ fn a_record_without_an_id_takes_its_key_or_gets_one(cluster: &Cluster) {
     let mut receipts = Receipts::follow(cluster);
     assert_eq!(account(&receipts.of(&key)), ("admitted".into(), 3, 3, reasons([])));
     let value = json!({"contributor": anonymous, "model": model, "format": "json", "rows": rows(10..14)});
-    contribute(cluster, &[value.clone()]);
+    contribute(cluster, std::slice::from_ref(&value));
     let derived = |receipts: &mut Receipts| {
         eventually("the anonymous receipt", || {
             receipts.poll(Duration::from_millis(50));

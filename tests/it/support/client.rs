@@ -102,10 +102,15 @@ pub fn admin_options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(DEADLINE)).operation_timeout(Some(DEADLINE))
 }
 
-/// Creates a topic of a unique name and waits until it can be written.
+/// Creates a topic of a unique name and waits until it can be written. Records stay for ever unless the settings say otherwise: many
+/// tests write times of the past.
 pub fn topic(broker: &Broker, base: &str, partitions: i32, settings: &[(&str, &str)]) -> String {
     let name = super::unique(base);
-    create_topic(broker, &name, partitions, settings).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+    let mut all = settings.to_vec();
+    if !settings.iter().any(|(key, _)| *key == "retention.ms") {
+        all.push(("retention.ms", "-1"));
+    }
+    create_topic(broker, &name, partitions, &all).unwrap_or_else(|e| panic!("{name}: {e:?}"));
     name
 }
 

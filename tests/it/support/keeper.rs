@@ -5,7 +5,7 @@
 //! spawned, so neither would do for servers that several tests share.
 
 use std::io::Write;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{LazyLock, Mutex};
 
 const WATCH: &str = r#"
@@ -17,19 +17,20 @@ done
 for pid in "${!children[@]}"; do kill -9 "$pid" 2>/dev/null; done
 "#;
 
-static WATCHDOG: LazyLock<Mutex<ChildStdin>> = LazyLock::new(|| {
-    let mut shell = Command::new("bash")
+static WATCHDOG: LazyLock<Mutex<Child>> = LazyLock::new(|| {
+    let shell = Command::new("bash")
         .args(["-c", WATCH])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .expect("bash for the watchdog of child processes");
-    Mutex::new(shell.stdin.take().expect("a piped stdin"))
+    Mutex::new(shell)
 });
 
 fn tell(what: char, pid: u32) {
-    let mut pipe = WATCHDOG.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut watchdog = WATCHDOG.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let pipe = watchdog.stdin.as_mut().expect("a piped stdin");
     writeln!(pipe, "{what} {pid}").expect("the watchdog listens");
 }
 

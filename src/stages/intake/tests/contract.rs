@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
 
 use super::super::contract::{CompiledContract, Compiler, UTC};
 use crate::domain::reason::Reason;
@@ -67,20 +69,32 @@ fn each_check_gives_its_code_and_the_shape_of_the_value() {
     let ages = one(&contract, 2, Arc::new(Int64Array::from(vec![Some(-5), Some(216), None, Some(120)])));
     assert_eq!(reasons(&ages), [Some(Reason::RangeLow), Some(Reason::RangeHigh), Some(Reason::NullRequired), None]);
     assert_eq!(ages[1].as_ref().unwrap().2, "above max by 1.5× to 2×, integer, 3 digits");
-    let balances = one(&contract, 3, Arc::new(Float64Array::from(vec![Some(f64::NAN), Some(-1e6), Some(1e6), None, Some(-999_999.9)])));
-    assert_eq!(reasons(&balances), [Some(Reason::TypeMismatch), Some(Reason::RangeLow), Some(Reason::RangeHigh), None, None]);
+    let balances = one(
+        &contract,
+        3,
+        Arc::new(Float64Array::from(vec![Some(f64::NAN), Some(-1e6), Some(1e6), None, Some(-999_999.9)])),
+    );
+    assert_eq!(
+        reasons(&balances),
+        [Some(Reason::TypeMismatch), Some(Reason::RangeLow), Some(Reason::RangeHigh), None, None]
+    );
     let plans = one(&contract, 4, Arc::new(StringArray::from(vec![Some("gold??"), None, Some("basic")])));
     assert_eq!(reasons(&plans), [Some(Reason::EnumUnknown), Some(Reason::NullRequired), None]);
     assert_eq!(plans[0].as_ref().unwrap().2, "string, 6 characters: 0 digits, 4 letters, 2 others");
     let countries = one(&contract, 5, Arc::new(StringArray::from(vec![Some("DEU"), Some("de"), None, Some("Ü")])));
-    let expected = [("length", Reason::Pattern), ("pattern", Reason::Pattern), ("", Reason::Pattern), ("length", Reason::Pattern)];
+    let expected =
+        [("length", Reason::Pattern), ("pattern", Reason::Pattern), ("", Reason::Pattern), ("length", Reason::Pattern)];
     for (found, (rule, reason)) in countries.iter().zip(expected) {
-        assert_eq!(found.as_ref().map(|(r, rule, _)| (rule.as_str(), *r)), (!rule.is_empty()).then_some((rule, reason)));
+        assert_eq!(
+            found.as_ref().map(|(r, rule, _)| (rule.as_str(), *r)),
+            (!rule.is_empty()).then_some((rule, reason))
+        );
     }
     let labels = one(&contract, 8, Arc::new(BooleanArray::from(vec![None, Some(false)])));
     assert_eq!(reasons(&labels), [Some(Reason::LabelMissing), None]);
     let minutes = |m: i64| (NOW + m * 60_000) * 1_000;
-    let times = TimestampMicrosecondArray::from(vec![Some(minutes(6)), Some(minutes(5)), None, Some(0)]).with_timezone(UTC);
+    let times =
+        TimestampMicrosecondArray::from(vec![Some(minutes(6)), Some(minutes(5)), None, Some(0)]).with_timezone(UTC);
     let times = one(&contract, 1, Arc::new(times));
     assert_eq!(reasons(&times), [Some(Reason::TsFuture), None, Some(Reason::NullRequired), Some(Reason::RangeLow)]);
 }
@@ -174,7 +188,8 @@ fn a_deep_rule_is_refused() {
 
 #[test]
 fn a_pattern_that_grows_too_large_is_refused() {
-    let text = EXAMPLE.replacen("^[A-Z]{2}$", "(?:\\\\pL{100}){100}", 1).replace("'(?", "\"(?").replace("100}'", "100}\"");
+    let text =
+        EXAMPLE.replacen("^[A-Z]{2}$", "(?:\\\\pL{100}){100}", 1).replace("'(?", "\"(?").replace("100}'", "100}\"");
     let error = Compiler::new().compile_yaml(&text, "model.yaml").map(|_| ()).unwrap_err();
     assert!(error.path.ends_with("logicalTypeOptions.pattern"), "{error}");
 }
