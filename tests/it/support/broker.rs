@@ -26,7 +26,6 @@ pub struct Broker {
 }
 
 /// A broker of one's own, for tests that stop it or look at its folder.
-#[derive(Debug)]
 pub enum Own {
     /// `hokusai broker` on a folder.
     Embedded {
