@@ -164,9 +164,22 @@ mod tests {
     }
 
     #[test]
-    fn the_encoding_that_is_signed_is_that_of_the_protocols_own_example() {
-        let expected = b"DSSEv1 29 http://example.com/HelloWorld 11 hello world";
-        assert_eq!(pae("http://example.com/HelloWorld", b"hello world"), expected);
+    fn the_encoding_that_is_signed_is_that_of_the_protocol() {
+        let cases = include_str!("../../tests/vectors/attestation/dsse_pae.json");
+        let cases: serde_json::Value = serde_json::from_str(cases).unwrap();
+        for case in cases.as_array().unwrap() {
+            let hex = |field: &str| data_encoding::HEXLOWER.decode(case[field].as_str().unwrap().as_bytes()).unwrap();
+            assert_eq!(pae(case["type"].as_str().unwrap(), &hex("body_hex")), hex("pae_hex"));
+        }
+    }
+
+    #[test]
+    fn the_key_id_is_that_of_securesystemslib() {
+        // The public key of RFC 8032, section 7.1, test 1; the id recomputed with Python's hashlib.
+        let public =
+            data_encoding::HEXLOWER.decode(b"d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a");
+        let key = VerifyingKey::from_bytes(&public.unwrap().try_into().unwrap()).unwrap();
+        assert_eq!(key_id(&key), "74c181c7ad8a0855d4b55e44d2ba87aabdddb196832571f15f92fece332e4916");
     }
 
     #[test]

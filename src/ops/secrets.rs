@@ -15,6 +15,7 @@ use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::attest::trust::{MAX_BYTES, Trust, TrustError};
 use crate::domain::keys::{KeyError, KeyRing, MAX_TEXT};
 
 /// Why a key file could not be used. Never holds a secret.
@@ -65,6 +66,14 @@ pub enum SecretsError {
     Pem {
         /// The file.
         path: PathBuf,
+    },
+    /// The trust file cannot be used.
+    #[error("{path}: {source}")]
+    Trust {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: TrustError,
     },
     /// A name with characters that have no place in a file's name.
     #[error("`{0}` cannot name a key file\nhelp: use 1 to 64 of a-z, 0-9, `-` and `_`")]
@@ -138,6 +147,28 @@ pub fn load_signing_key(path: &Path) -> Result<SigningKey> {
         Some(text) => parse_signing_key(path, &text),
         None => Err(io_error("read", path)(io::ErrorKind::NotFound.into())),
     }
+}
+
+/// Reads a trust file. It holds no secret, so its permissions do not matter.
+///
+/// # Errors
+/// [`SecretsError`] names the file and the fault.
+pub fn load_trust(path: &Path) -> Result<Trust> {
+    let file = File::open(path).map_err(io_error("open", path))?;
+    let mut text = String::new();
+    // One byte more than is admitted, so that a longer file is refused and not cut.
+    file.take(MAX_BYTES as u64 + 1).read_to_string(&mut text).map_err(io_error("read", path))?;
+    Trust::from_json(&text).map_err(|source| SecretsError::Trust { path: path.to_owned(), source })
+}
+
+/// Writes (or replaces) a trust file.
+///
+/// # Errors
+/// [`SecretsError`] if the file cannot be written; an old one then still stands.
+pub fn save_trust(path: &Path, trust: &Trust) -> Result<()> {
+    let temporary = write_temporary(path, trust.to_json().as_bytes())?;
+    fs::rename(&temporary, path).map_err(io_error("replace", path))?;
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).map_or(Ok(()), sync_dir)
 }
 
 fn parse_signing_key(path: &Path, text: &str) -> Result<SigningKey> {
@@ -301,6 +332,19 @@ mod tests {
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert!(rings.windows(2).all(|pair| pair[0] == pair[1]));
+    }
+
+    #[test]
+    fn a_trust_file_is_written_and_read_back() {
+        let (_root, dir) = keys_dir();
+        let key = load_or_create_signing_key(&dir, "operator").unwrap();
+        let trust = Trust::development(&key.verifying_key());
+        let path = dir.join("trust.json");
+        save_trust(&path, &trust).unwrap();
+        save_trust(&path, &trust).unwrap();
+        assert_eq!(load_trust(&path).unwrap(), trust);
+        fs::write(&path, "{}").unwrap();
+        assert!(matches!(load_trust(&path), Err(SecretsError::Trust { .. })));
     }
 
     #[test]
