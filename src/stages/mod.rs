@@ -2,9 +2,11 @@
 
 pub mod dedup;
 pub mod intake;
+pub mod keying;
 pub mod keyvalue;
 pub mod limits;
 pub mod receipts;
+pub mod registry;
 #[cfg(test)]
 mod testing;
 pub mod warehouse;

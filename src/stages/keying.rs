@@ -1,0 +1,159 @@
+//! Keying: outsiders' records into the topics whose order counts, by the id *in the value*.
+//!
+//! Outsiders' clients hash keys in different ways, or send none, or a forged one; so their keys are ignored. What cannot
+//! be read well enough to be routed goes to the dead letters; whether it is allowed is for the reading stage to say.
+
+use crate::attest::dsse::MAX_BYTES;
+use crate::codec::wire::WireError;
+use crate::domain::records::{Command, Position, RegistryEvent};
+use crate::domain::topics;
+use crate::stages::registry::command::model_of;
+use crate::stream::stage::{Batch, Context, Destination, Message, Outputs, Stage, StageError};
+
+/// The stage: see the module.
+#[derive(Debug, Default)]
+pub struct Keying {}
+
+impl Keying {
+    /// The stage; it has no settings.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Stage for Keying {
+    type State = ();
+
+    fn name(&self) -> &'static str {
+        "keying"
+    }
+
+    fn state(&self) -> Self::State {}
+
+    fn process(
+        &mut self,
+        _context: &Context<'_>,
+        _state: &mut (),
+        batch: &Batch,
+        out: &mut Outputs<'_>,
+    ) -> Result<(), StageError> {
+        for message in batch.iter() {
+            match read(batch, &message, out) {
+                Ok(event) => {
+                    out.send(topics::REGISTRY_EVENTS, Destination::ByKey, event.model.as_bytes(), &event)?;
+                }
+                Err(Unreadable::Record(error)) if error.is_retriable() => return Err(error.into()),
+                Err(unreadable) => out.dead_letter(batch, &message, unreadable.code(), unreadable.to_string()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a command goes to the dead letters.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    #[error("no value")]
+    Empty,
+    #[error("{0} bytes; a command has at most {MAX_BYTES}")]
+    TooLarge(usize),
+    #[error(transparent)]
+    Record(#[from] WireError),
+    #[error(transparent)]
+    Unroutable(#[from] crate::stages::registry::command::Unroutable),
+}
+
+impl Unreadable {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::TooLarge(_) => "TOO_LARGE",
+            Self::Empty | Self::Record(_) | Self::Unroutable(_) => "COMMAND_UNREADABLE",
+        }
+    }
+}
+
+fn read(batch: &Batch, message: &Message<'_>, out: &Outputs<'_>) -> Result<RegistryEvent, Unreadable> {
+    let value = message.value.ok_or(Unreadable::Empty)?;
+    if value.len() > MAX_BYTES {
+        return Err(Unreadable::TooLarge(value.len()));
+    }
+    let envelope = match bare_envelope(value) {
+        Some(text) => text.to_owned(),
+        None => out.wire().decode_outsider::<Command>(value)?.envelope,
+    };
+    let model = model_of(&envelope)?;
+    let position = Position { topic: batch.topic().to_owned(), partition: batch.partition(), offset: message.offset };
+    Ok(RegistryEvent { model, kind: "command".to_owned(), envelope, position })
+}
+
+/// The text, if it is a JSON object with a `payloadType`: a DSSE envelope as it is, the usual form on this topic.
+fn bare_envelope(value: &[u8]) -> Option<&str> {
+    #[derive(serde::Deserialize)]
+    struct Probe {
+        #[serde(rename = "payloadType")]
+        payload_type: Option<serde::de::IgnoredAny>,
+    }
+    let text = std::str::from_utf8(value).ok().filter(|text| text.trim_start().starts_with('{'))?;
+    serde_json::from_str::<Probe>(text).ok()?.payload_type.map(|_| text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attest::dsse::Envelope;
+    use crate::stages::testing::Task;
+
+    fn task(values: &[Option<&[u8]>]) -> Task<Keying> {
+        let mut batch = Batch::new(topics::MODEL_COMMANDS, 3);
+        for (offset, value) in (40..).zip(values) {
+            batch.push(offset, 0, Some(b"a forged key"), *value);
+        }
+        let mut task = Task::new(Keying::new(), 3, &[]);
+        task.commit(&[batch]).unwrap();
+        task
+    }
+
+    fn envelope(payload: &str) -> String {
+        Envelope { payload_type: "t".to_owned(), payload: payload.as_bytes().to_vec(), signatures: Vec::new() }
+            .to_json()
+    }
+
+    #[test]
+    fn a_command_is_keyed_by_the_model_in_its_payload_in_every_form() {
+        let bare = envelope(r#"{"model":"m"}"#);
+        let json = serde_json::json!({"model": "another", "envelope": bare}).to_string();
+        let command = Command { model: "another".to_owned(), envelope: bare.clone() };
+        let avro = crate::codec::wire::Wire::default().encode(&command).unwrap();
+        let task = task(&[Some(bare.as_bytes()), Some(json.as_bytes()), Some(&avro)]);
+        let sent = task.sent::<RegistryEvent>(topics::REGISTRY_EVENTS);
+        assert_eq!(sent.len(), 3, "{:?}", task.dead_letters);
+        for (i, (destination, key, event)) in sent.iter().enumerate() {
+            assert_eq!(
+                (destination, key.as_slice(), event.envelope.as_str()),
+                (&Destination::ByKey, &b"m"[..], bare.as_str())
+            );
+            let (partition, offset) = (event.position.partition, event.position.offset);
+            assert_eq!((event.position.topic.as_str(), partition, offset), ("model.commands", 3, 40 + i as i64));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_routed_goes_to_the_dead_letters_without_a_byte_of_it() {
+        let nameless = envelope(r#"{"modell":"secret"}"#);
+        let twice = envelope(r#"{"model":"m","model":"secret"}"#);
+        let huge = vec![b'{'; MAX_BYTES + 1];
+        let task = task(&[
+            None,
+            Some(b"\xff\xfe"),
+            Some(b"{\"payload"),
+            Some(nameless.as_bytes()),
+            Some(twice.as_bytes()),
+            Some(&huge),
+            Some(br#"{"payloadType":"t","payload":"secret!","signatures":[]}"#),
+        ]);
+        assert_eq!(task.dead_letters.len(), 7);
+        assert!(task.outputs.is_empty());
+        assert!(!format!("{:?}", task.dead_letters).contains("secret"));
+    }
+}
