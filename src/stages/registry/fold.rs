@@ -15,6 +15,9 @@ pub const MAX_CONTRACT_BYTES: usize = 840 * 1024;
 /// Ids of folded commands that a model keeps.
 const MAX_COMMANDS: usize = 256;
 
+/// Characters of a denial's text: what is wrong with a specification may take long to tell.
+const MAX_TEXT: usize = 2_000;
+
 /// Checks what a specification alone cannot tell (compiles its SQL): none when the contract can be used.
 pub type ContractCheck = dyn Fn(&Spec) -> Result<(), String> + Send;
 
@@ -35,7 +38,7 @@ struct Denial {
 }
 
 fn deny<T>(code: &'static str, text: impl Into<String>) -> Result<T, Denial> {
-    Err(Denial { code, text: text.into() })
+    Err(Denial { code, text: text.into().chars().take(MAX_TEXT).collect() })
 }
 
 /// What the fold knows besides the model.
