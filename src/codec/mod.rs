@@ -5,6 +5,10 @@
 
 pub mod canonical;
 pub mod contribution;
+pub mod formats;
+mod guard;
+pub mod ipc;
+mod ipc_check;
 pub mod json;
 pub mod registry;
 pub mod schema;
