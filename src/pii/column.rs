@@ -36,6 +36,14 @@ pub struct ColumnHints {
 const TEXT_ONLY: Kinds = Kinds::of(&[PiiType::Address]);
 /// Words that in a column's name say more often something else.
 const NOT_IN_COLUMNS: &[&str] = &[
+    "cell",
+    "call",
+    "called",
+    "calling",
+    "reach",
+    "ring",
+    "dial",
+    "tax",
     "from",
     "by",
     "source",
@@ -70,7 +78,23 @@ const NOT_IN_COLUMNS: &[&str] = &[
 ];
 
 /// Columns whose capitalised words name things.
-const NO_PEOPLE: [&str; 18] = [
+const NO_PEOPLE: [&str; 34] = [
+    "movie",
+    "film",
+    "song",
+    "album",
+    "book",
+    "game",
+    "track",
+    "make",
+    "manufacturer",
+    "airline",
+    "airport",
+    "school",
+    "hotel",
+    "club",
+    "league",
+    "location",
     "city",
     "town",
     "state",
@@ -106,6 +130,9 @@ impl ColumnHints {
         let measure = role(Roles::MEASURE) && !is(&["code"]) || is(&["zip", "postal", "area"]);
         if is(&["resident", "identity", "citizen"]) && is(&["id", "number", "no", "card"]) {
             kinds = kinds.union(table.look_up("resident").kinds);
+        }
+        if is(&["tax"]) && is(&["id", "number", "no", "file", "identification", "identifier"]) {
+            kinds = kinds.union(table.look_up("tax").kinds);
         }
         if is(&["insurance"]) && is(&["national", "social"])
             || is(&["bank"]) && is(&["account", "acct", "no", "number"])

@@ -17,6 +17,7 @@ pub mod screen;
 pub mod words;
 
 mod candidate;
+mod found;
 mod net;
 mod people;
 

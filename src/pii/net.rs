@@ -5,8 +5,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use sha2::{Digest, Sha256};
 
 use super::column::ColumnHints;
+use super::found::Findings;
 use super::kinds::PiiType;
-use super::scan::{Found, Text, Token, add};
+use super::scan::{Text, Token};
 
 /// Endings of files, which are no top-level domains that people have mail in: `icon@2x.png`.
 const FILE_ENDINGS: &[&str] = &[
@@ -67,8 +68,11 @@ const SECRET_PREFIXES: &[(&str, usize)] = &[
     ("ATATT3", 40),
 ];
 
+/// Longest secret that is looked for, in bytes.
+const MAX_SECRET: usize = 1024;
+
 /// E-mail addresses: around every `@`.
-pub(super) fn emails(text: &Text<'_>, found: &mut Vec<Found>) {
+pub(super) fn emails(text: &Text<'_>, found: &mut Findings) {
     let bytes = text.bytes;
     for (at, _) in bytes.iter().enumerate().filter(|(_, byte)| **byte == b'@') {
         let local = |byte: u8| byte.is_ascii_alphanumeric() || b"._%+'-!#$&*=?^`{|}~".contains(&byte) || byte >= 0x80;
@@ -85,7 +89,7 @@ pub(super) fn emails(text: &Text<'_>, found: &mut Vec<Found>) {
             && bytes[at - 1] != b'.'
             && is_mail_host(host)
         {
-            add(found, start, at + 1 + host.len(), PiiType::Email);
+            found.add(start, at + 1 + host.len(), PiiType::Email);
         }
     }
 }
@@ -100,7 +104,7 @@ fn is_mail_host(host: &str) -> bool {
 }
 
 /// IP and MAC addresses and wallets.
-pub(super) fn addresses(text: &Text<'_>, column: &ColumnHints, found: &mut Vec<Found>) {
+pub(super) fn addresses(text: &Text<'_>, column: &ColumnHints, found: &mut Findings) {
     colon_runs(text, found);
     for at in 0..text.tokens.len() {
         let token = &text.tokens[at];
@@ -118,7 +122,7 @@ pub(super) fn addresses(text: &Text<'_>, column: &ColumnHints, found: &mut Vec<F
     }
 }
 
-fn ipv4(text: &Text<'_>, column: &ColumnHints, at: usize, found: &mut Vec<Found>) {
+fn ipv4(text: &Text<'_>, column: &ColumnHints, at: usize, found: &mut Findings) {
     let Some([first, .., last]) = text.tokens.get(at..at + 4) else { return };
     if (at..at + 3).any(|gap| text.gap(gap) != ".") {
         return;
@@ -139,12 +143,12 @@ fn ipv4(text: &Text<'_>, column: &ColumnHints, at: usize, found: &mut Vec<Found>
     // Versions have small numbers; an address without a word that announces it must have a large one.
     let large = address.octets().iter().any(|octet| *octet >= 100) && address.octets()[0] > 0;
     if large || port_or_net || is_ip(context.kinds) || is_ip(column.kinds) {
-        add(found, start, end, PiiType::Ip);
+        found.add(start, end, PiiType::Ip);
     }
 }
 
 /// MAC addresses with colons and IPv6 addresses: runs of hexadecimal digits, colons and dots.
-fn colon_runs(text: &Text<'_>, found: &mut Vec<Found>) {
+fn colon_runs(text: &Text<'_>, found: &mut Findings) {
     let bytes = text.bytes;
     let inside = |byte: u8| byte.is_ascii_hexdigit() || byte == b':' || byte == b'.';
     let mut at = 0;
@@ -168,7 +172,7 @@ fn colon_runs(text: &Text<'_>, found: &mut Vec<Found>) {
             continue;
         }
         if let Some(kind) = colon_kind(run) {
-            add(found, start, start + run.len(), kind);
+            found.add(start, start + run.len(), kind);
         }
     }
 }
@@ -189,7 +193,7 @@ fn colon_kind(run: &str) -> Option<PiiType> {
     (real && !address.is_unspecified() && !address.is_loopback()).then_some(PiiType::Ip)
 }
 
-fn mac(text: &Text<'_>, at: usize, groups: usize, separator: &str, found: &mut Vec<Found>) {
+fn mac(text: &Text<'_>, at: usize, groups: usize, separator: &str, found: &mut Findings) {
     let Some(tokens) = text.tokens.get(at..at + groups) else { return };
     let (start, end) = (tokens[0].start, tokens[groups - 1].end);
     let hex = |token: &Token| {
@@ -202,7 +206,7 @@ fn mac(text: &Text<'_>, at: usize, groups: usize, separator: &str, found: &mut V
     let run = &text.raw[start..end];
     // Twelve digits with dots are more often a number; with a letter they are an address.
     if is_device(run) && run.bytes().any(|byte| byte.is_ascii_alphabetic()) {
-        add(found, start, end, PiiType::Mac);
+        found.add(start, end, PiiType::Mac);
     }
 }
 
@@ -221,14 +225,14 @@ fn is_device(run: &str) -> bool {
     !(matches!(first, Some(b'0' | b'f')) && digits.all(|digit| Some(digit) == first))
 }
 
-fn wallet(text: &Text<'_>, token: &Token, found: &mut Vec<Found>) {
+fn wallet(text: &Text<'_>, token: &Token, found: &mut Findings) {
     let id = &text.bytes[token.start..token.end];
     let ethereum = id.len() == 42 && id.starts_with(b"0x") && id[2..].iter().all(u8::is_ascii_hexdigit);
     let bitcoin = (26..=35).contains(&id.len()) && matches!(id[0], b'1' | b'3') && base58_check(id);
     let segwit = id.len() >= 42 && id.len() <= 90 && id[..3].eq_ignore_ascii_case(b"bc1") && bech32(id);
     let alone = !text.glued_left(token.start) && !text.glued_right(token.end);
     if alone && (ethereum || bitcoin || segwit) {
-        add(found, token.start, token.end, PiiType::Crypto);
+        found.add(token.start, token.end, PiiType::Crypto);
     }
 }
 
@@ -269,12 +273,12 @@ fn bech32(id: &[u8]) -> bool {
 }
 
 /// Access tokens by their published prefixes, private keys, and what follows `password:`.
-pub(super) fn secrets(text: &Text<'_>, found: &mut Vec<Found>) {
+pub(super) fn secrets(text: &Text<'_>, found: &mut Findings) {
     if let Some(start) = text.raw.find("-----BEGIN ").filter(|start| text.raw[*start..].contains("PRIVATE KEY")) {
-        add(found, start, text.raw.trim_end().len(), PiiType::Secret);
+        found.add(start, text.raw.trim_end().len(), PiiType::Secret);
     }
     if let Some((start, end)) = text.raw.find("://").and_then(|scheme| url_password(text.raw, scheme + 3)) {
-        add(found, start, end, PiiType::Secret);
+        found.add(start, end, PiiType::Secret);
     }
     for (at, token) in text.tokens.iter().enumerate() {
         if token.word.kinds.has(PiiType::Secret)
@@ -289,7 +293,7 @@ pub(super) fn secrets(text: &Text<'_>, found: &mut Vec<Found>) {
         let run = run_at(text, token.start);
         let known = SECRET_PREFIXES.iter().any(|(prefix, least)| run.len() >= *least && run.starts_with(prefix));
         if known && mixed(run) && !text.glued_left(token.start) {
-            add(found, token.start, token.start + run.len(), PiiType::Secret);
+            found.add(token.start, token.start + run.len(), PiiType::Secret);
         }
     }
 }
@@ -303,9 +307,10 @@ fn url_password(raw: &str, start: usize) -> Option<(usize, usize)> {
     (at > colon + 1).then_some((start + colon + 1, start + at))
 }
 
-fn announced_secret(text: &Text<'_>, at: usize, found: &mut Vec<Found>) {
+fn announced_secret(text: &Text<'_>, at: usize, found: &mut Findings) {
     let word = &text.tokens[at];
-    let rest = &text.raw[word.end..];
+    // Words that announce a secret may follow one another without end: each looks only so far.
+    let rest = prefix(&text.raw[word.end..], MAX_SECRET);
     let trimmed = rest.trim_start_matches([' ', '"', '\'', '`']);
     let (assigned, value) = match trimmed
         .strip_prefix([':', '='])
@@ -316,22 +321,28 @@ fn announced_secret(text: &Text<'_>, at: usize, found: &mut Vec<Found>) {
         None => (false, trimmed),
     };
     let value = value.trim_start_matches([' ', '"', '\'', '`', '>', '=']);
-    let start = text.raw.len() - value.len();
+    let start = word.end + (rest.len() - value.len());
     let value = value
         .split([' ', '"', '\'', '`', ',', ';', '\n'])
         .next()
         .unwrap_or_default()
         .trim_end_matches(['.', ')', '!', '?']);
     if value.len() >= if assigned { 8 } else { 16 } && mixed(value) && looks_secret(value) {
-        add(found, start, start + value.len(), PiiType::Secret);
+        found.add(start, start + value.len(), PiiType::Secret);
     }
+}
+
+/// At most `most` bytes from the start of `text`.
+fn prefix(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
 }
 
 /// The characters of a token as issuers write them, from `start`.
 fn run_at<'t>(text: &Text<'t>, start: usize) -> &'t str {
     let inside = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-./+=~:".contains(byte);
-    let length = text.bytes[start..].iter().position(|byte| !inside(byte)).unwrap_or(text.bytes.len() - start);
-    text.raw[start..start + length].trim_end_matches(['.', ':', '-', '/'])
+    let rest = prefix(&text.raw[start..], MAX_SECRET);
+    let length = rest.bytes().position(|byte| !inside(&byte)).unwrap_or(rest.len());
+    rest[..length].trim_end_matches(['.', ':', '-', '/'])
 }
 
 fn mixed(value: &str) -> bool {

@@ -2,8 +2,9 @@
 
 use super::checks::{is_date, number};
 use super::column::ColumnHints;
+use super::found::Findings;
 use super::kinds::PiiType;
-use super::scan::{Found, Text, Token, add, taken};
+use super::scan::{Text, Token};
 use super::words::{Roles, Vocabulary};
 
 /// A calendar date, as far as its writing tells.
@@ -100,7 +101,7 @@ fn digits(text: &str) -> Option<u32> {
 }
 
 /// Dates after a word such as `born`, or in a column of birth dates.
-pub(super) fn birth_dates(text: &Text<'_>, column: &ColumnHints, found: &mut Vec<Found>) {
+pub(super) fn birth_dates(text: &Text<'_>, column: &ColumnHints, found: &mut Findings) {
     for (at, token) in text.tokens.iter().enumerate() {
         if !token.number() && !token.word.roles.is(Roles::MONTH) {
             continue;
@@ -113,7 +114,7 @@ pub(super) fn birth_dates(text: &Text<'_>, column: &ColumnHints, found: &mut Vec
             let Some(stop) = text.tokens.get(end).map(|last| last.end) else { continue };
             let close = (at..end).all(|gap| text.gap(gap).len() <= 2);
             if close && !text.glued_right(stop) && BirthDate::parse(&text.raw[token.start..stop]).is_some() {
-                add(found, token.start, stop, PiiType::BirthDate);
+                found.add(token.start, stop, PiiType::BirthDate);
                 break;
             }
         }
@@ -121,7 +122,7 @@ pub(super) fn birth_dates(text: &Text<'_>, column: &ColumnHints, found: &mut Vec
 }
 
 /// Pairs of decimal degrees.
-pub(super) fn coordinates(text: &Text<'_>, column: &ColumnHints, found: &mut Vec<Found>) {
+pub(super) fn coordinates(text: &Text<'_>, column: &ColumnHints, found: &mut Findings) {
     for at in 0..text.tokens.len().saturating_sub(3) {
         let pair = &text.tokens[at..at + 4];
         let plain = pair.iter().all(Token::number) && pair[0].len() <= 2 && pair[2].len() <= 3;
@@ -140,7 +141,7 @@ pub(super) fn coordinates(text: &Text<'_>, column: &ColumnHints, found: &mut Vec
         let signed = matches!(&text.bytes[..pair[0].start], [.., b'-' | b'+']);
         let start = pair[0].start - usize::from(signed);
         if !text.glued_left(start) && !text.glued_right(pair[3].end) {
-            add(found, start, pair[3].end, PiiType::Geo);
+            found.add(start, pair[3].end, PiiType::Geo);
         }
     }
 }
@@ -154,7 +155,7 @@ pub(super) fn looks_like_address(value: &str) -> bool {
 }
 
 /// Street addresses: a number, a name and a word for street, in the orders of several languages.
-pub(super) fn street_addresses(text: &Text<'_>, found: &mut Vec<Found>) {
+pub(super) fn street_addresses(text: &Text<'_>, found: &mut Findings) {
     let mut at = 0;
     while at < text.tokens.len() {
         let token = &text.tokens[at];
@@ -176,7 +177,7 @@ pub(super) fn street_addresses(text: &Text<'_>, found: &mut Vec<Found>) {
             }
             let first = unit_before(text, first);
             let last = rest_of_address(text, last);
-            add(found, text.tokens[first].start, text.tokens[last].end, PiiType::Address);
+            found.add(text.tokens[first].start, text.tokens[last].end, PiiType::Address);
             at = last;
         }
         at += 1;
@@ -336,11 +337,17 @@ pub(super) fn looks_like_person(value: &str, tokens: &[Token], sure: bool) -> bo
         return true;
     }
     let part = |token: &Token| token.capital || token.word.roles.is(Roles::PARTICLE);
-    !organisation && (2..=6).contains(&tokens.len()) && tokens.iter().all(part) && !value.contains(['&', '/', ':'])
+    let place = |token: &Token| token.word.roles.is(Roles::PLACE) || token.word.roles.is(Roles::STREET);
+    let given = tokens.first().is_some_and(|token| token.word.roles.is(Roles::GIVEN_NAME));
+    !organisation
+        && (given || !tokens.iter().any(place))
+        && (2..=6).contains(&tokens.len())
+        && tokens.iter().all(part)
+        && !value.contains(['&', '/', ':'])
 }
 
 /// Names of persons in text: capitalised words with a reason to believe that they are a name.
-pub(super) fn persons(text: &Text<'_>, found: &mut Vec<Found>) {
+pub(super) fn persons(text: &Text<'_>, found: &mut Findings) {
     let mut at = 0;
     while at < text.tokens.len() {
         if !name_part(&text.tokens[at]) {
@@ -372,7 +379,7 @@ fn name_part(token: &Token) -> bool {
 }
 
 /// Judges the capitalised words from `first` to `last`; returns the last token that it used up.
-fn name(text: &Text<'_>, first: usize, last: usize, found: &mut Vec<Found>) -> usize {
+fn name(text: &Text<'_>, first: usize, last: usize, found: &mut Findings) -> usize {
     let role = |at: usize, role| text.tokens[at].word.roles.is(role);
     let (mut start, mut before, mut honorific) = (first, false, false);
     while start < last
@@ -409,18 +416,16 @@ fn name(text: &Text<'_>, first: usize, last: usize, found: &mut Vec<Found>) -> u
     let next = text.tokens.get(end + 1);
     let after = next.is_some_and(|next| {
         next.word.roles.is(Roles::AFTER_NAME) && matches!(text.gap(end), " " | ", " | " (" | " – " | " - ")
-    }) || found.iter().any(|other| {
-        matches!(other.kind, PiiType::Email | PiiType::Phone) && (1..=3).contains(&other.start.saturating_sub(stop))
-    }) || found.iter().any(|other| {
-        other.kind == PiiType::Email
-            && text.tokens[start].start > other.end
-            && text.tokens[start].start - other.end <= 3
-    });
+    }) || found.contact_after(stop)
+        || found.mail_before(text.tokens[start].start);
     let given = role(start, Roles::GIVEN_NAME) || turned && role(last + 1, Roles::GIVEN_NAME);
     let organisation = (start..=last).any(|at| {
         role(at, Roles::ORGANISATION) && !role(at, Roles::GIVEN_NAME)
             || role(at, Roles::MONTH) && !role(at, Roles::GIVEN_NAME)
     });
+    // `Virginia Beach`, `Madison Avenue`: a given name alone is no reason to believe in a person.
+    let place = (start..=last).any(|at| role(at, Roles::PLACE) || at > start && role(at, Roles::STREET));
+    let given = given && !place;
     let words = (start..=end).filter(|at| name_part(&text.tokens[*at])).count();
     let believed = match words {
         0 => false,
@@ -430,8 +435,8 @@ fn name(text: &Text<'_>, first: usize, last: usize, found: &mut Vec<Found>) -> u
     };
     let shouted = text.tokens[start..=end].iter().all(|token| token.all_capital) && !(given || after || honorific);
     let span = (text.tokens[start].start, stop);
-    if believed && !organisation && !shouted && !taken(found, span.0, span.1) {
-        add(found, span.0, span.1, PiiType::Person);
+    if believed && !organisation && !shouted && !found.is_taken(span.0, span.1) {
+        found.add(span.0, span.1, PiiType::Person);
         return end;
     }
     last

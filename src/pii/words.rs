@@ -52,6 +52,9 @@ impl Roles {
     /// In a column's name beside `address`: not a postal one.
     pub const NOT_POSTAL: Self = Self(1 << 16);
 
+    /// Part of the name of a place.
+    pub const PLACE: Self = Self(1 << 17);
+
     /// Whether all of `roles` are played.
     pub const fn is(self, roles: Self) -> bool {
         self.0 & roles.0 == roles.0
@@ -280,13 +283,23 @@ const ROLES: &[(Roles, &str)] = &[
         Roles::ORGANISATION,
         "inc ltd llc gmbh ag corp corporation co company group plc sa srl spa bv nv oy ab as kg ohg sarl university college institute bank hotel \
          airlines airport hospital school church museum foundation association council ministry department committee partners holdings \
-         technologies systems solutions services industries international store shop market restaurant",
+         airways air intl international airport regional municipal memorial metropolitan jet aviation express cargo railway \
+         stadium theatre theater cafe records studio studios pictures entertainment media news times press magazine lines technologies systems solutions services industries international store shop market restaurant",
     ),
     (
         Roles::MEASURE,
         "count counts num n total avg mean sum is has type kind service services plan charges charge status flag rate ratio len length \
          brand category country code area minutes calls duration usage score valid verified lines support method provider carrier model os \
          language price cost amount size weight min max pct percent median std var age days months years present domain",
+    ),
+    (
+        Roles::PLACE,
+        "new north south east west northern southern eastern western city county state river lake beach island islands valley mount mountain bay fort port saint \
+         san santa los las el united kingdom states republic texas california florida carolina dakota virginia georgia washington oregon nevada arizona ohio \
+         michigan illinois alabama alaska arkansas colorado connecticut delaware hawaii idaho indiana iowa kansas kentucky louisiana maine maryland \
+         massachusetts minnesota mississippi missouri montana nebraska hampshire jersey mexico york oklahoma pennsylvania rhode tennessee utah vermont \
+         wisconsin wyoming england scotland wales ireland france germany italy spain india china japan brazil canada australia peru chile argentina \
+         poland turkey egypt africa asia europe america panthers tigers bulls rangers",
     ),
     (Roles::UNIT, "apt apartment suite unit flat floor room ste"),
     (
