@@ -74,23 +74,33 @@ for carrier in WN UA B6 EV DL AA MQ US 9E VX FL AS YV HA OO F9; do
   "$hokusai" submit "${files[@]}" --model flight-delay --contributor "$carrier" --format json >/dev/null
 done
 
-say "4. One of them also sends another's rows, broken rows, and agents' e-mails and phones (synthetic): its receipt"
+say "4. Frontier (F9) also sends Southwest's rows, broken rows, and agents' e-mails and phones (synthetic). Its receipt:"
 show submit "$carriers/F9/2013-troubled.csv" --model flight-delay --contributor F9 --wait
 
-say "5. What became of the year: status of every contribution"
-show sql --fresh "select status, count(*) as contributions, sum(received) as received, sum(accepted) as accepted, sum(received - accepted) as refused from receipts group by status order by status" --format table
+say "5. The year in receipts"
+show sql --fresh --format table "
+  select status, count(*) as contributions, sum(received) as received, sum(accepted) as accepted, sum(received) - sum(accepted) as refused
+  from receipts group by status order by status"
 
 say "6. Why rows were refused"
-show sql "select reason, count(*) as contributions, sum(count) as rows from (select unnest(refused)['name'] as reason, unnest(refused)['count'] as count from receipts) group by reason order by rows desc" --format table
+show sql --format table "
+  select reason, sum(count) as rows, count(distinct contributor) as carriers from receipt_refused group by reason order by rows desc, reason"
 
-say "7. Quality by dimension: the troubled contribution beside the year's mean"
-show sql "select q.name as dimension, round(avg(q.value), 4) as mean from (select unnest(quality.dimensions) as q from receipts) group by 1 order by 1" --format table
+say "7. Quality by dimension: the year, and Frontier's troubled file"
+show sql --format table "
+  select dimension, round(avg(value), 4) as year_mean, round(min(value), 4) as year_min,
+         round(max(case when contribution_id in (select contribution_id from refusals where code = 'DUP_OTHER_OWNER') then value end), 4) as troubled
+  from receipt_quality group by dimension order by dimension"
 
-say "8. The rows themselves: late arrivals by carrier"
-show sql "select carrier, count(*) as flights, round(avg(late) * 100, 1) as late_percent from rows group by carrier order by late_percent desc limit 8" --format table
+say "8. The rows themselves: who arrives late"
+show sql --format table "
+  select carrier, count(*) as flights, round(100 * avg(late), 1) as late_percent from admitted_rows
+  where model = 'flight-delay' group by carrier order by late_percent desc limit 8"
 
-say "9. No plaintext left: what the tables hold for the agents"
-show sql "select agent_email, agent_note from rows where agent_email is not null limit 2" --format table
+say "9. What a refusal tells, and what became of the agents' contacts"
+show sql --format table "
+  select code, \"column\", rule, shape, count(*) as rows from refusals where contributor = 'F9' and code not like 'DUP%' group by 1, 2, 3, 4 order by 1, 2 limit 12"
+show sql --format table "select agent_email, agent_note from rows where agent_email is not null order by row limit 2"
 
 printf '\n%sDone in %d s.%s Data: %s. Look around with: HOKUSAI_DEMO_KEEP=1 make demo\n' "$bold" "$((SECONDS - started))" "$plain" "$data"
 if [ "${HOKUSAI_DEMO_KEEP:-}" = 1 ]; then

@@ -70,9 +70,9 @@ struct Transactions {
 }
 
 impl Transactions {
-    fn new(segments: &[Segment]) -> Self {
+    fn new(known: &[Aborted]) -> Self {
         let mut aborted: BTreeMap<i64, Vec<Aborted>> = BTreeMap::new();
-        for entry in segments.iter().flat_map(|segment| &segment.summary.aborted) {
+        for entry in known {
             aborted.entry(entry.first_offset).or_default().push(*entry);
         }
         Self { aborted, aborting: HashSet::new(), kept: HashSet::new() }
@@ -98,6 +98,8 @@ impl Transactions {
 /// What a pass works on.
 struct Plan {
     segments: Vec<Segment>,
+    /// Aborted transactions of the whole log: the marker of one that began in these segments may stand behind them.
+    aborted: Vec<Aborted>,
     dirty_from: i64,
 }
 
@@ -116,7 +118,7 @@ impl Partition {
         }
         let segments: Vec<Segment> = plan.segments.into_iter().filter(|segment| segment.base < latest.end).collect();
         let before = segments.iter().map(|segment| segment.summary.length).sum();
-        let mut transactions = Transactions::new(&segments);
+        let mut transactions = Transactions::new(&plan.aborted);
         let mut after = 0;
         for group in groups(&segments, config.segment_bytes) {
             after += self.clean_group(group, &latest, &mut transactions, &config, now)?;
@@ -151,14 +153,15 @@ impl Partition {
         let oldest = segments.iter().find(is_dirty).map_or(i64::MAX, |segment| segment.summary.max_timestamp);
         let overdue = now.saturating_sub(oldest) > config.max_compaction_lag_ms;
         let is_worth_it = dirty > 0 && (dirty as f64 / total as f64 >= config.min_cleanable_dirty_ratio || overdue);
-        is_worth_it.then_some(Plan { segments, dirty_from })
+        let aborted = state.segments.values().flat_map(|segment| &segment.summary.aborted).copied().collect();
+        is_worth_it.then_some(Plan { segments, aborted, dirty_from })
     }
 
     /// Reads the new part of the log, as far as the keys fit into memory.
     fn latest_offsets(&self, plan: &Plan) -> io::Result<Latest> {
         let mut latest = Latest::new();
         latest.end = plan.dirty_from;
-        let mut transactions = Transactions::new(&plan.segments);
+        let mut transactions = Transactions::new(&plan.aborted);
         for segment in &plan.segments {
             let mut reader = BatchReader::new(segment.file.file()?, 0, segment.summary.length);
             while let Some((header, bytes)) = reader.next_batch()? {

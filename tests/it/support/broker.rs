@@ -1,9 +1,11 @@
 //! The two brokers that every case runs on: one of each per run of the test binary, shared by the tests.
 
+use super::client::wait;
 use super::hokusai::{Running, command};
 use super::kafka::{ApacheKafka, jars};
 use super::skip;
 use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 
 /// Which broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +26,6 @@ pub struct Broker {
 }
 
 /// A broker of one's own, for tests that stop it or look at its folder.
-#[derive(Debug)]
 pub enum Own {
     /// `hokusai broker` on a folder.
     Embedded {
@@ -32,6 +33,13 @@ pub enum Own {
         process: Running,
         /// Its folder.
         data: tempfile::TempDir,
+    },
+    /// The embedded broker inside this process, with upkeep that does not keep tests waiting.
+    InProcess {
+        /// The broker.
+        broker: Box<hokusai::broker::Broker>,
+        /// Its folder.
+        _data: tempfile::TempDir,
     },
     /// Apache Kafka.
     ApacheKafka(Box<ApacheKafka>),
@@ -63,10 +71,20 @@ impl Own {
         }
     }
 
+    /// Starts the embedded broker inside this process. Retention and compaction come round five times a second.
+    fn start_in_process() -> Self {
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let mut config = hokusai::broker::BrokerConfig::new(data.path().join("broker"), ([127, 0, 0, 1], 0).into());
+        config.maintenance_interval = Duration::from_millis(200);
+        let broker = wait(hokusai::broker::Broker::start(config)).expect("the embedded broker starts");
+        Self::InProcess { broker: Box::new(broker), _data: data }
+    }
+
     /// How to reach it.
     pub fn broker(&self) -> Broker {
         match self {
             Self::Embedded { process, .. } => Broker { kind: Kind::Embedded, bootstrap: process.brokers() },
+            Self::InProcess { broker, .. } => Broker { kind: Kind::Embedded, bootstrap: broker.address().to_string() },
             Self::ApacheKafka(kafka) => Broker { kind: Kind::ApacheKafka, bootstrap: kafka.bootstrap() },
         }
     }
@@ -79,6 +97,7 @@ impl Own {
                 process.kill();
                 *process = start_embedded(data.path(), &listen);
             }
+            Self::InProcess { .. } => unreachable!("a test that restarts a broker starts a process"),
             Self::ApacheKafka(kafka) => kafka.restart(),
         }
     }
@@ -92,7 +111,11 @@ pub fn shared(kind: Kind) -> Option<Broker> {
         Kind::Embedded => &EMBEDDED,
         Kind::ApacheKafka => &APACHE_KAFKA,
     };
-    let own = cell.get_or_init(|| Own::start(kind).map(Mutex::new)).as_ref();
+    let start = || match kind {
+        Kind::Embedded => Some(Own::start_in_process()),
+        Kind::ApacheKafka => Own::start(kind),
+    };
+    let own = cell.get_or_init(|| start().map(Mutex::new)).as_ref();
     if own.is_none() && kind == Kind::ApacheKafka {
         skip("a test on Apache Kafka 4.1", &jars().err().unwrap_or_else(|| "it did not start".into()));
     }
