@@ -8,6 +8,7 @@
 //! * times are milliseconds since 1970-01-01 UTC.
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// A record that travels on a topic: binds the struct to its schema file.
 pub trait Record: Serialize + serde::de::DeserializeOwned {
@@ -81,6 +82,23 @@ pub struct ChunkId {
     pub chunk: i64,
     /// Keyed digest of the chunk as it was sent (HMAC under the model's dedup key), hex.
     pub chunk_digest: String,
+    /// Which of its rows passed intake ([`ChunkId::passed_rows`]); empty when none did. The same chunk sent again may pass other
+    /// rows, because a timestamp is no longer in the future: then it is not the same chunk to dedup and receipts.
+    pub passed: String,
+}
+
+impl ChunkId {
+    /// Tells sets of rows of one chunk apart: SHA-256 over their numbers (u32be, rising), 16 hex digits.
+    #[must_use]
+    pub fn passed_rows(rows: &[u32]) -> String {
+        if rows.is_empty() {
+            return String::new();
+        }
+        let mut hasher = Sha256::new();
+        rows.iter().for_each(|row| hasher.update(row.to_be_bytes()));
+        let hash: [u8; 32] = hasher.finalize().into();
+        data_encoding::HEXLOWER.encode(hash.first_chunk::<8>().map_or(&hash[..], |head| &head[..]))
+    }
 }
 
 /// How many rows of a chunk went to a hash shard.
@@ -200,6 +218,8 @@ pub struct ReleasedChunk {
     pub chunk: i64,
     /// Keyed digest of the chunk, hex.
     pub chunk_digest: String,
+    /// Which of its rows had passed: [`ChunkId::passed`].
+    pub passed: String,
 }
 
 /// A contribution gives rows up (it is incomplete, refused, or the chunks reused its id). Names its owner in full: the same id,

@@ -1,7 +1,7 @@
 //! Owners of rows: chunks of contributions, interned as numbers.
 //!
-//! An owner is one exact chunk: contribution, contributor, model, contract, number and digest. The same tuple again is
-//! a replay. Rows compare by number; what is kept of an owner are hashes of the names and no names.
+//! An owner is one exact chunk: contribution, contributor, model, contract, number, digest and which rows passed. The same
+//! tuple again is a replay. Rows compare by number; what is kept of an owner are hashes of the names and no names.
 
 use std::collections::HashMap;
 
@@ -28,14 +28,15 @@ impl OwnerFacts {
     #[must_use]
     pub fn of(id: &ChunkId) -> Self {
         Self {
-            ident: ident(
+            ident: digest(&[
                 &id.contribution_id,
                 &id.contributor,
                 &id.model,
                 &id.contract_digest,
-                id.chunk,
+                &id.chunk.to_string(),
                 &id.chunk_digest,
-            ),
+                &id.passed,
+            ]),
             batch: digest(&[&id.contribution_id, &id.contributor]),
             contributor: digest(&[&id.contributor]),
             chunk: u32::try_from(id.chunk).unwrap_or(u32::MAX),
@@ -45,19 +46,16 @@ impl OwnerFacts {
     /// The ident of a released chunk.
     #[must_use]
     pub fn released(release: &Release, chunk: &ReleasedChunk) -> u128 {
-        ident(
+        digest(&[
             &release.contribution_id,
             &release.contributor,
             &release.model,
             &release.contract_digest,
-            chunk.chunk,
+            &chunk.chunk.to_string(),
             &chunk.chunk_digest,
-        )
+            &chunk.passed,
+        ])
     }
-}
-
-fn ident(contribution: &str, contributor: &str, model: &str, contract: &str, chunk: i64, chunk_digest: &str) -> u128 {
-    digest(&[contribution, contributor, model, contract, &chunk.to_string(), chunk_digest])
 }
 
 /// 128 bits of SHA-256 over length-prefixed texts. Names are known to everybody who can read the topic, and the state

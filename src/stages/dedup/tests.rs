@@ -44,6 +44,7 @@ fn chunk_id(contribution: &str, contributor: &str, chunk: i64) -> ChunkId {
         contract_digest: "c0".to_owned(),
         chunk,
         chunk_digest: format!("{contribution}/{chunk}"),
+        passed: "p".to_owned(),
     }
 }
 
@@ -81,7 +82,7 @@ fn release(contribution: &str, contributor: &str) -> ScreenedEvent {
             contributor: id.contributor,
             model: id.model,
             contract_digest: id.contract_digest,
-            chunks: vec![ReleasedChunk { chunk: 0, chunk_digest: id.chunk_digest }],
+            chunks: vec![ReleasedChunk { chunk: 0, chunk_digest: id.chunk_digest, passed: id.passed }],
         }),
     }
 }

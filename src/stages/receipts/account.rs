@@ -5,9 +5,7 @@
 //! receipt is written when every bound chunk has them. So the two topics may interleave in any way.
 
 use super::close::{self, Why};
-use super::model::{
-    Chunk, Clock, Closed, Contribution, Header, Heard, Phase, Unusable, content, party, screened, sender,
-};
+use super::model::{Chunk, Clock, Closed, Contribution, Header, Heard, Phase, Unusable, content, party, screened};
 use super::store::{PAGE, Store};
 use super::{ReceiptsConfig, References};
 use crate::domain::quality::{merge, merge_counts};
@@ -99,20 +97,18 @@ impl Desk<'_, '_, '_> {
             Some(only) => (chunk == 0).then_some(only),
             None => {
                 let page = self.store.contents(&id.contribution_id, chunk / PAGE)?;
-                page.iter().find(|(number, _)| *number == chunk).map(|(_, held)| *held)
+                page.into_iter().find(|(number, _)| *number == chunk).map(|(_, held)| held)
             }
         };
-        let same = held == Some(content(&id.chunk_digest));
         let misfit = if closed.party != party(&id.contributor, &id.model, manifest.chunks) {
             Some(Misfit::Party)
-        } else if held.is_none() {
-            Some(Misfit::Late)
         } else {
-            (!same).then_some(Misfit::Content)
+            match held {
+                None => Some(Misfit::Late),
+                Some(held) => (held.content != content(&id.chunk_digest)).then_some(Misfit::Content),
+            }
         };
-        // Dedup holds the bound chunk under this very ident only if sender, model and contract are the same, too.
-        let same_sender = closed.sender == sender(&id.contributor, &id.model);
-        let known = same && same_sender && agrees(&closed.contract_digest, &id.contract_digest);
+        let known = held.is_some_and(|held| held.screened == screened(id));
         match misfit {
             Some(misfit) => self.reused(misfit, manifest, chunk, known),
             None => self.replayed(manifest, chunk, known),

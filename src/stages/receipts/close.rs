@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::account::{Desk, Misfit, account_error};
-use super::model::{Chunk, Closed, Header, Ident, Phase, Verdicts, content, party, sender};
+use super::model::{Chunk, Closed, Header, Held, Phase, Verdicts, content, party};
 use super::store::{Contents, PAGE};
 use crate::attest::row::chunk_leaf;
 use crate::attest::tree::{CompactRange, Hash, empty_root};
@@ -33,7 +33,7 @@ struct Tally {
     bound: Vec<ReceiptChunk>,
     rows: i64,
     verdicts: Verdicts,
-    only: Option<Ident>,
+    only: Option<Held>,
 }
 
 /// Emits the receipt of a contribution, and releases its rows when it is not admitted. Walks over the chunks one by one: memory
@@ -53,8 +53,6 @@ pub fn close(desk: &mut Desk<'_, '_, '_>, id: &str, header: &Header) -> Result<C
     }
     let closed = Closed {
         party: party(&header.contributor, &header.model, i64::from(header.chunks)),
-        sender: sender(&header.contributor, &header.model),
-        contract_digest: header.contract_digest.clone(),
         chunks: header.chunks,
         only: tally.only,
     };
@@ -87,7 +85,8 @@ fn tally(desk: &mut Desk<'_, '_, '_>, id: &str, header: &Header) -> Result<Tally
     let listed = header.bound as usize <= Receipt::MAX_LISTED_CHUNKS;
     for page in 0..header.chunks.div_ceil(PAGE) {
         let chunks = desk.store.chunks(id, page)?;
-        let contents: Contents = chunks.iter().map(|(n, chunk)| (*n, content(&chunk.chunk_digest))).collect();
+        let held = |c: &Chunk| Held { content: content(&c.chunk_digest), screened: c.screened };
+        let contents: Contents = chunks.iter().map(|(number, chunk)| (*number, held(chunk))).collect();
         for (number, chunk) in chunks {
             tally.add(id, number, chunk, listed)?;
         }
@@ -205,6 +204,7 @@ fn not_admitted(
         contract_digest: header.contract_digest.clone(),
         chunk: -1,
         chunk_digest: String::new(),
+        passed: String::new(),
     };
     let why = if header.phase == Phase::Crowded { Why::Crowded(desk.config.max_open) } else { Why::NotAdmitted(why) };
     refuse(desk, &whole, None, &why)?;
@@ -219,7 +219,8 @@ fn release_all(desk: &mut Desk<'_, '_, '_>, whole: &ChunkId, chunks: u32) -> Res
         for (number, chunk) in desk.store.chunks(&whole.contribution_id, page)? {
             if chunk.verdicts.accepted > 0 {
                 shards.extend(chunk.shards.iter().map(|s| s.shard));
-                released.push(ReleasedChunk { chunk: i64::from(number), chunk_digest: chunk.chunk_digest });
+                let Chunk { chunk_digest, passed, .. } = chunk;
+                released.push(ReleasedChunk { chunk: i64::from(number), chunk_digest, passed });
             }
         }
         if !released.is_empty() {
@@ -231,7 +232,8 @@ fn release_all(desk: &mut Desk<'_, '_, '_>, whole: &ChunkId, chunks: u32) -> Res
 
 /// Gives up the rows of a chunk that no receipt binds.
 pub fn release_chunk(desk: &mut Desk<'_, '_, '_>, manifest: &Manifest) -> Result<(), StageError> {
-    let chunk = ReleasedChunk { chunk: manifest.id.chunk, chunk_digest: manifest.id.chunk_digest.clone() };
+    let ChunkId { chunk, chunk_digest, passed, .. } = manifest.id.clone();
+    let chunk = ReleasedChunk { chunk, chunk_digest, passed };
     release(desk, &manifest.id, manifest.shards.iter().map(|s| s.shard), vec![chunk])
 }
 

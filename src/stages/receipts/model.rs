@@ -25,12 +25,6 @@ pub fn party(contributor: &str, model: &str, chunks: i64) -> Ident {
     ident(&["party", contributor, model, &chunks.to_string()])
 }
 
-/// Who sent something for what.
-#[must_use]
-pub fn sender(contributor: &str, model: &str) -> Ident {
-    ident(&["sender", contributor, model])
-}
-
 /// The bytes of a chunk, by their keyed digest.
 #[must_use]
 pub fn content(chunk_digest: &str) -> Ident {
@@ -40,7 +34,7 @@ pub fn content(chunk_digest: &str) -> Ident {
 /// A chunk as dedup tells it apart: its verdicts bear the same ident.
 #[must_use]
 pub fn screened(id: &ChunkId) -> Ident {
-    ident(&["screened", &id.contributor, &id.model, &id.contract_digest, &id.chunk_digest])
+    ident(&["screened", &id.contributor, &id.model, &id.contract_digest, &id.chunk_digest, &id.passed])
 }
 
 /// How far a contribution is.
@@ -159,16 +153,22 @@ impl Header {
 pub struct Closed {
     /// See [`party`].
     pub party: Ident,
-    /// See [`sender`].
-    pub sender: Ident,
-    /// Contract that the receipt names.
-    pub contract_digest: String,
     /// Chunks expected.
     pub chunks: u32,
-    /// Content of the only chunk; of several they stand on pages of their own.
-    pub only: Option<Ident>,
+    /// The only chunk; several stand on pages of their own.
+    pub only: Option<Held>,
 }
-fields!(Closed { party, sender, contract_digest, chunks, only });
+fields!(Closed { party, chunks, only });
+
+/// What is kept of a chunk that a receipt binds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// See [`content`].
+    pub content: Ident,
+    /// See [`screened`].
+    pub screened: Ident,
+}
+fields!(Held { content, screened });
 
 /// An entry under a contribution's id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -289,6 +289,8 @@ impl Verdicts {
 pub struct Chunk {
     /// Keyed digest of the chunk as sent, hex.
     pub chunk_digest: String,
+    /// Which of its rows passed.
+    pub passed: String,
     /// See [`screened`].
     pub screened: Ident,
     /// Root over its screened rows, hex; empty without rows.
@@ -298,7 +300,7 @@ pub struct Chunk {
     /// What dedup said so far.
     pub verdicts: Verdicts,
 }
-fields!(Chunk { chunk_digest, screened, root, shards, verdicts });
+fields!(Chunk { chunk_digest, passed, screened, root, shards, verdicts });
 
 impl Chunk {
     /// The account of a manifest.
@@ -308,6 +310,7 @@ impl Chunk {
         shards.sort_unstable_by_key(|s| s.shard);
         Self {
             chunk_digest: manifest.id.chunk_digest.clone(),
+            passed: manifest.id.passed.clone(),
             screened: screened(&manifest.id),
             root: manifest.chunk_root.clone(),
             shards,

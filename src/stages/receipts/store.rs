@@ -17,15 +17,15 @@
 use bytes::Bytes;
 
 use super::codec::{self, Field};
-use super::model::{Chunk, Clock, Contribution, Heard, Ident, Verdicts};
+use super::model::{Chunk, Clock, Contribution, Heard, Held, Ident, Verdicts};
 use crate::stages::keyvalue::KeyValue;
 use crate::stream::stage::StageError;
 
 /// Chunk numbers per page: a page is the chunks whose numbers share their first three bytes.
 pub const PAGE: u32 = 256;
 
-/// Contents of bound chunks, by number.
-pub type Contents = Vec<(u32, Ident)>;
+/// The bound chunks of a closed contribution, by number.
+pub type Contents = Vec<(u32, Held)>;
 
 /// Typed access to the state.
 pub struct Store<'a>(pub &'a mut KeyValue);

@@ -17,10 +17,11 @@ struct Sent {
     chunks: i64,
     content: u8,
     contract: &'static str,
+    passed: &'static str,
     appended: i64,
 }
 
-const CHUNK: Sent = Sent { id: 0, who: 0, chunk: 0, chunks: 1, content: 0, contract: "", appended: 0 };
+const CHUNK: Sent = Sent { id: 0, who: 0, chunk: 0, chunks: 1, content: 0, contract: "", passed: "p", appended: 0 };
 
 fn count(name: &str, count: i64) -> Count {
     Count { name: name.to_owned(), count }
@@ -35,6 +36,7 @@ impl Sent {
             contract_digest: self.contract.to_owned(),
             chunk: self.chunk,
             chunk_digest: format!("{:064x}", 1 + i64::from(self.content)),
+            passed: self.passed.to_owned(),
         }
     }
 
@@ -291,6 +293,16 @@ fn a_replay_under_a_newer_contract_is_ignored_and_what_it_brought_into_dedup_is_
 }
 
 #[test]
+fn a_replay_that_passes_other_rows_is_ignored_and_what_it_brought_into_dedup_is_released() {
+    let again = Sent { passed: "q", ..CHUNK };
+    let mut task = task();
+    task.manifests(0, &[CHUNK.event(), again.event()]).verdicts(&[again, CHUNK]).manifests(0, &[again.event()]);
+    assert_eq!((task.only().status.as_str(), task.only().received), ("admitted", 7));
+    assert_eq!(task.released().len(), 4);
+    assert!(task.codes().is_empty());
+}
+
+#[test]
 fn chunks_of_one_contribution_that_met_two_contracts_do_not_mix() {
     let first = Sent { contract: "a", chunks: 2, ..CHUNK };
     let second = Sent { contract: "b", chunk: 1, chunks: 2, content: 1, ..CHUNK };
@@ -423,8 +435,9 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let contract = prop_oneof![8 => Just("a"), 1 => Just("b")];
-    let chunk = (0..3_u8, 0..8_u8, 1..4_i64, 0..4_i64, 0..4_u8, contract, 0..5_i64).prop_map(
-        |(id, who, chunks, chunk, content, contract, time)| {
+    let passed = prop_oneof![8 => Just("p"), 1 => Just("q")];
+    let chunk = (0..3_u8, 0..8_u8, 1..4_i64, 0..4_i64, 0..4_u8, contract, passed, 0..5_i64).prop_map(
+        |(id, who, chunks, chunk, content, contract, passed, time)| {
             // Most chunks fit together: the number of chunks and the content follow from id and number.
             let chunks = if who < 6 { 1 + i64::from(id) } else { chunks };
             let content = if who < 6 { (id + chunk as u8) % 4 } else { content };
@@ -435,6 +448,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
                 chunks,
                 content,
                 contract,
+                passed,
                 appended: time * MINUTE / 2,
             })
         },

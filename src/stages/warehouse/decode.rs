@@ -234,7 +234,7 @@ fn read_rows(accepted: &Accepted) -> Result<Vec<RecordBatch>, Unreadable> {
 
 /// Fixed columns, then the contract's columns in the types of the table.
 fn row_batch(accepted: &Accepted, batch: &RecordBatch) -> Result<RecordBatch, arrow::error::ArrowError> {
-    let ChunkId { contribution_id, contributor, model, contract_digest, chunk, chunk_digest } = &accepted.id;
+    let ChunkId { contribution_id, contributor, model, contract_digest, chunk, chunk_digest, .. } = &accepted.id;
     let rows = batch.num_rows();
     let own = |name: &str| {
         let column = batch.column_by_name(name);

@@ -37,6 +37,7 @@ pub(crate) fn chunk_id(contribution: &str, model: &str) -> ChunkId {
         contract_digest: "c0ffee".to_owned(),
         chunk: 0,
         chunk_digest: format!("d-{contribution}"),
+        passed: "p".to_owned(),
     }
 }
 
