@@ -1,3 +1,40 @@
 //! The Kafka runtime: micro-batches, progress, transactions, state with changelog, broadcast, time, rebalance.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`stage`] | what a stage is to the runtime |
+//! | [`runtime`] | configuration, start and end |
+//! | [`client`] | settings of every Kafka client; questions to the cluster |
+//! | [`health`], [`metrics`] | what operations see |
+//! | [`progress`] | how far a task has read, and where it starts: pure decisions |
+//! | [`state`] | small keyed state |
+//! | `supervisor`, `tasks`, `control` | one stage in one process: group, rebalance, supervision |
+//! | `task`, `transaction`, `replay`, `producer`, `restore` | one task: restore, the transaction, what follows an abort |
+//! | `consumer`, `broadcast` | reading |
+//! | [`ffi`] | the librdkafka calls that rdkafka lacks |
 
+pub mod client;
+pub mod failpoint;
+pub mod ffi;
+pub mod health;
+pub mod metrics;
+pub mod partitioner;
+pub mod progress;
+pub mod runtime;
 pub mod stage;
+pub mod state;
+
+mod broadcast;
+mod consumer;
+mod control;
+mod producer;
+mod replay;
+mod restore;
+mod supervisor;
+mod task;
+mod tasks;
+mod transaction;
+
+pub use client::{Admin, Cluster};
+pub use health::Health;
+pub use runtime::{Runtime, RuntimeConfig, RuntimeError, Settings};

@@ -183,6 +183,12 @@ impl<'w> Outputs<'w> {
         Ok(())
     }
 
+    /// Emits a value that is encoded already.
+    pub fn send_bytes(&mut self, topic: &'static str, destination: Destination, key: &[u8], value: impl Into<Bytes>) {
+        let value = Some(value.into());
+        self.records.push(OutputRecord { topic, destination, key: Bytes::copy_from_slice(key), value });
+    }
+
     /// Emits a tombstone: the key's record is gone from a compacted topic.
     pub fn tombstone(&mut self, topic: &'static str, destination: Destination, key: &[u8]) {
         self.records.push(OutputRecord { topic, destination, key: Bytes::copy_from_slice(key), value: None });
@@ -318,6 +324,9 @@ pub struct StateSize {
 /// State of one task. Changes are buffered per transaction, applied after its commit and dropped on abort;
 /// reads see committed state and the buffered changes.
 pub trait State: Send + 'static {
+    /// There is nothing to keep: the stage has no changelog.
+    const STATELESS: bool = false;
+
     /// Applies one committed change read from the changelog.
     ///
     /// # Errors
@@ -338,6 +347,8 @@ pub trait State: Send + 'static {
 }
 
 impl State for () {
+    const STATELESS: bool = true;
+
     fn restore(&mut self, _key: &[u8], _value: Option<&[u8]>) -> Result<(), StageError> {
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! * [`conformance`]: the same cases against the embedded broker and Apache Kafka 4.1: what one does, the other does.
 //! * [`e2e`]: from a contribution to its receipt, on both brokers, through what other programs rely on.
 //! * [`crash`]: kill -9 and fail points under load, and a verifier that recomputes everything.
+//! * [`runtime`]: the stream runtime with toy stages: exactly-once, restore, rebalance, fencing, named stops.
 //! * [`support`]: processes, clients, waiting.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -10,4 +11,5 @@ mod conformance;
 mod crash;
 mod e2e;
 mod latency;
+mod runtime;
 mod support;

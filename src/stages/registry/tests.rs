@@ -33,7 +33,11 @@ fn apply(maximum: i64, revision: i64) -> RegistryEvent {
 
 fn task() -> Task<Registry> {
     let refuse_thirteen = |spec: &Spec| {
-        if spec.canonical_json().unwrap().contains("\"maximum\":13,") { Err("13 does not compile".to_owned()) } else { Ok(()) }
+        if spec.canonical_json().unwrap().contains("\"maximum\":13,") {
+            Err("13 does not compile".to_owned())
+        } else {
+            Ok(())
+        }
     };
     Task::new(Registry::new(Trust::development(&key(1).verifying_key()), Box::new(refuse_thirteen)), 0, &[])
 }

@@ -1,0 +1,385 @@
+//! A task: one stage on one partition number of its inputs, on a thread of its own.
+//!
+//! ```text
+//!  attach ──► fence the predecessor ──► read changelog to its end ──► decide where to start ──► seek, resume
+//!                                                                                                  │
+//!     ┌──────────────────────────── wait for records, marks or a command ◄─────────────────────────┤
+//!     │                                            │                                               │
+//!  drained: parked with state and producer    a transaction ───────────────────────────────────────┘
+//! ```
+//!
+//! The changelog's end is taken after `init_transactions`: from then on no predecessor can write to it.
+//!
+//! A parked task that gets the same inputs back goes on without a restore. That is safe without asking anybody: any
+//! other owner in between has fenced our producer in its own `init_transactions`, so our next transaction cannot
+//! commit, and the task then starts anew.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use super::broadcast::Broadcast;
+use super::client::End;
+use super::control::{Attachment, Command, Control, Ended, InputFacts, Report, ReportKind};
+use super::health::{TaskId, TaskState};
+use super::metrics::TaskMetrics;
+use super::producer::{ErrorClass, ProduceError, TxnProducer};
+use super::progress::{
+    ChangelogKey, Cursor, StartDecision, StartFacts, Stop, changelog_progress_key, decide_start, shared_progress_key,
+};
+use super::replay::Replay;
+use super::restore::{RestoreError, read_to_end};
+use super::runtime::{ProgressIn, Shared, StagePlan};
+use super::stage::{Stage, State};
+use crate::domain::records::Progress;
+use crate::domain::topics;
+
+/// One input partition while the task runs.
+pub(super) struct Input {
+    pub facts: InputFacts,
+    /// Offset of the next record to take from the queue.
+    pub read: i64,
+    /// What is committed.
+    pub committed: Cursor,
+    /// The consumer has reported the partition's end and nothing came since.
+    pub at_end: bool,
+    /// How the first record after a seek is judged.
+    pub arrival: Arrival,
+}
+
+/// A hole before the first record after a seek is believed only when a second seek shows it too: should the client
+/// ever start from another offset than the one sought, records would be skipped without a trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// Nothing has come yet.
+    Open,
+    /// A record beyond a hole has come, once.
+    Doubted(i64),
+    /// Reading goes on from record to record.
+    Settled,
+}
+
+impl Arrival {
+    /// Judges a record: true when it is the next one, false when the seek is to be repeated.
+    pub fn judge(&mut self, expected: i64, offset: i64) -> bool {
+        let believed = *self == Self::Settled || offset == expected || *self == Self::Doubted(offset);
+        *self = if believed { Self::Settled } else { Self::Doubted(offset) };
+        believed
+    }
+}
+
+/// When marks were written and what has happened since.
+#[derive(Default)]
+pub(super) struct Marks {
+    pub last: Option<Instant>,
+    pub advanced: bool,
+    pub told_at_end: bool,
+    pub high_time: i64,
+}
+
+pub(super) struct Task<'r, S: Stage> {
+    pub shared: &'r Shared,
+    pub plan: &'r StagePlan,
+    pub id: TaskId,
+    pub control: &'r Control,
+    pub stage: S,
+    pub state: S::State,
+    pub producer: TxnProducer,
+    pub inputs: Vec<Input>,
+    pub attachment: Option<Attachment>,
+    pub replay: Replay,
+    pub broadcasts: Vec<(Arc<Broadcast>, u64)>,
+    /// Catch broadcast inputs up before each batch, until the next commit.
+    pub insist_on_broadcast: bool,
+    pub partitions: Arc<BTreeMap<String, i32>>,
+    pub metrics: TaskMetrics,
+    pub marks: Marks,
+    pub next_input: usize,
+    pub aborts_in_a_row: u32,
+    pub unreadable_broadcasts: Vec<crate::domain::records::DeadLetter>,
+    pub full_names: BTreeMap<&'static str, String>,
+}
+
+/// Runs a task until it ends; blocks.
+pub(crate) fn run<S: Stage>(
+    shared: &Shared,
+    plan: &StagePlan,
+    id: &TaskId,
+    incarnation: u64,
+    control: &Control,
+    stage: S,
+    reports: &Sender<Report>,
+) -> Ended {
+    let report = |kind| drop(reports.send(Report { task: id.clone(), incarnation, kind }));
+    let attachment = loop {
+        match control.take() {
+            Some(Command::Attach(attachment)) => break attachment,
+            Some(Command::Drain | Command::Stop) => return Ended::Asked,
+            None => control.signal.wait(Duration::from_secs(1)),
+        }
+    };
+    shared.health.set(id, TaskState::Restoring);
+    let mut task = match start(shared, plan, id, control, stage, attachment) {
+        Ok(task) => task,
+        Err(ended) => return ended,
+    };
+    loop {
+        match control.take() {
+            Some(Command::Stop) => return Ended::Asked,
+            Some(Command::Drain) => {
+                crate::failpoint!("revoke.drain");
+                task.attachment = None;
+                shared.health.set(id, TaskState::Parked);
+                report(ReportKind::Drained);
+            }
+            Some(Command::Attach(attachment)) => {
+                if let Err(ended) = task.attach(attachment) {
+                    return ended;
+                }
+            }
+            None => {}
+        }
+        if task.attachment.is_none() {
+            control.signal.wait(Duration::from_secs(1));
+            continue;
+        }
+        match task.transaction() {
+            Ok(true) => {}
+            Ok(false) => {
+                control.signal.wait(task.idle_time());
+                task.producer.serve();
+            }
+            Err(ended) => return ended,
+        }
+    }
+}
+
+fn start<'r, S: Stage>(
+    shared: &'r Shared,
+    plan: &'r StagePlan,
+    id: &TaskId,
+    control: &'r Control,
+    stage: S,
+    attachment: Attachment,
+) -> Result<Task<'r, S>, Ended> {
+    let begun = Instant::now();
+    let urgent = || control.is_urgent();
+    let failed = |error: &dyn std::fmt::Display| Ended::Failed(error.to_string());
+    let name = format!(
+        "{}-{}",
+        shared.cluster.group(plan.name),
+        id.to_string().replacen(plan.name, "", 1).trim_start_matches('-')
+    );
+    let producer = TxnProducer::create(&shared.cluster, &name, &shared.settings.transaction).map_err(|e| failed(&e))?;
+    producer.init(&urgent).map_err(|e| ended(&e))?;
+    let mut state = stage.state();
+    let progress = restore(shared, plan, id, &attachment.inputs, &mut state, &urgent)?;
+    let inputs = decide(shared, &attachment, &progress)?;
+    let broadcasts: Vec<_> =
+        plan.broadcast.iter().filter_map(|t| shared.broadcasts.get(t)).map(|b| (Arc::clone(b), 0)).collect();
+    for (broadcast, _) in &broadcasts {
+        broadcast.catch_up(shared.settings.catch_up_limit, &urgent).map_err(|e| failed(&e))?;
+    }
+    let names: Vec<String> = inputs.iter().map(|i| i.facts.topic.clone()).collect();
+    let metrics = TaskMetrics::new(plan.name, id.partition, &names);
+    metrics.restored(begun.elapsed());
+    metrics.state(state.size());
+    let mut task = Task {
+        shared,
+        plan,
+        id: id.clone(),
+        control,
+        stage,
+        state,
+        producer,
+        inputs,
+        attachment: None,
+        replay: Replay::default(),
+        broadcasts,
+        insist_on_broadcast: false,
+        partitions: shared.partition_counts(),
+        metrics,
+        marks: Marks::default(),
+        next_input: 0,
+        aborts_in_a_row: 0,
+        unreadable_broadcasts: Vec::new(),
+        full_names: BTreeMap::new(),
+    };
+    task.attach(attachment)?;
+    tracing::info!(task = %id, took_ms = begun.elapsed().as_millis(), "task runs");
+    Ok(task)
+}
+
+/// What an error of the producer means for the task as a whole.
+pub(super) fn ended(error: &ProduceError) -> Ended {
+    match error.class {
+        ErrorClass::Fenced => Ended::Fenced,
+        _ => Ended::Failed(error.to_string()),
+    }
+}
+
+type ProgressByInput = BTreeMap<(String, i32), Progress>;
+
+/// Reads state and progress: from the changelog, or for a stateless stage from `hokusai.progress`.
+fn restore<S: State>(
+    shared: &Shared,
+    plan: &StagePlan,
+    id: &TaskId,
+    inputs: &[InputFacts],
+    state: &mut S,
+    urgent: &dyn Fn() -> bool,
+) -> Result<ProgressByInput, Ended> {
+    let mut found = ProgressByInput::new();
+    let mut keep = |value: Option<&[u8]>| -> Result<(), super::stage::StageError> {
+        if let Some(value) = value {
+            let progress: Progress = shared.wire.decode(value)?;
+            if progress.stage == plan.name {
+                found.insert((progress.topic.clone(), progress.partition), progress);
+            }
+        }
+        Ok(())
+    };
+    let outcome = match &plan.progress {
+        ProgressIn::Changelog(topic) => {
+            read_to_end(&shared.admin, topic, id.partition, urgent, |key, value| match ChangelogKey::parse(key) {
+                ChangelogKey::State(key) => state.restore(key, value),
+                ChangelogKey::Progress => keep(value),
+                ChangelogKey::Unknown => Ok(()),
+            })
+            .map(drop)
+        }
+        ProgressIn::Shared => {
+            let wanted: Vec<Vec<u8>> =
+                inputs.iter().map(|i| shared_progress_key(plan.name, &i.topic, i.partition)).collect();
+            let mut places: Vec<i32> = wanted.iter().map(|key| shared.progress_partition(key)).collect();
+            places.sort_unstable();
+            places.dedup();
+            places.into_iter().try_for_each(|place| {
+                read_to_end(&shared.admin, topics::PROGRESS, place, urgent, |key, value| {
+                    if wanted.iter().any(|w| w == key) { keep(value) } else { Ok(()) }
+                })
+                .map(drop)
+            })
+        }
+    };
+    match outcome {
+        Ok(()) => Ok(found),
+        Err(RestoreError::Interrupted) => Err(Ended::Asked),
+        Err(error @ RestoreError::State { .. }) => Err(Ended::Stopped(Stop::Misconfigured {
+            what: error.to_string(),
+            help: "the state was written by another version: run that version, or reset the stage".to_owned(),
+        })),
+        Err(error) => Err(Ended::Failed(error.to_string())),
+    }
+}
+
+/// Decides where each input starts; the ends of the log are taken now, after the progress was read.
+fn decide(shared: &Shared, attachment: &Attachment, progress: &ProgressByInput) -> Result<Vec<Input>, Ended> {
+    let failed = |error: &dyn std::fmt::Display| Ended::Failed(error.to_string());
+    let places: Vec<_> = attachment.inputs.iter().map(|i| (i.topic.clone(), i.partition)).collect();
+    let full: Vec<_> = attachment.inputs.iter().map(|i| (i.full.clone(), i.partition)).collect();
+    let starts = shared.admin.offsets(&places, End::Start).map_err(|e| failed(&e))?;
+    let ends = shared.admin.offsets(&places, End::HighWatermark).map_err(|e| failed(&e))?;
+    let group = attachment.handle.committed(&full).map_err(|e| failed(&e))?;
+    let mut inputs = Vec::with_capacity(places.len());
+    for (index, facts) in attachment.inputs.iter().enumerate() {
+        let start_facts = StartFacts {
+            progress: progress.get(&(facts.topic.clone(), facts.partition)),
+            topic_id: &facts.topic_id,
+            partitions: facts.partitions,
+            declared: facts.declared,
+            log_start: starts.get(index).copied().unwrap_or(0),
+            log_end: ends.get(index).copied().unwrap_or(0),
+            group_offset: group.get(index).copied().flatten(),
+        };
+        let decision = decide_start(&facts.topic, facts.partition, &start_facts);
+        let next = match decision {
+            StartDecision::Stop(stop) => return Err(Ended::Stopped(stop)),
+            StartDecision::FromProgress { next, group } => {
+                tracing::debug!(topic = %facts.topic, partition = facts.partition, next, ?group, "from progress");
+                next
+            }
+            StartDecision::FromBeginning { start } => {
+                tracing::info!(topic = %facts.topic, partition = facts.partition, start, "no progress: from the beginning");
+                start
+            }
+        };
+        inputs.push(Input {
+            facts: facts.clone(),
+            read: next,
+            committed: Cursor::new(next),
+            at_end: false,
+            arrival: Arrival::Open,
+        });
+    }
+    Ok(inputs)
+}
+
+impl<S: Stage> Task<'_, S> {
+    /// Takes the inputs (back) and starts to read where the task stands.
+    fn attach(&mut self, mut attachment: Attachment) -> Result<(), Ended> {
+        for ((input, facts), queue) in self.inputs.iter_mut().zip(&attachment.inputs).zip(&mut attachment.queues) {
+            if input.facts.topic_id != facts.topic_id {
+                let (was, now) = (input.facts.topic_id.clone(), facts.topic_id.clone());
+                return Err(Ended::Stopped(Stop::TopicRecreated { topic: facts.topic.clone(), was, now }));
+            }
+            input.facts = facts.clone();
+            (input.at_end, input.arrival) = (false, Arrival::Open);
+            let signal = Arc::clone(&self.control.signal);
+            queue.set_nonempty_callback(move || signal.raise());
+            let started = attachment.handle.start(&facts.full, facts.partition, input.read);
+            started.map_err(|e| Ended::Failed(format!("{}-{}: {e}", facts.topic, facts.partition)))?;
+        }
+        self.partitions = self.shared.partition_counts();
+        self.attachment = Some(attachment);
+        self.shared.health.set(&self.id, TaskState::Running);
+        Ok(())
+    }
+
+    /// How long the task may sleep when no record comes: until a mark may be due, and a second at most.
+    fn idle_time(&self) -> Duration {
+        let second = Duration::from_secs(1);
+        match self.marks.last {
+            Some(last) if S::MARKS => {
+                (last + second).saturating_duration_since(Instant::now()).clamp(Duration::from_millis(5), second)
+            }
+            _ => second,
+        }
+    }
+
+    /// Key and partition of the progress record of an input, and the topic it goes to.
+    pub(super) fn progress_place(&self, input: &InputFacts) -> (String, i32, Vec<u8>) {
+        match &self.plan.progress {
+            ProgressIn::Changelog(topic) => {
+                let key = changelog_progress_key(&input.topic, input.partition);
+                (self.shared.cluster.topic(topic), self.id.partition, key)
+            }
+            ProgressIn::Shared => {
+                let key = shared_progress_key(self.plan.name, &input.topic, input.partition);
+                (self.shared.cluster.topic(topics::PROGRESS), self.shared.progress_partition(&key), key)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Arrival;
+
+    #[test]
+    fn a_hole_right_after_a_seek_must_be_seen_twice() {
+        let mut arrival = Arrival::Open;
+        assert!(!arrival.judge(10, 15));
+        assert!(!arrival.judge(10, 20), "another hole is another doubt");
+        assert!(arrival.judge(10, 20));
+        assert!(arrival.judge(21, 30), "later holes are markers and compacted records");
+    }
+
+    #[test]
+    fn the_record_that_was_sought_is_believed_at_once() {
+        let mut arrival = Arrival::Open;
+        assert!(arrival.judge(10, 10));
+        assert!(arrival.judge(11, 13));
+    }
+}

@@ -1,0 +1,532 @@
+//! One transaction of a task: outputs, dead letters, state changes, progress and offsets commit together or not at all.
+//!
+//! A transaction takes batches as long as there are any, at most for the commit interval; it commits as soon as the
+//! inputs are drained. So a lone record waits for nobody, and under load the cost of a commit is shared by many.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::Message;
+use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::control::Ended;
+use super::ffi;
+use super::partitioner::partition_of;
+use super::producer::{ErrorClass, ProduceError};
+use super::progress::{Cursor, Interval, state_key};
+use super::replay::{GivenUp, Work};
+use super::runtime::ProgressIn;
+use super::stage::{Batch, Context, Destination, OutputRecord, Outputs, Stage, StageError, State, Tick};
+use super::task::{Task, ended};
+use crate::domain::records::{DeadLetter, Position, Progress, Record};
+use crate::domain::topics;
+
+/// Why a transaction did not commit.
+enum Failure {
+    /// The cause lies in the last batch.
+    Blamed(GivenUp),
+    /// The cause lies in one of the batches.
+    Somewhere(GivenUp),
+    /// The cause lies outside: the same again may work.
+    Outside(String),
+    /// A broadcast fact was missing after the state had been touched.
+    Broadcast,
+    /// The task cannot go on.
+    Ended(Ended),
+}
+
+impl From<ProduceError> for Failure {
+    fn from(error: ProduceError) -> Self {
+        match error.class {
+            ErrorClass::Retry | ErrorClass::AbortTransaction => Self::Outside(error.to_string()),
+            ErrorClass::DeadLetter => {
+                Self::Somewhere(GivenUp { reason: "OUTPUT_REFUSED", detail: error.source.to_string() })
+            }
+            ErrorClass::Fenced | ErrorClass::Fatal => Self::Ended(ended(&error)),
+        }
+    }
+}
+
+/// An open transaction.
+struct Open {
+    begun: Instant,
+    works: Vec<Work>,
+    bytes: usize,
+    records_out: u64,
+    bytes_out: u64,
+    dead_letters: u64,
+    high_time: i64,
+    marked: Option<Tick>,
+}
+
+impl<S: Stage> Task<'_, S> {
+    /// Runs one transaction; false when there was nothing to do.
+    pub(super) fn transaction(&mut self) -> Result<bool, Ended> {
+        let first = self.next_work(true)?;
+        if first.is_none() && !self.mark_is_due() {
+            return Ok(false);
+        }
+        self.shared.health.busy(&self.id);
+        let mut open = Open {
+            begun: Instant::now(),
+            works: Vec::new(),
+            bytes: 0,
+            records_out: 0,
+            bytes_out: 0,
+            dead_letters: 0,
+            high_time: self.marks.high_time,
+            marked: None,
+        };
+        self.producer.begin().map_err(|e| ended(&e))?;
+        let filled = self.fill(first, &mut open);
+        let filled_at = Instant::now();
+        match filled.and_then(|()| self.finish(&mut open)) {
+            Ok(cursors) => self.committed(&open, cursors, filled_at),
+            Err(failure) => self.roll_back(open.works, failure)?,
+        }
+        Ok(true)
+    }
+
+    fn fill(&mut self, first: Option<Work>, open: &mut Open) -> Result<(), Failure> {
+        let settings = &self.shared.settings;
+        let mut next = first;
+        while let Some(work) = next {
+            let alone = work.alone;
+            open.bytes += work.batch.bytes();
+            if work.input == 0 {
+                let newest = work.batch.iter().map(|m| m.timestamp).max().unwrap_or(0);
+                open.high_time = open.high_time.max(newest);
+            }
+            let step = self.step(&work, open);
+            open.works.push(work);
+            step?;
+            let full = open.begun.elapsed() >= settings.commit_interval || open.bytes >= settings.max_transaction_bytes;
+            if alone || full || self.control.is_urgent() {
+                break;
+            }
+            next = self.next_work(false).map_err(Failure::Ended)?;
+        }
+        Ok(())
+    }
+
+    /// The next batch: one that was aborted before, else records from the inputs in turn.
+    fn next_work(&mut self, transaction_is_empty: bool) -> Result<Option<Work>, Ended> {
+        if !self.replay.is_empty() {
+            return Ok(self.replay.next(transaction_is_empty));
+        }
+        for turn in 0..self.inputs.len() {
+            let index = (self.next_input + turn) % self.inputs.len();
+            if let Some(work) = self.read_batch(index)? {
+                self.next_input = index + 1;
+                return Ok(Some(work));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes what an input has, up to the limits of a batch; never waits.
+    fn read_batch(&mut self, index: usize) -> Result<Option<Work>, Ended> {
+        let settings = &self.shared.settings;
+        let (Some(attachment), Some(input)) = (&self.attachment, self.inputs.get_mut(index)) else { return Ok(None) };
+        let Some(queue) = attachment.queues.get(index) else { return Ok(None) };
+        let mut batch = Batch::new(&input.facts.topic, input.facts.partition);
+        let from = input.read;
+        let mut drained = false;
+        while batch.len() < settings.max_batch_records && batch.bytes() < settings.max_batch_bytes {
+            match queue.poll(Duration::ZERO) {
+                None => {
+                    drained = true;
+                    break;
+                }
+                Some(Ok(message)) => {
+                    let offset = message.offset();
+                    if offset < input.read {
+                        let what =
+                            format!("{}-{}: offset {offset} came again", input.facts.topic, input.facts.partition);
+                        return Err(Ended::Failed(what));
+                    }
+                    if !input.arrival.judge(input.read, offset) {
+                        tracing::debug!(task = %self.id, topic = %input.facts.topic, offset, sought = input.read, "a hole: sought again");
+                        let (full, partition) = (input.facts.full.as_str(), input.facts.partition);
+                        let again = attachment.handle.start(full, partition, input.read);
+                        again.map_err(|e| Ended::Failed(format!("{full}-{partition}: {e}")))?;
+                        break;
+                    }
+                    let timestamp = message.timestamp().to_millis().unwrap_or(0);
+                    batch.push(offset, timestamp, message.key(), message.payload());
+                    input.read = offset + 1;
+                    input.at_end = false;
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => input.at_end = true,
+                Some(Err(error)) => match error.rdkafka_error_code() {
+                    // The decision where to start names the cause: expired, truncated, recreated.
+                    Some(
+                        RDKafkaErrorCode::AutoOffsetReset
+                        | RDKafkaErrorCode::OffsetOutOfRange
+                        | RDKafkaErrorCode::UnknownTopicOrPartition
+                        | RDKafkaErrorCode::UnknownTopicId
+                        | RDKafkaErrorCode::UnknownTopic
+                        | RDKafkaErrorCode::UnknownPartition,
+                    ) => {
+                        return Err(Ended::Failed(format!("{}-{}: {error}", input.facts.topic, input.facts.partition)));
+                    }
+                    _ => tracing::debug!(task = %self.id, %error, "reading goes on"),
+                },
+            }
+        }
+        let client = attachment.handle.consumer().client();
+        if drained && !batch.is_empty() {
+            // The position also covers transaction markers behind the last record.
+            let position = ffi::position(client, &input.facts.full, input.facts.partition);
+            input.read = position.unwrap_or(0).max(input.read);
+        }
+        if batch.is_empty() {
+            return Ok(None);
+        }
+        if let Some(end) = ffi::cached_high_watermark(client, &input.facts.full, input.facts.partition) {
+            self.metrics.lag(index, end - input.read);
+        }
+        let interval = Interval { from, to: input.read, records: batch.len() };
+        Ok(Some(Work::new(index, batch, interval)))
+    }
+
+    /// Processes one batch and queues what comes out of it.
+    fn step(&mut self, work: &Work, open: &mut Open) -> Result<(), Failure> {
+        if let Some(given_up) = &work.given_up {
+            let letters = work.batch.iter().map(|m| given_up_letter(&work.batch, m.offset, given_up)).collect();
+            return self.send_dead_letters(letters, Some(&work.batch), open);
+        }
+        let wire = std::sync::Arc::clone(&self.shared.wire);
+        let mut insist = self.insist_on_broadcast;
+        loop {
+            self.follow_broadcasts(insist, open)?;
+            let mut out = Outputs::new(&wire);
+            let context = Context {
+                partition: self.id.partition,
+                broadcast_is_current: insist || self.broadcasts.is_empty(),
+                partitions: &self.partitions,
+            };
+            match self.stage.process(&context, &mut self.state, &work.batch, &mut out) {
+                Ok(()) => {
+                    let (records, letters) = out.into_parts();
+                    self.send_outputs(&records, open)?;
+                    return self.send_dead_letters(letters, Some(&work.batch), open);
+                }
+                Err(StageError::NeedsBroadcast) if !context.broadcast_is_current => {
+                    if !S::State::STATELESS {
+                        if !open.works.is_empty() {
+                            return Err(Failure::Broadcast);
+                        }
+                        self.state.abort();
+                    }
+                    insist = true;
+                }
+                Err(error) => {
+                    return Err(Failure::Blamed(GivenUp { reason: "STAGE_FAILED", detail: error.to_string() }));
+                }
+            }
+        }
+    }
+
+    /// Lets the stage see the changes of its broadcast inputs; with `insist` up to their present ends.
+    fn follow_broadcasts(&mut self, insist: bool, open: &mut Open) -> Result<(), Failure> {
+        for (broadcast, seen) in &mut self.broadcasts {
+            if insist {
+                let caught_up = broadcast.catch_up(self.shared.settings.catch_up_limit, &|| self.control.is_late());
+                caught_up.map_err(|e| Failure::Outside(e.to_string()))?;
+            }
+            for fact in broadcast.changes(seen) {
+                let folded =
+                    self.stage.broadcast(&broadcast.topic, &fact.key, fact.value.as_deref(), &self.shared.wire);
+                let Err(error) = folded else { continue };
+                tracing::warn!(task = %self.id, topic = %broadcast.topic, offset = fact.offset, "unreadable broadcast record");
+                // Every task sees the record; one of them reports it.
+                if self.id.partition == 0 {
+                    let value = fact.value.as_deref().unwrap_or_default();
+                    self.unreadable_broadcasts.push(DeadLetter {
+                        stage: self.plan.name.to_owned(),
+                        position: Position {
+                            topic: broadcast.topic.clone(),
+                            partition: fact.partition,
+                            offset: fact.offset,
+                        },
+                        reason: "BROADCAST".to_owned(),
+                        detail: error.to_string(),
+                        size: i64::try_from(value.len()).unwrap_or(i64::MAX),
+                        digest: (self.shared.digest)(value),
+                    });
+                }
+            }
+        }
+        let letters = std::mem::take(&mut self.unreadable_broadcasts);
+        self.send_dead_letters(letters, None, open)
+    }
+
+    fn send(
+        &self,
+        topic: &str,
+        partition: i32,
+        key: &[u8],
+        value: Option<&[u8]>,
+        open: &mut Open,
+    ) -> Result<(), Failure> {
+        self.producer.send(topic, partition, key, value)?;
+        open.records_out += 1;
+        open.bytes_out += (key.len() + value.map_or(0, <[u8]>::len)) as u64;
+        Ok(())
+    }
+
+    fn send_outputs(&mut self, records: &[OutputRecord], open: &mut Open) -> Result<(), Failure> {
+        let limit = self.shared.settings.max_record_bytes;
+        for record in records {
+            let size = record.key.len() + record.value.as_ref().map_or(0, bytes::Bytes::len);
+            if size > limit {
+                let detail = format!("an output for {} has {size} bytes, the limit is {limit}", record.topic);
+                return Err(Failure::Blamed(GivenUp { reason: "OUTPUT_TOO_LARGE", detail }));
+            }
+            let partition = match record.destination {
+                Destination::Partition(partition) => partition,
+                Destination::ByKey => {
+                    partition_of(&record.key, self.partitions.get(record.topic).copied().unwrap_or(1))
+                }
+            };
+            if !self.full_names.contains_key(record.topic) {
+                self.full_names.insert(record.topic, self.shared.cluster.topic(record.topic));
+            }
+            let full = self.full_names.get(record.topic).map_or(record.topic, String::as_str);
+            self.send(full, partition, &record.key, record.value.as_deref(), open)?;
+        }
+        Ok(())
+    }
+
+    /// Completes dead letters with stage and keyed digest, and queues them.
+    fn send_dead_letters(
+        &self,
+        letters: Vec<DeadLetter>,
+        batch: Option<&Batch>,
+        open: &mut Open,
+    ) -> Result<(), Failure> {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        let topic = self.shared.cluster.topic(topics::DEAD_LETTERS);
+        let partitions = self.partitions.get(topics::DEAD_LETTERS).copied().unwrap_or(1);
+        let messages: Vec<_> = batch.map(|b| b.iter().collect()).unwrap_or_default();
+        for mut letter in letters {
+            letter.stage = self.plan.name.to_owned();
+            if let Ok(found) = messages.binary_search_by_key(&letter.position.offset, |m| m.offset)
+                && let Some(message) = messages.get(found)
+            {
+                let value = message.value.unwrap_or_default();
+                letter.size = i64::try_from(value.len()).unwrap_or(i64::MAX);
+                letter.digest = (self.shared.digest)(value);
+            }
+            let Position { topic: at, partition, offset } = &letter.position;
+            let key = format!("{at}-{partition}-{offset}");
+            let value = self.encode(&letter)?;
+            self.send(&topic, partition_of(key.as_bytes(), partitions), key.as_bytes(), Some(&value), open)?;
+            open.dead_letters += 1;
+        }
+        Ok(())
+    }
+
+    fn encode<R: Record>(&self, record: &R) -> Result<Vec<u8>, Failure> {
+        self.shared.wire.encode(record).map_err(|e| Failure::Outside(e.to_string()))
+    }
+
+    fn mark_is_due(&self) -> bool {
+        if !S::MARKS || self.attachment.is_none() {
+            return false;
+        }
+        let at_end = self.inputs.first().is_some_and(|i| i.at_end) && self.replay.is_empty();
+        let settings = &self.shared.settings;
+        match self.marks.last.map(|last| last.elapsed()) {
+            None => at_end || self.marks.advanced,
+            Some(passed) if passed < settings.mark_interval => false,
+            Some(passed) => {
+                self.marks.advanced || at_end && (!self.marks.told_at_end || passed >= settings.idle_mark_interval)
+            }
+        }
+    }
+
+    fn mark(&mut self, open: &mut Open) -> Result<(), Failure> {
+        self.marks.advanced |= open.works.iter().any(|w| w.input == 0);
+        if !self.mark_is_due() {
+            return Ok(());
+        }
+        let Some(lead) = self.inputs.first() else { return Ok(()) };
+        let tick = Tick {
+            source: self.id.partition,
+            sources: lead.facts.partitions,
+            high_time: open.high_time,
+            at_end: lead.at_end && self.replay.is_empty(),
+        };
+        let wire = std::sync::Arc::clone(&self.shared.wire);
+        let mut out = Outputs::new(&wire);
+        let context =
+            Context { partition: self.id.partition, broadcast_is_current: false, partitions: &self.partitions };
+        self.stage.mark(&context, &tick, &mut out).map_err(|e| Failure::Outside(e.to_string()))?;
+        let (records, letters) = out.into_parts();
+        self.send_outputs(&records, open)?;
+        self.send_dead_letters(letters, None, open)?;
+        open.marked = Some(tick);
+        Ok(())
+    }
+
+    /// Everything after the last batch; returns the cursors that the commit makes true.
+    fn finish(&mut self, open: &mut Open) -> Result<Vec<Cursor>, Failure> {
+        self.mark(open)?;
+        self.log_state(open)?;
+        let cursors = self.log_progress(open)?;
+        crate::failpoint!("commit.before");
+        self.producer.delivered()?;
+        crate::failpoint!("commit.after_produce");
+        let late = || self.control.is_late();
+        if late() {
+            return Err(Failure::Outside("the deadline of a drain has passed".to_owned()));
+        }
+        self.send_offsets(&cursors)?;
+        crate::failpoint!("commit.after_offsets");
+        self.producer.commit(&late)?;
+        crate::failpoint!("commit.after");
+        Ok(cursors)
+    }
+
+    fn log_state(&mut self, open: &mut Open) -> Result<(), Failure> {
+        let ProgressIn::Changelog(topic) = &self.plan.progress else { return Ok(()) };
+        let changes = self.state.changes();
+        let limit = self.shared.settings.max_record_bytes;
+        let topic = self.shared.cluster.topic(topic);
+        for change in changes {
+            let size = change.key.len() + change.value.as_ref().map_or(0, bytes::Bytes::len);
+            if size > limit {
+                let detail = format!("a state change has {size} bytes, the limit is {limit}");
+                return Err(Failure::Somewhere(GivenUp { reason: "STATE_TOO_LARGE", detail }));
+            }
+            self.send(&topic, self.id.partition, &state_key(&change.key), change.value.as_deref(), open)?;
+        }
+        Ok(())
+    }
+
+    fn log_progress(&self, open: &mut Open) -> Result<Vec<Cursor>, Failure> {
+        let mut cursors: Vec<Cursor> = self.inputs.iter().map(|i| i.committed).collect();
+        for work in &open.works {
+            if let Some(cursor) = cursors.get_mut(work.input) {
+                let holes = cursor.advance(work.interval);
+                let holes = holes.map_err(|e| Failure::Ended(Ended::Failed(format!("{}: {e}", work.batch.topic()))))?;
+                self.metrics.gaps.increment(holes);
+            }
+        }
+        for (input, cursor) in self.inputs.iter().zip(&cursors) {
+            if *cursor == input.committed {
+                continue;
+            }
+            let progress = Progress {
+                stage: self.plan.name.to_owned(),
+                topic: input.facts.topic.clone(),
+                topic_id: input.facts.topic_id.clone(),
+                partition: input.facts.partition,
+                next_offset: cursor.next(),
+            };
+            let (topic, partition, key) = self.progress_place(&input.facts);
+            let value = self.encode(&progress)?;
+            self.send(&topic, partition, &key, Some(&value), open)?;
+        }
+        Ok(cursors)
+    }
+
+    /// The group's offsets serve lag tools, and the group's check that we still own the partitions.
+    fn send_offsets(&self, cursors: &[Cursor]) -> Result<(), Failure> {
+        let Some(attachment) = &self.attachment else {
+            return Err(Failure::Outside("the inputs are gone".to_owned()));
+        };
+        let mut list = TopicPartitionList::with_capacity(self.inputs.len());
+        for (input, cursor) in self.inputs.iter().zip(cursors) {
+            if *cursor != input.committed {
+                let next = Offset::Offset(cursor.next());
+                let added = list.add_partition_offset(&input.facts.full, input.facts.partition, next);
+                added.map_err(|e| Failure::Outside(e.to_string()))?;
+            }
+        }
+        if list.count() == 0 {
+            return Ok(());
+        }
+        let group = attachment.handle.consumer().group_metadata();
+        let group = group.ok_or_else(|| Failure::Outside("not a member of the group".to_owned()))?;
+        Ok(self.producer.send_offsets(&list, &group, &|| self.control.is_late())?)
+    }
+
+    fn committed(&mut self, open: &Open, cursors: Vec<Cursor>, filled_at: Instant) {
+        self.state.commit();
+        for (input, cursor) in self.inputs.iter_mut().zip(cursors) {
+            input.committed = cursor;
+        }
+        self.marks.high_time = open.high_time;
+        if let Some(tick) = open.marked {
+            self.marks.last = Some(Instant::now());
+            (self.marks.advanced, self.marks.told_at_end) = (false, tick.at_end);
+        } else if open.works.iter().any(|w| w.input == 0) {
+            self.marks.told_at_end = false;
+        }
+        (self.aborts_in_a_row, self.insist_on_broadcast) = (0, false);
+        let metrics = &self.metrics;
+        metrics.commit.record(filled_at.elapsed().as_secs_f64());
+        metrics.transaction.record(open.begun.elapsed().as_secs_f64());
+        metrics.commits.increment(1);
+        metrics.records_in.increment(open.works.iter().map(|w| w.batch.len() as u64).sum());
+        metrics.bytes_in.increment(open.bytes as u64);
+        metrics.records_out.increment(open.records_out);
+        metrics.bytes_out.increment(open.bytes_out);
+        metrics.dead_letters.increment(open.dead_letters);
+        metrics.state(self.state.size());
+        self.shared.health.committed(&self.id);
+    }
+
+    /// Undoes the transaction and keeps its batches for the next one.
+    fn roll_back(&mut self, works: Vec<Work>, failure: Failure) -> Result<(), Ended> {
+        self.state.abort();
+        if let Failure::Ended(ended) = failure {
+            if ended == Ended::Fenced {
+                self.metrics.fenced.increment(1);
+            }
+            return Err(ended);
+        }
+        self.producer.abort(&|| self.control.is_late()).map_err(|e| ended(&e))?;
+        self.metrics.aborts.increment(1);
+        self.aborts_in_a_row = self.aborts_in_a_row.saturating_add(1);
+        match failure {
+            Failure::Blamed(cause) => {
+                tracing::warn!(task = %self.id, reason = cause.reason, detail = %cause.detail, "a batch cannot be processed");
+                self.replay.failed(works, cause);
+            }
+            Failure::Somewhere(cause) => {
+                tracing::warn!(task = %self.id, reason = cause.reason, detail = %cause.detail, "a transaction was refused");
+                self.replay.failed_somewhere(works, &cause);
+            }
+            Failure::Broadcast => {
+                self.insist_on_broadcast = true;
+                self.replay.aborted(works);
+            }
+            Failure::Outside(cause) => {
+                tracing::info!(task = %self.id, %cause, "transaction aborted, again");
+                self.replay.aborted(works);
+                let exponent = self.aborts_in_a_row.min(8);
+                self.control.pause(Duration::from_millis(5 << exponent));
+            }
+            Failure::Ended(_) => {}
+        }
+        Ok(())
+    }
+}
+
+fn given_up_letter(batch: &Batch, offset: i64, cause: &GivenUp) -> DeadLetter {
+    DeadLetter {
+        stage: String::new(),
+        position: Position { topic: batch.topic().to_owned(), partition: batch.partition(), offset },
+        reason: cause.reason.to_owned(),
+        detail: cause.detail.clone(),
+        size: 0,
+        digest: String::new(),
+    }
+}
