@@ -7,6 +7,7 @@ use crate::support::broker::Kind;
 use crate::support::client::Producer;
 use crate::support::eventually;
 use crate::support::flow::shop_spec;
+use crate::support::hokusai::Running;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -21,18 +22,18 @@ fn workers_killed_under_live_load_lose_nothing_apache_kafka() {
 }
 
 const MODEL: &str = "live-shop";
-/// How the first of two workers ends in each round: killed, or by itself at a fail point while the other joins.
-const ENDS: [Option<&str>; 5] = [None, Some("revoke.drain"), None, Some("commit.before:9"), Some("revoke.drain")];
+/// How the worker ends in each round: killed, or by itself at a fail point; inside a revoke while another one joins.
+const ENDS: [Option<&str>; 5] = [None, Some("revoke.drain"), Some("commit.before:9"), None, Some("revoke.drain")];
 
 fn workers_killed_under_live_load_lose_nothing(kind: Kind, seed: u64) {
-    let Some(mut plant) = Plant::start(kind, None) else { return };
-    plant.add_worker(None);
+    let Some(plant) = Plant::start(kind, None) else { return };
+    let mut worker = plant.start_worker(0);
     let spec = plant.folder().join("model.yaml");
     std::fs::write(&spec, shop_spec(MODEL)).expect("a file");
     let applied = crate::support::hokusai::finish(plant.command(&["model", "apply", &spec.to_string_lossy()]));
     assert_eq!(applied.code, Some(0), "{applied:?}");
     let sent = contributions(seed, 200, 120);
-    let stop_holding_back = AtomicBool::new(false);
+    let at_once = AtomicBool::new(false);
     let (broker, topic) = (plant.broker(), plant.topic("contributions"));
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -41,8 +42,8 @@ fn workers_killed_under_live_load_lose_nothing(kind: Kind, seed: u64) {
                 for record in contribution.records(MODEL) {
                     producer.texts(&topic, i32::try_from(n % 2).expect("0 or 1"), [record.to_string()]);
                 }
-                if !stop_holding_back.load(Ordering::Relaxed) {
-                    std::thread::sleep(Duration::from_millis(40));
+                if !at_once.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(60));
                 }
             }
         });
@@ -53,9 +54,10 @@ fn workers_killed_under_live_load_lose_nothing(kind: Kind, seed: u64) {
                 progress if progress >= next || plant.receipts() == sent.len() => Ok(()),
                 progress => Err(format!("{progress} of {next}; log:\n{}", plant.log())),
             });
-            strike(&mut plant, end);
+            worker.kill();
+            worker = strike(&plant, end);
         }
-        stop_holding_back.store(true, Ordering::Relaxed);
+        at_once.store(true, Ordering::Relaxed);
     });
     eventually("all receipts", || match plant.receipts() {
         seen if seen >= sent.len() => Ok(()),
@@ -66,23 +68,23 @@ fn workers_killed_under_live_load_lose_nothing(kind: Kind, seed: u64) {
     verify::tables(&plant, &receipts);
 }
 
-/// Replaces the running worker by another one, the hard way.
-fn strike(plant: &mut Plant, end: Option<&str>) {
+/// Puts a new worker in the place of the killed one, some of them by way of one that ends itself.
+fn strike(plant: &Plant, end: Option<&str>) -> Running {
     match end {
-        None => {
-            plant.workers[0].kill();
-            plant.workers.clear();
-            plant.add_worker(None);
+        Some(revoke) if revoke.starts_with("revoke") => {
+            let first = plant.launch_worker(0, Some(revoke)).ready();
+            let mut first = first.unwrap_or_else(|(status, log)| panic!("{status}\n{log}"));
+            let second = plant.launch_worker(1, None);
+            first.wait();
+            let first = plant.start_worker(0);
+            let mut second = second.ready().unwrap_or_else(|(status, log)| panic!("{status}\n{log}"));
+            assert_eq!(second.terminate().code(), Some(0), "{}", second.log());
+            first
         }
         Some(failpoint) => {
-            // The one with the fail point joins beside the old one, and ends where it is told to: in a commit, or in the revoke that
-            // a third one's joining brings.
-            plant.add_worker(Some(failpoint));
-            plant.add_worker(None);
-            plant.workers[0].kill();
-            let mut struck = plant.workers.remove(1);
-            struck.wait();
-            plant.workers.remove(0);
+            plant.launch_worker(0, Some(failpoint)).wait();
+            plant.start_worker(0)
         }
+        None => plant.start_worker(0),
     }
 }

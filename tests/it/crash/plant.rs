@@ -2,7 +2,7 @@
 
 use crate::support::broker::{Broker, Kind, shared};
 use crate::support::client::{Isolation, read, watermarks};
-use crate::support::hokusai::{Running, command, finish};
+use crate::support::hokusai::{Launched, Running, command, finish};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,8 +16,6 @@ pub struct Plant {
     prefix: String,
     address: String,
     broker: Option<Running>,
-    /// Workers that run, or that were killed and not replaced yet.
-    pub workers: Vec<Running>,
 }
 
 impl Plant {
@@ -48,7 +46,6 @@ impl Plant {
             prefix: String::new(),
             address: "127.0.0.1:0".into(),
             broker: None,
-            workers: vec![],
             folder,
         };
         if path.exists() {
@@ -82,13 +79,16 @@ impl Plant {
         format!("{}{name}", self.prefix)
     }
 
-    /// A command of the program for this plant; all workers share one store and the first one's data folder holds the keys.
+    /// A command of the program for this plant; all workers share one store and one key ring.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = command(arguments);
         command
             .envs(self.environment.iter().cloned())
             .env("HOKUSAI_BROKERS", &self.address)
-            .env("HOKUSAI_DATA", self.folder.path().join("data"));
+            .env("HOKUSAI_DATA", self.folder.path().join("data"))
+            .env("HOKUSAI_KEYS", self.folder.path().join("data/keys"))
+            .env("HOKUSAI_STORE", self.folder.path().join("data/store"))
+            .env("HOKUSAI_TABLE_COMMIT_MS", "500");
         command
     }
 
@@ -119,21 +119,22 @@ impl Plant {
         }
     }
 
-    /// Starts a worker with all stages; `failpoint` makes it abort itself there.
-    pub fn start_worker(&self, failpoint: Option<&str>) -> Result<Running, String> {
+    /// Launches the worker of a slot with all stages; `failpoint` makes it abort itself there. A slot keeps its data folder and its name in
+    /// the groups (static membership), so that a successor of a killed worker is back at once.
+    pub fn launch_worker(&self, slot: usize, failpoint: Option<&str>) -> Launched {
         let mut worker = self.command(&["worker", "--http", "127.0.0.1:0", "--format", "json"]);
+        worker.env("HOKUSAI_DATA", self.folder.path().join(format!("worker-{slot}")));
+        worker.env("HOKUSAI_INSTANCE", format!("worker-{slot}"));
         if let Some(name) = failpoint {
             worker.env("HOKUSAI_FAILPOINT", name);
         }
-        Running::try_start(worker, &self.folder.path().join("worker.log"))
-            .map_err(|(status, log)| format!("{status}\n{log}"))
+        Launched::start(worker, &self.folder.path().join("worker.log"))
     }
 
-    /// Starts a worker and keeps it.
-    pub fn add_worker(&mut self, failpoint: Option<&str>) {
-        let worker =
-            self.start_worker(failpoint).unwrap_or_else(|e| panic!("the worker ended before it was ready: {e}"));
-        self.workers.push(worker);
+    /// Starts the worker of a slot.
+    pub fn start_worker(&self, slot: usize) -> Running {
+        let ready = self.launch_worker(slot, None).ready();
+        ready.unwrap_or_else(|(status, log)| panic!("the worker ended with {status} before it was ready:\n{log}"))
     }
 
     /// How far the stages are: records and markers on the topics they write.

@@ -7,6 +7,7 @@ use crate::support::broker::Kind;
 use crate::support::client::Producer;
 use crate::support::eventually;
 use crate::support::flow::shop_spec;
+use crate::support::hokusai::Running;
 use std::sync::OnceLock;
 
 const SEED: u64 = 20_130_101;
@@ -40,12 +41,12 @@ fn reference() -> &'static Reference {
     REFERENCE.get_or_init(|| {
         let mut plant = Plant::start(Kind::Embedded, Some(&one_contributions_partition()))
             .expect("the embedded broker runs everywhere");
-        plant.add_worker(None);
+        let mut worker = plant.start_worker(0);
         let spec = plant.folder().join("model.yaml");
         std::fs::write(&spec, shop_spec(MODEL)).expect("a file");
         let applied = crate::support::hokusai::finish(plant.command(&["model", "apply", &spec.to_string_lossy()]));
         assert_eq!(applied.code, Some(0), "{applied:?}");
-        assert_eq!(plant.workers.remove(0).terminate().code(), Some(0));
+        assert_eq!(worker.terminate().code(), Some(0));
         let sent = contributions(SEED, 150, 240);
         let producer = Producer::new(&plant.broker(), &[]);
         for record in sent.iter().flat_map(|c| c.records(MODEL)) {
@@ -62,8 +63,8 @@ fn reference() -> &'static Reference {
         assert!(copied.expect("cp(1)").success());
         drop(plant);
 
-        let mut plant = Plant::start_copy(folder.path());
-        plant.add_worker(None);
+        let plant = Plant::start_copy(folder.path());
+        let _worker = plant.start_worker(0);
         wait_for_receipts(&plant, sent.len());
         let receipts = verify::one_receipt_each(&plant, &sent);
         verify::adds_up(&receipts, &sent);
@@ -101,9 +102,9 @@ fn moments(progress: (i64, i64)) -> Vec<i64> {
         .collect()
 }
 
-fn wait_for_progress(plant: &mut Plant, moment: i64, all: usize) {
+fn wait_for_progress(plant: &Plant, worker: &mut Running, moment: i64, all: usize) {
     eventually("progress", || {
-        if let Some(status) = plant.workers[0].ended() {
+        if let Some(status) = worker.ended() {
             panic!("the worker ended with {status}:\n{}", plant.log());
         }
         let progress = plant.progress();
@@ -130,25 +131,18 @@ fn verify_against_reference(plant: &Plant) {
 #[test]
 fn workers_killed_ten_times_give_the_receipts_of_an_uninterrupted_run() {
     let reference = reference();
-    let mut plant = Plant::start_copy(reference.folder.path());
+    let plant = Plant::start_copy(reference.folder.path());
     for (moment, failpoint) in moments(reference.progress).into_iter().zip(FAILPOINTS) {
-        match plant.start_worker(failpoint) {
-            Ok(worker) => plant.workers.push(worker),
-            // A fail point inside restore strikes before the worker is ready.
-            Err(log) => {
-                assert!(failpoint.is_some(), "{log}");
-                continue;
-            }
-        }
+        let mut launched = plant.launch_worker(0, failpoint);
         if failpoint.is_some() {
-            plant.workers[0].wait();
+            launched.wait();
         } else {
-            wait_for_progress(&mut plant, moment, reference.sent.len());
-            plant.workers[0].kill();
+            let mut worker = launched.ready().unwrap_or_else(|(status, log)| panic!("{status}\n{log}"));
+            wait_for_progress(&plant, &mut worker, moment, reference.sent.len());
+            worker.kill();
         }
-        plant.workers.clear();
     }
-    plant.add_worker(None);
+    let _worker = plant.start_worker(0);
     verify_against_reference(&plant);
 }
 
@@ -156,9 +150,9 @@ fn workers_killed_ten_times_give_the_receipts_of_an_uninterrupted_run() {
 fn the_broker_killed_ten_times_gives_the_receipts_of_an_uninterrupted_run() {
     let reference = reference();
     let mut plant = Plant::start_copy(reference.folder.path());
-    plant.add_worker(None);
+    let mut worker = plant.start_worker(0);
     for moment in moments(reference.progress) {
-        wait_for_progress(&mut plant, moment, reference.sent.len());
+        wait_for_progress(&plant, &mut worker, moment, reference.sent.len());
         plant.kill_broker();
     }
     verify_against_reference(&plant);

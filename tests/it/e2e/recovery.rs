@@ -136,8 +136,9 @@ fn a_missing_chunk_closes_the_contribution_as_incomplete_apache_kafka() {
 }
 
 fn missing_chunk(kind: Kind) {
-    let settings =
-        Settings { environment: vec![("HOKUSAI_CONTRIBUTION_TIMEOUT".into(), "2s".into())], ..Settings::default() };
+    let environment = [("HOKUSAI_CONTRIBUTION_TIMEOUT", "2"), ("HOKUSAI_IDLE_MARK_MS", "300")];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let settings = Settings { environment, ..Settings::default() };
     let Some(cluster) = Cluster::start(kind, &settings) else { return };
     let (model, _) = shop(&cluster);
     let (cut, later) = (unique("missing-chunk"), unique("later"));

@@ -34,6 +34,8 @@ impl Cluster {
     pub fn start(kind: Kind, settings: &Settings) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut environment = settings.environment.clone();
+        environment.push(("HOKUSAI_TABLE_COMMIT_MS".into(), "300".into()));
+        environment.push(("HOKUSAI_INSTANCE".into(), "worker-0".into()));
         if let Some(topology) = &settings.topology {
             let path = folder.path().join("topology.yaml");
             std::fs::write(&path, topology).expect("a topology file");

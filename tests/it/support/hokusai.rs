@@ -68,6 +68,50 @@ pub struct Running {
     log: PathBuf,
 }
 
+/// A process that was started and has not said yet that it is ready.
+#[derive(Debug)]
+pub struct Launched {
+    process: Kept,
+    first_line: mpsc::Receiver<String>,
+    log: PathBuf,
+}
+
+impl Launched {
+    /// Starts it. Its log goes to `log` (appended).
+    pub fn start(mut command: Command, log: &Path) -> Self {
+        let err = File::options().create(true).append(true).open(log).expect("a log file");
+        let mut process = Kept::spawn(command.stdout(Stdio::piped()).stderr(err)).expect("the program starts");
+        let out = process.child().stdout.take().expect("a piped stdout");
+        let (send, first_line) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut out = BufReader::new(out);
+            let mut line = String::new();
+            out.read_line(&mut line).ok();
+            send.send(line).ok();
+            std::io::copy(&mut out, &mut std::io::sink()).ok();
+        });
+        Self { process, first_line, log: log.to_owned() }
+    }
+
+    /// Waits for the ready line; an end before it is an answer too: the exit status and the log's tail.
+    pub fn ready(mut self) -> Result<Running, (ExitStatus, String)> {
+        let line = self.first_line.recv_timeout(DEADLINE);
+        let line = line.unwrap_or_else(|_| panic!("no ready line within {DEADLINE:?}:\n{}", tail(&self.log)));
+        match serde_json::from_str::<Value>(&line) {
+            Ok(ready) => {
+                assert_eq!(ready["event"], "ready", "{ready}");
+                Ok(Running { process: self.process, ready, log: self.log })
+            }
+            Err(_) => Err((self.process.wait(), format!("{line}{}", tail(&self.log)))),
+        }
+    }
+
+    /// Waits until it has ended by itself (a fail point).
+    pub fn wait(&mut self) -> ExitStatus {
+        self.process.wait()
+    }
+}
+
 impl Running {
     /// Starts it and waits for its ready line. Its log goes to `log` (appended).
     pub fn start(command: Command, log: &Path) -> Self {
@@ -76,28 +120,8 @@ impl Running {
     }
 
     /// The same, but an end before the ready line is an answer: the exit status and the log's tail.
-    pub fn try_start(mut command: Command, log: &Path) -> Result<Self, (ExitStatus, String)> {
-        let err = File::options().create(true).append(true).open(log).expect("a log file");
-        let mut process = Kept::spawn(command.stdout(Stdio::piped()).stderr(err)).expect("the program starts");
-        let out = process.child().stdout.take().expect("a piped stdout");
-        let (send, receive) = mpsc::channel();
-        std::thread::spawn(move || {
-            let mut out = BufReader::new(out);
-            let mut line = String::new();
-            out.read_line(&mut line).ok();
-            send.send(line).ok();
-            std::io::copy(&mut out, &mut std::io::sink()).ok();
-        });
-        let line = receive
-            .recv_timeout(DEADLINE)
-            .unwrap_or_else(|_| panic!("no ready line within {DEADLINE:?}:\n{}", tail(log)));
-        match serde_json::from_str::<Value>(&line) {
-            Ok(ready) => {
-                assert_eq!(ready["event"], "ready", "{ready}");
-                Ok(Self { process, ready, log: log.to_owned() })
-            }
-            Err(_) => Err((process.wait(), format!("{line}{}", tail(log)))),
-        }
+    pub fn try_start(command: Command, log: &Path) -> Result<Self, (ExitStatus, String)> {
+        Launched::start(command, log).ready()
     }
 
     /// `HOST:PORT` of the broker, from the ready line.
