@@ -17,6 +17,8 @@ pub mod state;
 #[cfg(test)]
 mod tests;
 
+use arrow::array::RecordBatch;
+
 use index::RowKey;
 use owners::{OwnerFacts, PartVerdict, Relation};
 use rows::HashedRow;
@@ -62,7 +64,7 @@ impl Stage for Dedup {
     ) -> Result<(), StageError> {
         for message in batch.iter() {
             match decode(context, &message, out)? {
-                Ok(Work::Rows(screened, hashed)) => deduplicate(state, screened, &hashed, out)?,
+                Ok(Work::Rows(part)) => deduplicate(state, *part, out)?,
                 Ok(Work::Release(release)) => {
                     release.chunks.iter().for_each(|chunk| state.release(OwnerFacts::released(&release, chunk)));
                 }
@@ -75,8 +77,15 @@ impl Stage for Dedup {
 
 /// A record of `contributions.screened` that was read in full.
 enum Work {
-    Rows(ScreenedRows, Vec<HashedRow>),
+    Rows(Box<Part>),
     Release(Release),
+}
+
+/// The rows of a chunk that came in one record.
+struct Part {
+    screened: ScreenedRows,
+    batch: RecordBatch,
+    hashed: Vec<HashedRow>,
 }
 
 /// Reads a record before any state changes; the inner error is a dead letter's detail.
@@ -96,7 +105,8 @@ fn decode(context: &Context<'_>, message: &Message<'_>, out: &Outputs<'_>) -> Re
                 usize::try_from(rows.rows).ok().zip(u32::try_from(rows.part).ok()).zip(u32::try_from(rows.parts).ok());
             match counts {
                 Some(((expected, part), parts)) if part < parts => {
-                    rows::read_hashes(&rows.batch, expected).map(|hashed| Work::Rows(rows, hashed))
+                    let read = rows::read(&rows.batch, expected).map_err(|e| e.to_string());
+                    read.map(|(batch, hashed)| Work::Rows(Box::new(Part { screened: rows, batch, hashed })))
                 }
                 _ => Err(format!("{} rows in part {} of {}", rows.rows, rows.part, rows.parts)),
             }
@@ -113,23 +123,19 @@ struct Outcome {
     refusals: Vec<Refusal>,
 }
 
-fn deduplicate(
-    state: &mut DedupState,
-    screened: ScreenedRows,
-    hashed: &[HashedRow],
-    out: &mut Outputs<'_>,
-) -> Result<(), StageError> {
+fn deduplicate(state: &mut DedupState, part: Part, out: &mut Outputs<'_>) -> Result<(), StageError> {
+    let Part { screened, batch, hashed } = part;
     let facts = OwnerFacts::of(&screened.id);
-    let part = u32::try_from(screened.part).unwrap_or_default();
-    if let Some(verdict) = state.owner(&facts).and_then(|owner| state.verdict(owner, part)) {
+    let number = u32::try_from(screened.part).unwrap_or_default();
+    if let Some(verdict) = state.owner(&facts).and_then(|owner| state.verdict(owner, number)) {
         return send_verdict(&screened, &verdict, out);
     }
     let owner = state.intern(&facts)?;
-    let outcome = classify(state, owner, &facts, hashed, screened.parts);
-    state.set_verdict(owner, part, outcome.verdict);
+    let outcome = classify(state, owner, &facts, &hashed, screened.parts);
+    state.set_verdict(owner, number, outcome.verdict);
     send_verdict(&screened, &outcome.verdict, out)?;
     send_refusals(&screened.id, outcome.refusals, out)?;
-    send_accepted(screened, &outcome.keep, out)
+    send_accepted(screened, &batch, &outcome.keep, out)
 }
 
 fn classify(state: &mut DedupState, owner: u32, facts: &OwnerFacts, hashed: &[HashedRow], parts: i32) -> Outcome {
@@ -212,17 +218,23 @@ fn refusal_size(r: &Refusal) -> usize {
     64 + r.code.len() + r.column.len() + r.rule.len() + r.expected.len() + r.shape.len() + r.row_digest.len()
 }
 
-fn send_accepted(screened: ScreenedRows, keep: &[bool], out: &mut Outputs<'_>) -> Result<(), StageError> {
+fn send_accepted(
+    screened: ScreenedRows,
+    batch: &RecordBatch,
+    keep: &[bool],
+    out: &mut Outputs<'_>,
+) -> Result<(), StageError> {
     let accepted = keep.iter().filter(|kept| **kept).count();
     if accepted == 0 {
         return Ok(());
     }
-    let batch = if accepted == keep.len() {
-        screened.batch
-    } else {
-        rows::filter(&screened.batch, keep)
-            .map_err(|detail| StageError::Compute { what: "filtering first-seen rows".to_owned(), detail })?
+    let failed = |e: &dyn std::fmt::Display| StageError::Compute {
+        what: "filtering first-seen rows".to_owned(),
+        detail: e.to_string(),
     };
+    // Nothing to take out: the bytes are passed on as they came.
+    let batch =
+        if accepted == keep.len() { screened.batch } else { rows::filter(batch, keep).map_err(|e| failed(&e))? };
     let record = Accepted {
         id: screened.id,
         shard: screened.shard,

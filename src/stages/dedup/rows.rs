@@ -1,9 +1,9 @@
-//! A screened batch as dedup sees it: three columns decoded, the rest carried along as bytes.
+//! A screened batch as dedup sees it: a row's number and its two hashes; the other columns are carried along.
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::UInt32Type;
-use arrow::ipc::reader::StreamReader;
-use arrow::ipc::writer::StreamWriter;
+
+use crate::codec::ipc::{self, Compression, IpcError, Limits};
 
 /// Column with the row's number in its chunk.
 pub const ROW: &str = "_row";
@@ -23,56 +23,57 @@ pub struct HashedRow {
     pub feature_hash: u128,
 }
 
-/// Reads the hash columns of an Arrow IPC stream and nothing else of it.
-///
-/// # Errors
-/// What is wrong with the stream, without a value of it.
-pub fn read_hashes(stream: &[u8], expected: usize) -> Result<Vec<HashedRow>, String> {
-    let schema = StreamReader::try_new(stream, None).map_err(|e| e.to_string())?.schema();
-    let place = |name: &str| schema.index_of(name).map_err(|_| format!("no column {name}"));
-    let columns = vec![place(ROW)?, place(ROW_HASH)?, place(FEATURE_HASH)?];
-    let mut rows = Vec::with_capacity(expected.min(stream.len()));
-    for batch in StreamReader::try_new(stream, Some(columns)).map_err(|e| e.to_string())? {
-        append_hashes(&batch.map_err(|e| e.to_string())?, &mut rows)?;
-    }
-    if rows.len() != expected {
-        return Err(format!("{expected} rows stated, {} there", rows.len()));
-    }
-    Ok(rows)
+/// Why a screened batch cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RowsError {
+    /// Not a batch.
+    #[error(transparent)]
+    Ipc(#[from] IpcError),
+    /// A batch without one of the three columns.
+    #[error("column {0} is missing, has nulls or is of another type")]
+    Column(&'static str),
+    /// Another number of rows than the record states.
+    #[error("{stated} rows stated, {found} there")]
+    Count {
+        /// As the record says.
+        stated: usize,
+        /// In the batch.
+        found: usize,
+    },
 }
 
-fn append_hashes(batch: &RecordBatch, rows: &mut Vec<HashedRow>) -> Result<(), String> {
+/// Reads a batch and the hashes of its rows.
+///
+/// # Errors
+/// [`RowsError`], without a value of the batch.
+pub fn read(stream: &[u8], stated: usize) -> Result<(RecordBatch, Vec<HashedRow>), RowsError> {
+    let batch = ipc::read(stream, Limits::default())?;
+    if batch.num_rows() != stated {
+        return Err(RowsError::Count { stated, found: batch.num_rows() });
+    }
     let column =
-        |name: &str| batch.column_by_name(name).filter(|c| c.null_count() == 0).ok_or(format!("{name} has nulls"));
-    let numbers = column(ROW)?.as_primitive_opt::<UInt32Type>().ok_or(format!("{ROW} is not UInt32"))?;
-    let hashes = |name: &str| {
-        let column = column(name)?.as_fixed_size_binary_opt().ok_or(format!("{name} is not FixedSizeBinary"))?;
-        if column.value_length() == 16 { Ok(column.clone()) } else { Err(format!("{name} is not 16 bytes wide")) }
+        |name| batch.column_by_name(name).filter(|column| column.null_count() == 0).ok_or(RowsError::Column(name));
+    let numbers = column(ROW)?.as_primitive_opt::<UInt32Type>().ok_or(RowsError::Column(ROW))?;
+    let hashes = |name| {
+        let hashes = column(name)?.as_fixed_size_binary_opt().filter(|c| c.value_length() == 16);
+        hashes.ok_or(RowsError::Column(name))
     };
     let (row_hashes, feature_hashes) = (hashes(ROW_HASH)?, hashes(FEATURE_HASH)?);
     let word = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).map_or(0, u128::from_be_bytes);
-    rows.extend((0..batch.num_rows()).map(|i| HashedRow {
+    let row = |i| HashedRow {
         row: numbers.value(i),
         row_hash: word(row_hashes.value(i)),
         feature_hash: word(feature_hashes.value(i)),
-    }));
-    Ok(())
+    };
+    let rows = (0..batch.num_rows()).map(row).collect();
+    Ok((batch, rows))
 }
 
-/// The rows of a stream that `keep` marks, as a stream.
+/// The rows of a batch that `keep` marks, as a stream.
 ///
 /// # Errors
-/// What is wrong with the stream.
-pub fn filter(stream: &[u8], keep: &[bool]) -> Result<Vec<u8>, String> {
-    let reader = StreamReader::try_new(stream, None).map_err(|e| e.to_string())?;
-    let mut writer = StreamWriter::try_new(Vec::new(), &reader.schema()).map_err(|e| e.to_string())?;
-    let mut rest = keep;
-    for batch in reader {
-        let batch = batch.map_err(|e| e.to_string())?;
-        let (mask, after) = rest.split_at_checked(batch.num_rows()).ok_or("more rows than hashes")?;
-        rest = after;
-        let kept = arrow::compute::filter_record_batch(&batch, &BooleanArray::from(mask.to_vec()));
-        writer.write(&kept.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
-    }
-    writer.into_inner().map_err(|e| e.to_string())
+/// When they cannot be written.
+pub fn filter(batch: &RecordBatch, keep: &[bool]) -> Result<Vec<u8>, IpcError> {
+    let kept = arrow::compute::filter_record_batch(batch, &BooleanArray::from(keep.to_vec()));
+    ipc::write(&kept.map_err(IpcError::Write)?, Compression::Lz4)
 }

@@ -172,7 +172,7 @@ fn accepted_batches_hold_the_first_seen_rows_and_an_untouched_batch_keeps_its_by
     let accepted = task.sent::<Accepted>(topics::ACCEPTED);
     assert_eq!(accepted[0].2.batch, untouched);
     assert_eq!(accepted[1].2.rows, 2);
-    let kept = rows::read_hashes(&accepted[1].2.batch, 2).unwrap();
+    let kept = rows::read(&accepted[1].2.batch, 2).unwrap().1;
     assert_eq!(kept.iter().map(|r| r.row).collect::<Vec<_>>(), [0, 2]);
     assert_eq!(accepted[1].0, Destination::Partition(0));
 }
