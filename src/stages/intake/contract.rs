@@ -55,7 +55,6 @@ pub struct CompiledContract {
     schema: SchemaRef,
     checks: Vec<Check>,
     encoder: RowEncoder,
-    label: Option<usize>,
 }
 
 impl Compiler {
@@ -117,7 +116,7 @@ impl Compiler {
         let exclude: Vec<&str> = spec.exclude_from_identity.iter().map(String::as_str).collect();
         let encoder = RowEncoder::new(&schema, &exclude, spec.label.as_deref())
             .map_err(|error| SpecError::at("schema[0].properties", error.to_string(), "change the column"))?;
-        Ok(CompiledContract { spec, digest, schema, checks, encoder, label })
+        Ok(CompiledContract { spec, digest, schema, checks, encoder })
     }
 }
 
@@ -148,11 +147,6 @@ impl CompiledContract {
     /// Canonical bytes of rows.
     pub(super) fn encoder(&self) -> &RowEncoder {
         &self.encoder
-    }
-
-    /// Position of the label's column.
-    pub(super) fn label(&self) -> Option<usize> {
-        self.label
     }
 
     /// Name of a column by position.

@@ -1,3 +1,6 @@
 //! Promises of the compiled contract and of the stage.
 
 mod contract;
+mod screening;
+mod stage;
+mod support;

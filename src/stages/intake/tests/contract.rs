@@ -7,8 +7,7 @@ use arrow::array::{
 use super::super::contract::{CompiledContract, Compiler, UTC};
 use crate::domain::reason::Reason;
 
-const EXAMPLE: &str = include_str!("../../../domain/contract/example.yaml");
-const NOW: i64 = 1_700_000_000_000;
+use super::support::{EXAMPLE, NOW};
 
 fn compiled(from: &str, to: &str) -> CompiledContract {
     assert!(EXAMPLE.contains(from), "{from}");

@@ -1,0 +1,166 @@
+//! The rows of a chunk: checked, protected, hashed, cut by shard.
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::DataType;
+
+use super::contract::CompiledContract;
+use super::decode;
+use super::models::{Keys, Ready};
+use super::parts::{by_shard, parts, screened_batch};
+use super::protect::Protected;
+use super::refusals::Account;
+use crate::codec::formats::Decoded;
+use crate::attest::row::{ChunkTree, RowSalts};
+use crate::domain::keys::KeyRing;
+use crate::domain::reason::Reason;
+use crate::domain::records::{ChunkId, Refusal};
+use crate::stream::stage::StageError;
+
+/// Where the rows come from and go to.
+pub(super) struct Source<'a> {
+    pub contribution_id: &'a str,
+    pub chunk: i64,
+    /// Append time of the record, milliseconds.
+    pub appended: i64,
+    /// Partitions of `contributions.screened`.
+    pub shards: u32,
+    pub row_bytes: usize,
+}
+
+/// What becomes of decoded rows.
+pub(super) fn screen(ready: &Ready, keys: &Keys, ring: &KeyRing, source: &Source<'_>, decoded: Decoded) -> Result<Account, StageError> {
+    let contract = &ready.contract;
+    let mut account = Account { received: i64::try_from(decoded.received).unwrap_or(i64::MAX), ..Account::default() };
+    let failures = first_failures(contract, &decoded.batch, source);
+    let refused = failures.iter().filter(|f| **f != Failure::None).count();
+    let mut refusals: Vec<_> = decoded.rejects.iter().map(decode::refusal).collect();
+    if refused > 0 {
+        refusals.extend(refusals_of(contract, keys, &decoded, &failures)?);
+        refusals.sort_by_key(|refusal| refusal.row);
+    }
+    for refusal in &refusals {
+        *account.refused.entry(refusal.code.clone()).or_default() += 1;
+    }
+    account.refusals = refusals;
+    let (batch, rows) = if refused == 0 { (decoded.batch, decoded.rows) } else { passed(&decoded, &failures).map_err(compute)? };
+    if batch.num_rows() > 0 {
+        protect_and_hash(ready, keys, ring, source, &batch, &rows, &mut account)?;
+    }
+    Ok(account)
+}
+
+fn protect_and_hash(
+    ready: &Ready,
+    keys: &Keys,
+    ring: &KeyRing,
+    source: &Source<'_>,
+    batch: &RecordBatch,
+    rows: &[u32],
+    account: &mut Account,
+) -> Result<(), StageError> {
+    let contract = &ready.contract;
+    let Protected { canonical, screened, found } = ready.protection.protect(batch).map_err(compute)?;
+    account.pii = found;
+    let encoded = contract.encoder().encode(&canonical).map_err(compute)?;
+    let hashes = encoded.hash(keys.model.rows());
+    account.quality = ready.sums.sum(&canonical, &hashes.rows, keys.cells);
+    account.passed = ChunkId::passed_rows(rows);
+    let chunk = u32::try_from(source.chunk).unwrap_or(u32::MAX);
+    let mut tree = ChunkTree::new(RowSalts::new(ring.tree_key(), source.contribution_id, chunk));
+    // Without personal data the row as screened is the row as hashed.
+    let (leaves, screened) = match screened {
+        Some(screened) => (contract.encoder().encode(&screened).map_err(compute)?, screened),
+        None => (encoded, canonical),
+    };
+    rows.iter().zip(leaves.iter()).for_each(|(row, bytes)| tree.append(u64::from(*row), bytes));
+    account.chunk_root = data_encoding::HEXLOWER.encode(&tree.root());
+    let out = screened_batch(&ready.screened, rows, &hashes.rows, &hashes.features, screened.columns()).map_err(compute)?;
+    let shards: Vec<u32> = hashes.features.iter().map(|hash| shard_of(hash, source.shards)).collect();
+    for (shard, batch) in by_shard(&out, &shards, source.shards).map_err(compute)? {
+        account.shards.push((shard, parts(&batch).map_err(compute)?));
+    }
+    Ok(())
+}
+
+/// The shard of a row: the first 8 bytes of the hash of its features, big-endian, modulo the shards.
+pub(super) fn shard_of(features: &[u8; 16], shards: u32) -> u32 {
+    let [a, b, c, d, e, f, g, h, ..] = *features;
+    let prefix = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+    u32::try_from(prefix % u64::from(shards.max(1))).unwrap_or(0)
+}
+
+fn compute(error: impl std::fmt::Display) -> StageError {
+    StageError::Compute { what: "screening a chunk".to_owned(), detail: error.to_string() }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    None,
+    TooLarge,
+    /// Number of the check.
+    Check(u32),
+}
+
+fn first_failures(contract: &CompiledContract, batch: &RecordBatch, source: &Source<'_>) -> Vec<Failure> {
+    let checks = contract.first_failures(batch, source.appended).into_iter();
+    let mut failures: Vec<_> = checks.map(|number| if number == 0 { Failure::None } else { Failure::Check(number) }).collect();
+    // A batch whose texts together are no longer than one row may be has no row that is too long.
+    let texts = || batch.columns().iter().filter(|c| c.data_type() == &DataType::Utf8).map(|c| c.as_string::<i32>());
+    if texts().map(|t| t.value_data().len()).sum::<usize>() > source.row_bytes {
+        let mut bytes = vec![0_usize; batch.num_rows()];
+        for text in texts() {
+            for (row, ends) in bytes.iter_mut().zip(text.value_offsets().windows(2)) {
+                *row += usize::try_from(ends[1] - ends[0]).unwrap_or(0);
+            }
+        }
+        let too_large = failures.iter_mut().zip(bytes).filter(|(_, bytes)| *bytes > source.row_bytes);
+        too_large.for_each(|(failure, _)| *failure = Failure::TooLarge);
+    }
+    failures
+}
+
+/// The rows without a failure, with their numbers in the chunk.
+fn passed(decoded: &Decoded, failures: &[Failure]) -> Result<(RecordBatch, Vec<u32>), arrow::error::ArrowError> {
+    let keep: Vec<bool> = failures.iter().map(|f| *f == Failure::None).collect();
+    let rows = decoded.rows.iter().zip(&keep).filter(|(_, keep)| **keep).map(|(row, _)| *row).collect();
+    Ok((filter_record_batch(&decoded.batch, &BooleanArray::from(keep))?, rows))
+}
+
+/// Refusals of the rows with a failure; only these rows are looked at one by one.
+fn refusals_of(contract: &CompiledContract, keys: &Keys, decoded: &Decoded, failures: &[Failure]) -> Result<Vec<Refusal>, StageError> {
+    let failed: Vec<usize> = (0..failures.len()).filter(|row| failures[*row] != Failure::None).collect();
+    let mask: Vec<bool> = failures.iter().map(|f| *f != Failure::None).collect();
+    let batch = filter_record_batch(&decoded.batch, &BooleanArray::from(mask)).map_err(compute)?;
+    let canonical = contract.encoder().encode(&batch).map_err(compute)?;
+    let refusal = |(row, bytes): (usize, &[u8])| {
+        let number = decoded.rows.get(row).copied().unwrap_or(0);
+        let (reason, column, rule, expected, shape) = describe(contract, &decoded.batch, row, failures[row]);
+        Refusal {
+            row: i64::from(number),
+            code: reason.code().to_owned(),
+            column,
+            rule,
+            expected,
+            shape,
+            row_digest: data_encoding::HEXLOWER.encode(&keys.model.refused_row_digest(bytes)),
+        }
+    };
+    Ok(failed.into_iter().zip(canonical.iter()).map(refusal).collect())
+}
+
+fn describe(contract: &CompiledContract, batch: &RecordBatch, row: usize, failure: Failure) -> (Reason, String, String, String, String) {
+    match failure {
+        Failure::Check(number) => match contract.check(number) {
+            Some(check) => {
+                let column: Option<&ArrayRef> = check.column.and_then(|c| batch.columns().get(c));
+                let name = check.column.map_or("", |c| contract.column_name(c)).to_owned();
+                (check.reason, name, check.rule.clone(), check.expected.clone(), check.test.shape(column, row))
+            }
+            None => (Reason::TypeMismatch, String::new(), String::new(), String::new(), String::new()),
+        },
+        Failure::TooLarge | Failure::None => {
+            (Reason::TooLarge, String::new(), "row".to_owned(), "a shorter row".to_owned(), "row of long texts".to_owned())
+        }
+    }
+}
