@@ -3,7 +3,6 @@
 pub mod dedup;
 pub mod intake;
 pub mod keying;
-pub mod keyvalue;
 pub mod limits;
 pub mod receipts;
 pub mod registry;

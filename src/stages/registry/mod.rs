@@ -18,7 +18,7 @@ use fold::Rules;
 use crate::attest::trust::Trust;
 use crate::domain::records::{Model, RegistryEvent};
 use crate::domain::topics;
-use crate::stages::keyvalue::KeyValue;
+use crate::stream::state::KeyValue;
 use crate::stream::stage::{Batch, Context, Destination, Outputs, Stage, StageError};
 
 /// Format version of a model in the state.
