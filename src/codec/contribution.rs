@@ -12,12 +12,8 @@ use serde_json::value::RawValue;
 
 use super::json;
 use super::wire::{Wire, WireError, is_json_object};
+use crate::domain::limits::{MAX_CHUNKS, MAX_ID, MAX_NESTING};
 use crate::domain::records::{Contribution, Record as _};
-
-/// Ids and names are at most this long: they become keys, state and columns.
-pub const MAX_NAME_BYTES: usize = 256;
-/// A contribution has at most this many chunks.
-pub const MAX_CHUNKS: i64 = 1 << 20;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,7 +54,7 @@ fn wrong(detail: impl Into<String>) -> WireError {
 fn decode_json(wire: &Wire, value: &[u8]) -> Result<Contribution, WireError> {
     wire.check_size(value)?;
     // One level for the object around the rows.
-    json::check_depth(value, json::MAX_DEPTH + 1).map_err(wrong)?;
+    json::check_depth(value, MAX_NESTING + 1).map_err(wrong)?;
     let plain: Plain<'_> = serde_json::from_slice(value).map_err(|e| wrong(describe(&e)))?;
     let (format, payload) = match (plain.rows, plain.payload) {
         (Some(_), Some(_)) => return Err(wrong("it has both rows and payload; help: rows are for the format json")),
@@ -100,8 +96,8 @@ fn check(contribution: &Contribution) -> Result<(), WireError> {
         if value.is_empty() {
             return Err(wrong(format!("{field} is empty; help: leave it out or give it")));
         }
-        if value.len() > MAX_NAME_BYTES || value.chars().any(char::is_control) {
-            return Err(wrong(format!("{field} is longer than {MAX_NAME_BYTES} bytes or has control characters")));
+        if value.len() > MAX_ID || value.chars().any(char::is_control) {
+            return Err(wrong(format!("{field} is longer than {MAX_ID} bytes or has control characters")));
         }
     }
     if !(1..=MAX_CHUNKS).contains(&contribution.chunks) {

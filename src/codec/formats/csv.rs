@@ -55,19 +55,19 @@ pub(super) fn decode(document: &[u8], target: &SchemaRef, limits: &Limits) -> Re
 }
 
 /// The records of a CSV text, one after the other, borrowed where nothing is escaped.
-pub(in crate::codec) struct Records<'a> {
+struct Records<'a> {
     text: &'a str,
     at: usize,
     line: usize,
 }
 
 impl<'a> Records<'a> {
-    pub(in crate::codec) fn new(text: &'a str) -> Self {
+    fn new(text: &'a str) -> Self {
         Self { text, at: 0, line: 1 }
     }
 
     /// Reads the next record into `fields`; false at the end. Empty lines are no records.
-    pub(in crate::codec) fn next(&mut self, fields: &mut Vec<Cow<'a, str>>) -> Result<bool, String> {
+    fn next(&mut self, fields: &mut Vec<Cow<'a, str>>) -> Result<bool, String> {
         fields.clear();
         let bytes = self.text.as_bytes();
         loop {

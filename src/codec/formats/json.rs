@@ -1,4 +1,4 @@
-//! JSON: an array of objects, or one object per line (NDJSON). Values go straight into columns, without a tree.
+//! JSON: an array of objects, or objects one after the other (NDJSON). Values go straight into columns, without a tree.
 
 use std::fmt;
 
@@ -24,13 +24,13 @@ pub(super) fn decode(document: &[u8], target: &SchemaRef, limits: &Limits) -> Re
             reader.check(parsed, 0)?;
         }
         Some(b'{') => {
-            for (number, line) in (1..).zip(document.split(|byte| *byte == b'\n')) {
-                if line.trim_ascii().is_empty() {
-                    continue;
-                }
-                let mut parser = serde_json::Deserializer::from_slice(line);
+            let (mut rest, mut number) = (document.trim_ascii_start(), 1);
+            while !rest.is_empty() {
+                let (row, behind) = rest.split_at(row_end(rest));
+                let mut parser = serde_json::Deserializer::from_slice(row);
                 let parsed = Row(&mut reader).deserialize(&mut parser).and_then(|()| parser.end());
                 reader.check(parsed, number)?;
+                (rest, number) = (behind.trim_ascii_start(), number + 1);
             }
         }
         Some(_) => return Err(wrong("it is neither an array of objects nor one object per line".to_owned())),
@@ -40,6 +40,30 @@ pub(super) fn decode(document: &[u8], target: &SchemaRef, limits: &Limits) -> Re
     reader.rows.finish(|_, seen| !seen && !empty)
 }
 
+/// End of the first value of a sequence: of an object its last bracket, of anything else its line.
+fn row_end(text: &[u8]) -> usize {
+    if text.first() != Some(&b'{') {
+        return text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len());
+    }
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for (i, byte) in text.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' if !in_string => depth += 1,
+            b'}' if !in_string => {
+                depth -= 1;
+                if depth == 0 {
+                    return i + 1;
+                }
+            }
+            _ => {}
+        }
+    }
+    text.len()
+}
+
 struct Reader<'t> {
     rows: Rows<'t>,
     /// Why parsing was ended from within.
@@ -47,15 +71,13 @@ struct Reader<'t> {
 }
 
 impl Reader<'_> {
-    /// `line` is the line of an NDJSON document, 0 for an array.
-    fn check(&mut self, parsed: serde_json::Result<()>, line: usize) -> Result<(), FormatError> {
+    /// `row` is the number of the object in a sequence, 0 for an array.
+    fn check(&mut self, parsed: serde_json::Result<()>, row: usize) -> Result<(), FormatError> {
         match (self.fault.take(), parsed) {
             (Some(fault), _) => Err(fault),
             (None, Ok(())) => Ok(()),
-            (None, Err(error)) if line == 0 => Err(FormatError::parse(Format::Json, describe(&error))),
-            (None, Err(error)) => {
-                Err(FormatError::parse(Format::Json, format!("row at line {line}: {}", describe(&error))))
-            }
+            (None, Err(error)) if row == 0 => Err(FormatError::parse(Format::Json, describe(&error))),
+            (None, Err(error)) => Err(FormatError::parse(Format::Json, format!("row {row}: {}", describe(&error)))),
         }
     }
 

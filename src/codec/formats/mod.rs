@@ -26,14 +26,15 @@ use ::arrow::array::RecordBatch;
 use ::arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 
 pub use self::cell::text_shape;
-pub(super) use self::csv::{Records, Splitter};
+pub(super) use self::csv::Splitter;
 use super::guard;
+use crate::domain::limits;
 use crate::domain::reason::Reason;
 
 /// Format of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Format {
-    /// An array of objects, or one object per line.
+    /// An array of objects, or objects one after the other (one per line).
     Json,
     /// RFC 4180 with a header, UTF-8.
     Csv,
@@ -107,7 +108,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { wire_bytes: 4 << 20, decoded_bytes: 64 << 20, rows: 65_536, depth: 32 }
+        Self {
+            wire_bytes: limits::MAX_CHUNK_WIRE,
+            decoded_bytes: limits::MAX_CHUNK_DECODED,
+            rows: limits::MAX_CHUNK_ROWS,
+            depth: limits::MAX_NESTING,
+        }
     }
 }
 

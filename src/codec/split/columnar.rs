@@ -1,30 +1,30 @@
-//! Parquet and Arrow: rows are read in batches and encoded again as documents that fit.
+//! Parquet and Arrow: a file that fits into one chunk goes as it is; of a larger one the rows become Arrow IPC streams
+//! (LZ4), which are cheap to write here and to read in intake.
+//!
+//! The files are the user's own: their decoders are trusted with what a file declares, but neither with ending the
+//! program nor with telling what they found.
 
 use std::fs::File;
-use std::io::{BufReader, Seek};
+use std::io::{BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
-use arrow::datatypes::SchemaRef;
-use arrow::ipc::CompressionType;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use arrow::ipc::reader::{FileReader, StreamReader};
-use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
+use parquet::basic::Compression;
 
-use super::SplitError;
+use super::super::{guard::guarded, ipc};
+use super::{SplitError, changed};
 use crate::domain::limits::{MAX_CHUNK_DECODED, MAX_CHUNK_ROWS, MAX_CHUNK_WIRE};
 
-/// Rows that are encoded together at first; halved until they fit.
-const ROWS: usize = 32_768;
-/// Encoded chunks are kept for sending while they are smaller than this together.
-const KEEP: usize = 64 << 20;
+const BATCH: usize = 8192;
+const ARROW_FILE: &[u8] = b"ARROW1";
 
-type Batches = Box<dyn Iterator<Item = Result<RecordBatch, SplitError>> + Send>;
+type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -32,13 +32,13 @@ enum Kind {
     Arrow,
 }
 
-/// Row counts of the chunks, and the chunks themselves while they are few.
+/// Row counts of the chunks.
 #[derive(Debug)]
 pub(super) struct Chunks {
     kind: Kind,
     rows: Vec<usize>,
-    /// The chunks' bytes; none when they are too many to keep.
-    kept: Option<Vec<Vec<u8>>>,
+    /// The file is the one chunk.
+    whole: bool,
 }
 
 impl Chunks {
@@ -53,206 +53,233 @@ impl Chunks {
     }
 
     fn cut(kind: Kind, path: &Path) -> Result<Self, SplitError> {
-        let mut chunks = Self { kind, rows: Vec::new(), kept: Some(Vec::new()) };
-        if let Some(whole) = as_it_is(kind, path)? {
-            chunks.rows.push(whole.0);
-            chunks.kept = Some(vec![whole.1]);
-            return Ok(chunks);
-        }
-        let mut size = 0;
-        for batch in Regrouped::new(batches(kind, path)?, ROWS) {
-            for piece in fitting(kind, &batch?)? {
-                chunks.rows.push(piece.0);
-                size += piece.1.len();
-                match &mut chunks.kept {
-                    Some(kept) if size <= KEEP => kept.push(piece.1),
-                    kept => *kept = None,
-                }
+        let mut rows = Rows::open(kind, path)?;
+        let mut gathered = Gathered::new(&rows.schema);
+        while let Some(batch) = rows.batch()? {
+            for size in row_sizes(&batch) {
+                gathered.add(size)?;
             }
         }
-        Ok(chunks)
+        let (all, bytes) = (gathered.all, gathered.bytes);
+        let fits = std::fs::metadata(path)?.len() <= MAX_CHUNK_WIRE as u64
+            && all <= MAX_CHUNK_ROWS
+            && bytes <= MAX_CHUNK_DECODED / 2;
+        let whole = fits && is_read_as_it_is(kind, path)?;
+        let rows = match (all, whole) {
+            (0, _) => Vec::new(),
+            (_, true) => vec![all],
+            (_, false) => gathered.finish(),
+        };
+        Ok(Self { kind, rows, whole })
     }
 
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
 
-    #[cfg(test)]
-    pub(super) fn forget(&mut self) {
-        self.kept = None;
+    /// Whether the chunks are Arrow, whatever the file is.
+    pub(super) fn is_arrow(&self) -> bool {
+        !self.whole || self.kind == Kind::Arrow
     }
 
     pub(super) fn payloads<'a>(
         &'a self,
         path: &Path,
     ) -> Box<dyn Iterator<Item = Result<Vec<u8>, SplitError>> + Send + 'a> {
-        if let Some(kept) = &self.kept {
-            return Box::new(kept.iter().cloned().map(Ok));
+        if self.whole {
+            return Box::new(std::iter::once(std::fs::read(path).map_err(SplitError::from)));
         }
-        match batches(self.kind, path) {
+        match Rows::open(self.kind, path) {
             Err(error) => Box::new(std::iter::once(Err(error))),
-            Ok(batches) => Box::new(self.encode_again(batches)),
-        }
-    }
-
-    /// Encodes the same rows again: the counts are known, so nothing is tried twice.
-    fn encode_again(&self, batches: Batches) -> impl Iterator<Item = Result<Vec<u8>, SplitError>> + Send {
-        let kind = self.kind;
-        let mut regrouped = Regrouped::new(batches, ROWS);
-        let mut rest: Option<RecordBatch> = None;
-        self.rows.iter().map(move |rows| {
-            let batch = match rest.take() {
-                Some(rest) if rest.num_rows() > 0 => rest,
-                _ => regrouped.next().ok_or_else(changed)??,
-            };
-            if batch.num_rows() < *rows {
-                return Err(changed());
-            }
-            rest = Some(batch.slice(*rows, batch.num_rows() - rows));
-            encode(kind, &batch.slice(0, *rows))
-        })
-    }
-}
-
-fn changed() -> SplitError {
-    SplitError::Io(std::io::Error::other("the file was changed while it was sent"))
-}
-
-/// A file that fits into one chunk goes as it is: (rows, bytes).
-fn as_it_is(kind: Kind, path: &Path) -> Result<Option<(usize, Vec<u8>)>, SplitError> {
-    if std::fs::metadata(path)?.len() > MAX_CHUNK_WIRE as u64 {
-        return Ok(None);
-    }
-    let (mut rows, mut decoded) = (0, 0);
-    for batch in batches(kind, path)? {
-        let batch = batch?;
-        rows += batch.num_rows();
-        decoded += batch.get_array_memory_size();
-        if rows > MAX_CHUNK_ROWS || decoded > MAX_CHUNK_DECODED / 2 {
-            return Ok(None);
-        }
-    }
-    if rows == 0 {
-        return Err(SplitError::Empty);
-    }
-    Ok(Some((rows, std::fs::read(path)?)))
-}
-
-/// Encodes a batch, in as many pieces as it takes: (rows, bytes) each.
-fn fitting(kind: Kind, batch: &RecordBatch) -> Result<Vec<(usize, Vec<u8>)>, SplitError> {
-    let rows = batch.num_rows();
-    if batch.get_array_memory_size() <= MAX_CHUNK_DECODED / 2 || rows == 1 {
-        let bytes = encode(kind, batch)?;
-        if bytes.len() <= MAX_CHUNK_WIRE {
-            return Ok(vec![(rows, bytes)]);
-        }
-    }
-    if rows <= 1 {
-        return Err(SplitError::TooLarge { what: "a row".to_owned(), help: "leave out what is not in the contract" });
-    }
-    // Slices share buffers, and so would their sizes: each half is copied.
-    let half = |from: usize, to: usize| concat_batches(&batch.schema(), [&batch.slice(from, to - from)]);
-    let mut pieces = fitting(kind, &half(0, rows / 2).map_err(|e| malformed(kind, &e))?)?;
-    pieces.extend(fitting(kind, &half(rows / 2, rows).map_err(|e| malformed(kind, &e))?)?);
-    Ok(pieces)
-}
-
-fn encode(kind: Kind, batch: &RecordBatch) -> Result<Vec<u8>, SplitError> {
-    let mut bytes = Vec::new();
-    match kind {
-        Kind::Parquet => {
-            let level = ZstdLevel::try_new(1).map_err(|e| malformed(kind, &e))?;
-            let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
-            let mut writer =
-                ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).map_err(|e| malformed(kind, &e))?;
-            writer.write(batch).and_then(|()| writer.close().map(drop)).map_err(|e| malformed(kind, &e))?;
-        }
-        Kind::Arrow => {
-            let options = IpcWriteOptions::default()
-                .try_with_compression(Some(CompressionType::ZSTD))
-                .map_err(|e| malformed(kind, &e))?;
-            let mut writer = StreamWriter::try_new_with_options(&mut bytes, &batch.schema(), options)
-                .map_err(|e| malformed(kind, &e))?;
-            writer.write(batch).and_then(|()| writer.finish()).map_err(|e| malformed(kind, &e))?;
-        }
-    }
-    Ok(bytes)
-}
-
-fn batches(kind: Kind, path: &Path) -> Result<Batches, SplitError> {
-    let file = File::open(path)?;
-    let wrong = move |e: &dyn std::fmt::Display| malformed(kind, e);
-    match kind {
-        Kind::Parquet => {
-            let reader = ParquetRecordBatchReaderBuilder::try_new(file)
-                .and_then(|builder| builder.with_batch_size(8192).build())
-                .map_err(|e| wrong(&e))?;
-            Ok(Box::new(reader.map(move |batch| batch.map_err(|e| wrong(&e)))))
-        }
-        Kind::Arrow => {
-            let mut file = BufReader::new(file);
-            if let Ok(reader) = FileReader::try_new(&mut file, None) {
-                drop(reader);
-                let reader = FileReader::try_new_buffered(File::open(path)?, None).map_err(|e| wrong(&e))?;
-                return Ok(Box::new(reader.map(move |batch| batch.map_err(|e| wrong(&e)))));
-            }
-            file.rewind()?;
-            let reader = StreamReader::try_new(file, None).map_err(|e| wrong(&e))?;
-            Ok(Box::new(reader.map(move |batch| batch.map_err(|e| wrong(&e)))))
+            Ok(mut rows) => Box::new(self.rows.iter().map(move |count| rows.take(*count))),
         }
     }
 }
 
-fn malformed(kind: Kind, error: &dyn std::fmt::Display) -> SplitError {
+/// Intake reads fewer compressions of Parquet than there are.
+fn is_read_as_it_is(kind: Kind, path: &Path) -> Result<bool, SplitError> {
+    if kind == Kind::Arrow {
+        return Ok(true);
+    }
+    let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?).map_err(|_| malformed(kind))?;
+    let mut chunks = builder.metadata().row_groups().iter().flat_map(|group| group.columns());
+    Ok(chunks.all(|chunk| {
+        let compression = chunk.compression();
+        matches!(
+            compression,
+            Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::ZSTD(_) | Compression::LZ4_RAW
+        )
+    }))
+}
+
+fn malformed(kind: Kind) -> SplitError {
     let format = if kind == Kind::Parquet { "Parquet" } else { "Arrow IPC" };
-    // A reader's text may repeat what it found: it is cut short.
-    let detail = error.to_string().chars().take(200).collect();
+    // The readers' own texts may repeat what they found.
+    let detail = "it is damaged, or has a column of a type that is not read".to_owned();
     SplitError::Malformed { format, detail, help: "write the file again; the submission reads what pyarrow writes" }
 }
 
-/// Batches of exactly `rows` rows (the last one may be shorter), however the file was written.
-struct Regrouped {
+/// Row counts of chunks, gathered from the sizes of rows.
+struct Gathered {
+    room: usize,
+    rows: Vec<usize>,
+    /// Rows and bytes of the chunk that is being filled.
+    open: (usize, usize),
+    all: usize,
+    bytes: usize,
+}
+
+impl Gathered {
+    fn new(schema: &Schema) -> Self {
+        // What a stream has besides its values: the schema, and the padding of buffers.
+        let besides = (8 << 10) + 1024 * schema.fields().len();
+        let room = MAX_CHUNK_WIRE.saturating_sub(besides).max(MAX_CHUNK_WIRE / 4);
+        Self { room, rows: Vec::new(), open: (0, 0), all: 0, bytes: 0 }
+    }
+
+    fn add(&mut self, size: usize) -> Result<(), SplitError> {
+        self.all += 1;
+        self.bytes = self.bytes.saturating_add(size);
+        if size > self.room {
+            let what = format!("row {}", self.all);
+            return Err(SplitError::TooLarge { what, help: "leave out what is not in the contract" });
+        }
+        let (rows, bytes) = self.open;
+        self.open = if rows < MAX_CHUNK_ROWS && bytes + size <= self.room {
+            (rows + 1, bytes + size)
+        } else {
+            self.rows.push(rows);
+            (1, size)
+        };
+        Ok(())
+    }
+
+    fn finish(mut self) -> Vec<usize> {
+        self.rows.push(self.open.0);
+        self.rows
+    }
+}
+
+/// The rows of a columnar file in plain types, read from the first on.
+struct Rows {
+    kind: Kind,
     batches: Batches,
-    rows: usize,
-    schema: Option<SchemaRef>,
-    waiting: Vec<RecordBatch>,
-    count: usize,
+    schema: SchemaRef,
+    /// Rows that were read and not yet taken.
+    left: Option<RecordBatch>,
+    taken: usize,
 }
 
-impl Regrouped {
-    fn new(batches: Batches, rows: usize) -> Self {
-        Self { batches, rows, schema: None, waiting: Vec::new(), count: 0 }
+impl Rows {
+    fn open(kind: Kind, path: &Path) -> Result<Self, SplitError> {
+        let (schema, batches) = guarded(|| open(kind, path)).unwrap_or_else(|| Err(malformed(kind)))?;
+        Ok(Self { kind, batches, schema: Arc::new(plain_schema(&schema)), left: None, taken: 0 })
     }
 
-    fn flush(&mut self) -> Result<RecordBatch, SplitError> {
-        let schema = self.schema.clone().ok_or(SplitError::Empty)?;
-        let joined = concat_batches(&schema, &self.waiting).map_err(|e| malformed(Kind::Arrow, &e))?;
-        let take = self.rows.min(joined.num_rows());
-        let rest = joined.slice(take, joined.num_rows() - take);
-        self.count = rest.num_rows();
-        self.waiting = if self.count > 0 { vec![rest] } else { Vec::new() };
-        let part = joined.slice(0, take);
-        // A copy of its own, so that its size is its own.
-        concat_batches(&schema, [&part]).map_err(|e| malformed(Kind::Arrow, &e))
+    fn batch(&mut self) -> Result<Option<RecordBatch>, SplitError> {
+        let (batches, schema) = (&mut self.batches, &self.schema);
+        match guarded(|| batches.next().map(|batch| batch.and_then(|batch| plain(&batch, schema)))) {
+            Some(None) => Ok(None),
+            Some(Some(Ok(batch))) => Ok(Some(batch)),
+            None | Some(Some(Err(_))) => Err(malformed(self.kind)),
+        }
+    }
+
+    /// The next `rows` rows as an Arrow IPC stream.
+    fn take(&mut self, rows: usize) -> Result<Vec<u8>, SplitError> {
+        let mut parts = Vec::new();
+        let mut wanted = rows;
+        while wanted > 0 {
+            let batch = match self.left.take() {
+                Some(batch) => batch,
+                None => self.batch()?.ok_or_else(changed)?,
+            };
+            let here = batch.num_rows().min(wanted);
+            if here < batch.num_rows() {
+                self.left = Some(batch.slice(here, batch.num_rows() - here));
+            }
+            wanted -= here;
+            parts.push(batch.slice(0, here));
+        }
+        let whole = concat_batches(&self.schema, &parts).map_err(|_| malformed(self.kind))?;
+        let payload = ipc::write(&whole, ipc::Compression::Lz4).map_err(|_| malformed(self.kind))?;
+        if payload.len() > MAX_CHUNK_WIRE {
+            let what = format!("the chunk from row {} on", self.taken + 1);
+            return Err(SplitError::TooLarge { what, help: "leave nested columns out" });
+        }
+        self.taken += rows;
+        Ok(payload)
     }
 }
 
-impl Iterator for Regrouped {
-    type Item = Result<RecordBatch, SplitError>;
+fn open(kind: Kind, path: &Path) -> Result<(SchemaRef, Batches), SplitError> {
+    let mut file = File::open(path)?;
+    if kind == Kind::Parquet {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|_| malformed(kind))?;
+        let schema = builder.schema().clone();
+        let reader = builder.with_batch_size(BATCH).build().map_err(|_| malformed(kind))?;
+        return Ok((schema, Box::new(reader)));
+    }
+    let mut head = Vec::new();
+    file.by_ref().take(ARROW_FILE.len() as u64).read_to_end(&mut head)?;
+    let file = BufReader::new(File::open(path)?);
+    if head == ARROW_FILE {
+        let reader = FileReader::try_new(file, None).map_err(|_| malformed(kind))?;
+        return Ok((reader.schema(), Box::new(reader)));
+    }
+    let reader = StreamReader::try_new(file, None).map_err(|_| malformed(kind))?;
+    Ok((reader.schema(), Box::new(reader)))
+}
 
-    fn next(&mut self) -> Option<Self::Item> {
-        while self.count < self.rows {
-            match self.batches.next() {
-                Some(Err(error)) => return Some(Err(error)),
-                Some(Ok(batch)) => {
-                    self.schema.get_or_insert_with(|| Arc::clone(batch.schema_ref()));
-                    self.count += batch.num_rows();
-                    self.waiting.push(batch);
-                }
-                None if self.count == 0 => return None,
-                None => return Some(self.flush()),
+/// Dictionaries and views would be written with all that they refer to, however few rows are taken.
+fn plain_type(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Dictionary(_, values) => plain_type(values),
+        DataType::Utf8View => DataType::Utf8,
+        DataType::BinaryView => DataType::Binary,
+        other => other.clone(),
+    }
+}
+
+fn plain_schema(schema: &Schema) -> Schema {
+    // The file's metadata is not the rows', and the order of its entries is not fixed.
+    let plain = |field: &Arc<Field>| Field::new(field.name(), plain_type(field.data_type()), field.is_nullable());
+    Schema::new(schema.fields().iter().map(plain).collect::<Vec<_>>())
+}
+
+fn plain(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let plain = |(column, field): (&ArrayRef, &Arc<Field>)| {
+        if column.data_type() == field.data_type() { Ok(Arc::clone(column)) } else { cast(column, field.data_type()) }
+    };
+    let columns = batch.columns().iter().zip(schema.fields()).map(plain).collect::<Result<_, _>>()?;
+    RecordBatch::try_new(Arc::clone(schema), columns)
+}
+
+/// Bytes that each row takes in a stream, uncompressed.
+fn row_sizes(batch: &RecordBatch) -> Vec<usize> {
+    let mut sizes = vec![1; batch.num_rows()];
+    for column in batch.columns() {
+        match column.data_type() {
+            DataType::Utf8 => add_lengths(&mut sizes, column.as_string::<i32>().value_offsets()),
+            DataType::Binary => add_lengths(&mut sizes, column.as_binary::<i32>().value_offsets()),
+            DataType::LargeUtf8 => add_lengths(&mut sizes, column.as_string::<i64>().value_offsets()),
+            DataType::LargeBinary => add_lengths(&mut sizes, column.as_binary::<i64>().value_offsets()),
+            found => {
+                let width = match found.primitive_width() {
+                    Some(width) => width + 1,
+                    None if matches!(found, DataType::Boolean | DataType::Null) => 1,
+                    // Nested columns: no contract has them; twice their average will do.
+                    None => 2 * column.to_data().get_slice_memory_size().unwrap_or(0) / sizes.len().max(1) + 16,
+                };
+                sizes.iter_mut().for_each(|size| *size += width);
             }
         }
-        Some(self.flush())
+    }
+    sizes
+}
+
+fn add_lengths<O: Copy + Into<i64>>(sizes: &mut [usize], offsets: &[O]) {
+    for (size, ends) in sizes.iter_mut().zip(offsets.windows(2)) {
+        *size += 9 + usize::try_from(ends[1].into() - ends[0].into()).unwrap_or(0);
     }
 }

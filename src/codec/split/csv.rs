@@ -2,6 +2,7 @@
 
 use std::io::BufRead;
 
+use super::super::formats::Splitter;
 use super::{Cut, Gatherer, Range, SplitError};
 use crate::domain::limits::MAX_CHUNK_WIRE;
 
@@ -41,27 +42,18 @@ struct Records {
 impl Records {
     /// The next record's end; its bytes are copied to `keep`.
     fn next(&mut self, file: &mut impl BufRead, mut keep: Option<&mut Vec<u8>>) -> Result<Option<Record>, SplitError> {
-        let (start, mut quoted, mut blank) = (self.at, false, true);
+        let (start, mut splitter, mut blank) = (self.at, Splitter::default(), true);
         loop {
             let buffer = file.fill_buf()?;
             if buffer.is_empty() {
                 return Ok((self.at > start).then_some(Record { to: self.at, blank }));
             }
-            let mut used = buffer.len();
-            let mut ended = false;
-            for (index, byte) in buffer.iter().enumerate() {
-                match byte {
-                    b'"' => quoted = !quoted,
-                    b'\n' if !quoted => {
-                        (used, ended) = (index + 1, true);
-                        break;
-                    }
-                    _ => {}
-                }
-                blank &= matches!(byte, b'\r' | b'\n');
-            }
+            let end = splitter.end(buffer);
+            let (used, ended) = (end.unwrap_or(buffer.len()), end.is_some());
+            let line = buffer.get(..used).unwrap_or_default();
+            blank &= line.iter().all(|byte| matches!(byte, b'\r' | b'\n'));
             if let Some(keep) = keep.as_deref_mut() {
-                keep.extend_from_slice(buffer.get(..used).unwrap_or_default());
+                keep.extend_from_slice(line);
             }
             file.consume(used);
             self.at += used as u64;

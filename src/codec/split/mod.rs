@@ -1,11 +1,12 @@
-//! A local file of any format, cut into chunks that are complete documents of that format.
+//! A local file of any format, cut into chunks that are complete documents.
 //!
 //! Invariants:
 //! * the cut is a function of the file's bytes alone, so that an interrupted sending resumes with equal chunks;
 //! * the number of chunks is known before the first one is sent;
 //! * every chunk keeps the limits that intake checks ([`crate::domain::limits`]);
-//! * memory is bounded by a few chunks, whatever the size of the file. (A row-wise file is cut at byte ranges that
-//!   are read again when they are sent; a columnar file is encoded again, and kept only while it is small.)
+//! * memory is bounded by a few chunks, whatever the size of the file. (A row-wise file is cut at byte ranges and a
+//!   columnar file at row numbers; both are read again when the chunks are made);
+//! * a file that is written to between the two readings is an error.
 
 mod avro;
 mod columnar;
@@ -15,6 +16,7 @@ mod json;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
@@ -102,7 +104,7 @@ struct Range {
 enum Cut {
     /// `before` + the bytes of a range + `after`.
     Ranges { before: Vec<u8>, ranges: Vec<Range>, after: &'static [u8] },
-    /// Rows of a columnar file, encoded again.
+    /// Rows of a columnar file.
     Columnar(columnar::Chunks),
 }
 
@@ -113,6 +115,25 @@ pub struct Plan {
     format: Format,
     cut: Cut,
     digest: String,
+    stamp: Stamp,
+}
+
+/// What changes when a file is written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    length: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Stamp {
+    fn of(path: &Path) -> std::io::Result<Self> {
+        let metadata = std::fs::metadata(path)?;
+        Ok(Self { length: metadata.len(), modified: metadata.modified().ok() })
+    }
+}
+
+fn changed() -> SplitError {
+    SplitError::Io(std::io::Error::other("the file was changed while it was sent"))
 }
 
 impl Plan {
@@ -123,6 +144,7 @@ impl Plan {
     /// When the file is unreadable, no document of its format, empty, or cannot be cut small enough.
     pub fn open(path: &Path, format: Option<&str>) -> Result<Self, SplitError> {
         let format = Format::of(path, format)?;
+        let stamp = Stamp::of(path)?;
         let read = || File::open(path).map(|file| BufReader::with_capacity(1 << 16, file));
         let cut = match format {
             Format::Csv => csv::cut(read()?)?,
@@ -131,7 +153,12 @@ impl Plan {
             Format::Parquet => Cut::Columnar(columnar::Chunks::parquet(path)?),
             Format::Arrow => Cut::Columnar(columnar::Chunks::arrow(path)?),
         };
-        let plan = Self { path: path.to_owned(), format, cut, digest: digest(read()?)? };
+        let format = match &cut {
+            Cut::Columnar(chunks) if chunks.is_arrow() => Format::Arrow,
+            _ => format,
+        };
+        let plan = Self { path: path.to_owned(), format, cut, digest: digest(read()?)?, stamp };
+        plan.unchanged()?;
         match plan.chunks() {
             0 => Err(SplitError::Empty),
             n if i64::try_from(n).map_or(true, |n| n > crate::domain::limits::MAX_CHUNKS) => {
@@ -141,7 +168,11 @@ impl Plan {
         }
     }
 
-    /// Name of the format, as it stands in a contribution.
+    fn unchanged(&self) -> Result<(), SplitError> {
+        if Stamp::of(&self.path)? == self.stamp { Ok(()) } else { Err(changed()) }
+    }
+
+    /// Name of the chunks' format, as it stands in a contribution.
     #[must_use]
     pub fn format(&self) -> &'static str {
         self.format.name()
@@ -166,12 +197,13 @@ impl Plan {
     ///
     /// Each item is an error when the file cannot be read any more or was changed meanwhile.
     pub fn payloads(&self) -> Box<dyn Iterator<Item = Result<Vec<u8>, SplitError>> + Send + '_> {
-        match &self.cut {
+        let payloads = match &self.cut {
             Cut::Columnar(chunks) => chunks.payloads(&self.path),
             Cut::Ranges { before, ranges, after } => {
                 Box::new(ranges.iter().map(move |range| self.range(before, *range, after)))
             }
-        }
+        };
+        Box::new(payloads.map(|payload| payload.and_then(|payload| self.unchanged().map(|()| payload))))
     }
 
     fn range(&self, before: &[u8], range: Range, after: &[u8]) -> Result<Vec<u8>, SplitError> {
@@ -182,7 +214,7 @@ impl Plan {
         payload.extend_from_slice(before);
         let read = file.take(length).read_to_end(&mut payload)?;
         if read as u64 != length {
-            return Err(SplitError::Io(std::io::Error::other("the file became shorter while it was sent")));
+            return Err(changed());
         }
         payload.extend_from_slice(after);
         Ok(payload)

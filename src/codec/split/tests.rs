@@ -1,6 +1,9 @@
 use super::*;
-use arrow::array::{Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema};
+use crate::codec::formats;
+use arrow::array::{ArrayRef, DictionaryArray, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Int32Type, Schema};
+use parquet::basic::{Compression, GzipLevel};
+use parquet::file::properties::WriterProperties;
 use std::sync::Arc;
 
 fn plan(name: &str, content: &[u8]) -> (tempfile::TempDir, Result<Plan, SplitError>) {
@@ -95,46 +98,111 @@ fn batch(rows: usize) -> RecordBatch {
     RecordBatch::try_new(Arc::new(schema), vec![Arc::new(numbers), Arc::new(texts)]).unwrap()
 }
 
-#[test]
-fn a_parquet_file_is_cut_into_complete_files_that_hold_its_rows_in_order() {
-    let rows = batch(60_000);
+fn parquet(batch: &RecordBatch, compression: Compression) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let mut writer = parquet::arrow::ArrowWriter::try_new(&mut bytes, rows.schema(), None).unwrap();
-    writer.write(&rows).unwrap();
+    let properties = WriterProperties::builder().set_compression(compression).build();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).unwrap();
+    writer.write(batch).unwrap();
     writer.close().unwrap();
-    let (_folder, cut) = plan("rows.parquet", &bytes);
-    let plan = cut.unwrap();
-    let chunks = payloads(&plan);
-    assert!(chunks.len() > 1);
-    let mut next = 0;
-    for chunk in chunks {
-        assert!(chunk.len() <= MAX_CHUNK_WIRE);
-        let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(chunk));
-        for batch in reader.unwrap().build().unwrap() {
-            for n in batch.unwrap().column(0).as_any().downcast_ref::<Int64Array>().unwrap().values() {
-                assert_eq!(*n, next);
-                next += 1;
-            }
-        }
-    }
-    assert_eq!(next, 60_000);
+    bytes
+}
+
+fn arrow_file(batch: &RecordBatch) -> Vec<u8> {
+    let mut writer = arrow::ipc::writer::FileWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+    writer.write(batch).unwrap();
+    writer.into_inner().unwrap()
+}
+
+fn arrow_stream(batch: &RecordBatch) -> Vec<u8> {
+    let mut writer = arrow::ipc::writer::StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+    writer.write(batch).unwrap();
+    writer.into_inner().unwrap()
+}
+
+/// The rows of all chunks as intake decodes them.
+fn rows(plan: &Plan) -> RecordBatch {
+    let target =
+        Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true), Field::new("t", DataType::Utf8, true)]));
+    let format = plan.format().parse().unwrap();
+    let decoded: Vec<RecordBatch> = payloads(plan)
+        .iter()
+        .map(|chunk| formats::decode(format, chunk, &target, &formats::Limits::default()).unwrap())
+        .inspect(|decoded| assert!(decoded.rejects.is_empty() && decoded.extra_columns.is_empty()))
+        .map(|decoded| decoded.batch)
+        .collect();
+    arrow::compute::concat_batches(&target, &decoded).unwrap()
 }
 
 #[test]
-fn encoding_again_gives_the_chunks_that_were_planned() {
-    let rows = batch(40_000);
-    let mut bytes = Vec::new();
-    let mut writer = arrow::ipc::writer::FileWriter::try_new(&mut bytes, &rows.schema()).unwrap();
-    writer.write(&rows).unwrap();
-    writer.finish().unwrap();
-    let (_folder, cut) = plan("rows.arrow", &bytes);
-    let mut plan = cut.unwrap();
-    let kept = payloads(&plan);
-    assert!(kept.len() > 1);
-    if let Cut::Columnar(chunks) = &mut plan.cut {
-        chunks.forget();
+fn columnar_files_are_cut_into_arrow_streams_that_hold_their_rows_in_order() {
+    let all = batch(40_000);
+    for (name, content) in [
+        ("a.parquet", parquet(&all, Compression::SNAPPY)),
+        ("a.arrow", arrow_file(&all)),
+        ("a.arrows", arrow_stream(&all)),
+    ] {
+        let (_folder, cut) = plan(name, &content);
+        let plan = cut.unwrap();
+        assert_eq!(plan.format(), "arrow");
+        assert!(plan.chunks() > 2, "{name}: {}", plan.chunks());
+        assert!(payloads(&plan).iter().all(|chunk| chunk.len() <= MAX_CHUNK_WIRE));
+        assert_eq!(payloads(&plan), payloads(&plan), "{name}");
+        assert_eq!(rows(&plan).columns(), all.columns(), "{name}");
     }
-    assert_eq!(payloads(&plan), kept);
+}
+
+#[test]
+fn columnar_files_that_fit_are_sent_as_they_are() {
+    let all = batch(1_000);
+    for (name, format, content) in [
+        ("a.pq", "parquet", parquet(&all, Compression::UNCOMPRESSED)),
+        ("a.feather", "arrow", arrow_file(&all)),
+        ("a.ipc", "arrow", arrow_stream(&all)),
+    ] {
+        let (_folder, cut) = plan(name, &content);
+        let plan = cut.unwrap();
+        assert_eq!((plan.format(), plan.chunks()), (format, 1), "{name}");
+        assert_eq!(payloads(&plan), [content]);
+        assert_eq!(rows(&plan).columns(), all.columns());
+    }
+    // Intake does not read gzip: such a file is written anew, however small.
+    let (_folder, cut) = plan("a.parquet", &parquet(&all, Compression::GZIP(GzipLevel::default())));
+    let plan = cut.unwrap();
+    assert_eq!((plan.format(), plan.chunks()), ("arrow", 1));
+    assert_eq!(rows(&plan).columns(), all.columns());
+}
+
+#[test]
+fn many_short_rows_are_cut_at_the_limit_of_rows_and_dictionaries_are_not_repeated() {
+    let words: DictionaryArray<Int32Type> = (0..140_000).map(|n| ["even", "odd"][n % 2]).collect();
+    let numbers = Int64Array::from_iter_values(0..140_000);
+    let all = RecordBatch::try_from_iter([("n", Arc::new(numbers) as ArrayRef), ("t", Arc::new(words))]).unwrap();
+    let (_folder, cut) = plan("a.arrow", &arrow_file(&all));
+    let plan = cut.unwrap();
+    assert_eq!(plan.chunks(), 3);
+    assert_eq!(rows(&plan).num_rows(), 140_000);
+}
+
+#[test]
+fn a_file_that_is_written_to_in_between_is_an_error() {
+    let (folder, cut) = plan("rows.csv", b"n\n1\n");
+    let plan = cut.unwrap();
+    std::fs::write(folder.path().join("rows.csv"), b"n\n1\n2\n").unwrap();
+    assert!(plan.payloads().next().unwrap().unwrap_err().to_string().contains("was changed"));
+}
+
+#[test]
+fn a_quote_within_a_field_does_not_swallow_the_rest() {
+    let text: String = (0..70_000).map(|n| format!("{n},5\" pipe\n")).collect();
+    let (_folder, cut) = plan("rows.csv", format!("n,t\n{text}").as_bytes());
+    let plan = cut.unwrap();
+    assert_eq!((plan.chunks(), rows(&plan).num_rows()), (2, 70_000));
+}
+
+#[test]
+fn objects_over_several_lines_are_rows_too() {
+    let (_folder, cut) = plan("rows.json", b"{\"n\": 1,\n \"t\": \"a\\\"}\"}\n{\n\"n\": 2} {\"t\": \"b\"}");
+    assert_eq!(rows(&cut.unwrap()).num_rows(), 3);
 }
 
 #[test]

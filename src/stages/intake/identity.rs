@@ -3,7 +3,7 @@
 use super::models::Keys;
 use super::refusals::Whole;
 use super::Limits;
-use crate::codec::contribution::MAX_NAME_BYTES;
+use crate::domain::limits::MAX_ID;
 use crate::domain::reason::Reason;
 use crate::domain::records::Contribution;
 use crate::stream::stage::{Batch, Message};
@@ -35,7 +35,7 @@ pub(super) fn identify(c: &Contribution, batch: &Batch, message: &Message<'_>, k
         (None, Some(key)) => match std::str::from_utf8(key).ok().filter(|key| is_id(key)) {
             Some(id) => (named(id), None),
             None => {
-                let whole = Whole::new(Reason::IdMissing, "key", format!("an id of at most {MAX_NAME_BYTES} bytes of text"), "no id, and a key that is none");
+                let whole = Whole::new(Reason::IdMissing, "key", format!("an id of at most {MAX_ID} bytes of text"), "no id, and a key that is none");
                 (alone(by_position(batch, message, keys)), Some(whole))
             }
         },
@@ -48,7 +48,7 @@ pub(super) fn identify(c: &Contribution, batch: &Batch, message: &Message<'_>, k
 }
 
 fn is_id(text: &str) -> bool {
-    !text.is_empty() && text.len() <= MAX_NAME_BYTES && !text.chars().any(char::is_control)
+    !text.is_empty() && text.len() <= MAX_ID && !text.chars().any(char::is_control)
 }
 
 /// An id that nobody can claim in advance: an HMAC of the position.

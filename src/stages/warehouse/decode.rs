@@ -191,7 +191,7 @@ impl Decoder {
 
 /// Without `contribution_id` the record's key is the id.
 fn id_of_key(key: &[u8]) -> Option<String> {
-    let fits = !key.is_empty() && key.len() <= contribution::MAX_NAME_BYTES;
+    let fits = !key.is_empty() && key.len() <= crate::domain::limits::MAX_ID;
     std::str::from_utf8(key).ok().filter(|_| fits).map(str::to_owned)
 }
 
