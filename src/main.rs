@@ -1,2 +1,7 @@
-//! Hokusai.
-fn main() {}
+//! The `hokusai` program: everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hokusai::cli::main()
+}

@@ -1,1 +1,112 @@
-//! cli.
+//! The command line: one file per subcommand, no logic of the stages.
+//!
+//! What was typed is an [`Arguments`]; what a command runs with is a [`common::Settings`]. Exit codes are a
+//! promise to scripts: see [`exit::Failure`].
+
+pub mod broker;
+pub mod common;
+pub mod doctor;
+pub mod exit;
+pub mod model;
+pub mod reader;
+pub mod submit;
+pub mod topology;
+pub mod up;
+pub mod watch;
+pub mod worker;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use common::CommonArgs;
+use exit::Outcome;
+
+const EXAMPLES: &str = "\
+Examples:
+  hokusai up --data ./hokusai-data                        broker, stages, tables and HTTP on this machine
+  hokusai model apply examples/flights/model.yaml         declare a model and its contract
+  hokusai submit rows.parquet --model flight-delay --contributor UA --wait
+  hokusai watch receipts --from-beginning --until-end     what came out, decoded
+  hokusai sql 'select status, count(*) from receipts group by status'
+  hokusai doctor                                          what is wrong, and what to do about it
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 no broker reached, 4 the input was refused as a whole.
+Secrets come from files or the environment, never from arguments.";
+
+/// Turns contributed data into proven machine-learning improvements.
+#[derive(Debug, Parser)]
+#[command(name = "hokusai", version, about, after_help = EXAMPLES, propagate_version = true)]
+struct Arguments {
+    #[command(flatten)]
+    common: CommonArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run everything on this machine: the embedded broker, all stages, tables, HTTP
+    Up(up::UpArgs),
+    /// Run stages against a Kafka cluster
+    Worker(worker::WorkerArgs),
+    /// Run the embedded broker alone
+    Broker(broker::BrokerArgs),
+    /// Contribute files: each file is one contribution
+    Submit(submit::SubmitArgs),
+    /// Declare and inspect models
+    Model(model::ModelArgs),
+    /// Print a topic's records, decoded
+    Watch(watch::WatchArgs),
+    /// Show or apply the topology of topics and stages
+    Topology(topology::TopologyArgs),
+    /// Check broker, topics, sizes, schemas, disk and clock, and say what to do
+    Doctor(doctor::DoctorArgs),
+}
+
+/// Parses the process's arguments, runs the command and maps its end to an exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let code = if error.use_stderr() { exit::USAGE } else { exit::DONE };
+            // A closed pipe is no reason to fail.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match run(arguments) {
+        Ok(()) => ExitCode::from(exit::DONE),
+        Err(failure) => {
+            failure.report();
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Outcome<()> {
+    crate::ops::logs::init(arguments.common.verbose, arguments.common.log_format);
+    let settings = arguments.common.settings()?;
+    let threads = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("hokusai")
+        .enable_all()
+        .build()
+        .map_err(exit::Failure::failed)?;
+    let outcome = threads.block_on(async move {
+        match arguments.command {
+            Command::Up(args) => up::run(args, settings).await,
+            Command::Worker(args) => worker::run(args, settings).await,
+            Command::Broker(args) => broker::run(args, settings).await,
+            Command::Submit(args) => submit::run(args, settings).await,
+            Command::Model(args) => model::run(args, settings).await,
+            Command::Watch(args) => watch::run(args, settings).await,
+            Command::Topology(args) => topology::run(args, settings).await,
+            Command::Doctor(args) => doctor::run(args, settings).await,
+        }
+    });
+    // Blocking calls into librdkafka must not hold the process once a command has ended.
+    threads.shutdown_timeout(std::time::Duration::from_secs(2));
+    outcome
+}

@@ -409,6 +409,11 @@ impl KeyRing {
         ModelKeys::new(&self.dedup.derive(&[b"hk/dedup/v1\0", model.as_bytes()]))
     }
 
+    /// Key of the digests of records that nobody could read, and that so belong to no model.
+    pub fn dead_letter_key(&self) -> MacKey {
+        MacKey::new(&self.dedup.derive(&[b"hk/dead-letter/v1\0"]), "hk/dead-letter/v1")
+    }
+
     /// The key of row salts (`attest::row`). It has no tag: each use brings its own.
     pub fn tree_key(&self) -> &MacKey {
         &self.tree

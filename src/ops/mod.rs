@@ -1,3 +1,8 @@
-//! What operators do: keys on disk, configuration, observation.
+//! Operations: logs, metrics, health, signals, secrets on disk.
 
+pub mod health;
+pub mod logs;
+pub mod metrics;
 pub mod secrets;
+pub mod signals;
+pub mod time;

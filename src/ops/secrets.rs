@@ -161,6 +161,22 @@ pub fn load_trust(path: &Path) -> Result<Trust> {
     Trust::from_json(&text).map_err(|source| SecretsError::Trust { path: path.to_owned(), source })
 }
 
+/// Name of the development key: what `model apply` signs with when no other key is named.
+pub const DEVELOPMENT_KEY: &str = "operator";
+
+/// Reads the trust file of a key folder; makes one that trusts a new development key when there is none.
+///
+/// # Errors
+/// [`SecretsError`] names the file and the fault.
+pub fn load_or_create_trust(dir: &Path) -> Result<Trust> {
+    let path = dir.join("trust.json");
+    if !path.exists() {
+        let key = load_or_create_signing_key(dir, DEVELOPMENT_KEY)?;
+        save_trust(&path, &Trust::development(&key.verifying_key()))?;
+    }
+    load_trust(&path)
+}
+
 /// Writes (or replaces) a trust file.
 ///
 /// # Errors

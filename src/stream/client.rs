@@ -140,7 +140,9 @@ impl Cluster {
         format!("{}hokusai-{stage}", self.prefix)
     }
 
-    fn base(&self) -> ClientConfig {
+    /// What every client of the cluster is configured with.
+    #[must_use]
+    pub fn client_config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
             .set("client.id", "hokusai")
@@ -161,7 +163,7 @@ impl Cluster {
     /// reports the end of a partition. For manual `assign` as well as for `subscribe`.
     #[must_use]
     pub fn consumer(&self, group: &str, bounds: &FetchBounds) -> ClientConfig {
-        let mut config = self.base();
+        let mut config = self.client_config();
         config
             .set("group.id", group)
             .set("isolation.level", "read_committed")
@@ -186,7 +188,7 @@ impl Cluster {
     /// An idempotent producer; with a transactional id, one for exactly-once.
     #[must_use]
     pub fn producer(&self, transactional_id: Option<&str>, times: &TransactionTimes) -> ClientConfig {
-        let mut config = self.base();
+        let mut config = self.client_config();
         let timeout = times.timeout.as_millis().to_string();
         config
             .set("linger.ms", "0")
@@ -206,7 +208,7 @@ impl Cluster {
     /// # Errors
     /// When a setting is refused.
     pub fn admin(&self) -> Result<Admin, ClientError> {
-        let client = self.base().create_with_context(Logged).map_err(|source| ClientError::Create { source })?;
+        let client = self.client_config().create_with_context(Logged).map_err(|source| ClientError::Create { source })?;
         Ok(Admin { cluster: self.clone(), client })
     }
 }

@@ -1,0 +1,227 @@
+//! `hokusai model`: declare a model and its contract, list and show models.
+//!
+//! A declaration is a signed command on `model.commands`; the registry decides and the fold of its decisions is
+//! `models`. This command waits for the decision.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::{Args, Subcommand};
+use rdkafka::message::Message;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use serde_json::json;
+
+use super::common::Settings;
+use super::exit::{Failure, Outcome};
+use super::reader::{Polled, Reader, Start, ends};
+use crate::domain::contract::Spec;
+use crate::domain::records::{Audit, Model};
+use crate::domain::topics;
+use crate::ops::secrets;
+use crate::stages::intake::contract::Compiler;
+use crate::stages::registry::command;
+
+const EXAMPLES: &str = "\
+Examples:
+  hokusai model apply examples/flights/model.yaml
+  hokusai model list --format json
+  hokusai model show flight-delay
+
+Commands are signed with an Ed25519 key: --key, HOKUSAI_SIGNING_KEY, or the development key in DATA/keys.";
+
+/// Largest specification file.
+const MAX_SPEC: u64 = 1 << 20;
+
+/// Arguments of `model`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ModelArgs {
+    #[command(subcommand)]
+    action: ModelAction,
+}
+
+#[derive(Debug, Subcommand)]
+enum ModelAction {
+    /// Declare a model, or give it a new contract; applying the same file again changes nothing
+    Apply {
+        /// Specification (YAML)
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// PKCS#8 PEM file of the signing key
+        #[arg(long, env = "HOKUSAI_SIGNING_KEY", value_name = "FILE")]
+        key: Option<PathBuf>,
+        /// Give up waiting for the decision after this many seconds
+        #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+        timeout: u64,
+    },
+    /// List the models
+    List,
+    /// Show a model and its contract
+    Show {
+        /// Name of the model
+        model: String,
+    },
+}
+
+/// Runs `model`.
+///
+/// # Errors
+/// An invalid specification, no broker, or (exit 4) a command that the registry denied.
+pub async fn run(args: ModelArgs, settings: Settings) -> Outcome<()> {
+    match args.action {
+        ModelAction::Apply { file, key, timeout } => {
+            apply(&settings, &file, key.as_deref(), Duration::from_secs(timeout)).await
+        }
+        ModelAction::List => blocking(move || list(&settings)).await,
+        ModelAction::Show { model } => blocking(move || show(&settings, &model)).await,
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 'static) -> Outcome<T> {
+    tokio::task::spawn_blocking(work).await.map_err(Failure::failed)?
+}
+
+async fn apply(settings: &Settings, file: &Path, key: Option<&Path>, timeout: Duration) -> Outcome<()> {
+    let spec = read_spec(file)?;
+    let digest = spec.contract_digest().map_err(Failure::failed)?;
+    let name = spec.name.clone();
+    let signer = match key {
+        Some(file) => secrets::load_signing_key(file),
+        None => secrets::load_or_create_signing_key(&settings.data.join("keys"), secrets::DEVELOPMENT_KEY),
+    }
+    .map_err(Failure::failed)?;
+    let (models, audit_ends) = blocking({
+        let settings = settings.clone();
+        move || Ok((models(&settings)?, ends(&settings, topics::AUDIT)?))
+    })
+    .await?;
+    let known = models.get(&name);
+    if known.is_some_and(|m| m.contract_digest == digest) {
+        return told(settings, &name, known.map_or(0, |m| m.revision), &digest, "unchanged");
+    }
+    let revision = known.map_or(0, |m| m.revision);
+    let built = command::build_apply(&spec, revision, &signer).map_err(Failure::failed)?;
+    send(settings, &name, &built.envelope).await?;
+    let decision = blocking({
+        let (settings, name, digest) = (settings.clone(), name.clone(), digest.clone());
+        move || decided(&settings, &name, &digest, &built.command_id, audit_ends, timeout)
+    });
+    let revision = decision.await?;
+    told(settings, &name, revision, &digest, "applied")
+}
+
+fn read_spec(file: &Path) -> Outcome<Spec> {
+    let at = |e: &dyn std::fmt::Display| Failure::because(format!("{}: {e}", file.display()));
+    let size = std::fs::metadata(file).map_err(|e| at(&e))?.len();
+    if size > MAX_SPEC {
+        return Err(at(&format!("{size} bytes; a specification has at most {MAX_SPEC}")));
+    }
+    let text = std::fs::read_to_string(file).map_err(|e| at(&e))?;
+    let compiled = Compiler::new().compile_yaml(&text, &file.display().to_string());
+    compiled.map(|contract| contract.spec().clone()).map_err(|e| Failure::Refused(e.to_string()))
+}
+
+async fn send(settings: &Settings, model: &str, envelope: &str) -> Outcome<()> {
+    let producer: FutureProducer = settings
+        .client()
+        .set("enable.idempotence", "true")
+        .set("message.timeout.ms", "30000")
+        .create()
+        .map_err(|e| Failure::Usage(e.to_string()))?;
+    let topic = settings.topic(topics::MODEL_COMMANDS);
+    let record = FutureRecord::to(&topic).key(model).payload(envelope);
+    producer.send(record, Duration::from_secs(30)).await.map(drop).map_err(|(e, _)| settings.no_broker(e))
+}
+
+/// Waits for the registry's decision on a command: the model's new revision, or why it was denied.
+fn decided(
+    settings: &Settings,
+    model: &str,
+    digest: &str,
+    command_id: &str,
+    audit_ends: BTreeMap<i32, i64>,
+    timeout: Duration,
+) -> Outcome<i64> {
+    let deadline = Instant::now() + timeout;
+    let mut folded = Reader::open(settings, topics::MODELS, &Start::Beginning)?;
+    let mut audit = Reader::open(settings, topics::AUDIT, &Start::Offsets(audit_ends))?;
+    while Instant::now() < deadline {
+        if let Polled::Record(message) = folded.poll(Duration::from_millis(20))?
+            && message.key() == Some(model.as_bytes())
+            && let Some(payload) = message.payload()
+        {
+            let found: Model = settings.wire.decode(payload).map_err(Failure::failed)?;
+            if found.contract_digest == digest {
+                return Ok(found.revision);
+            }
+        }
+        if let Polled::Record(message) = audit.poll(Duration::from_millis(20))?
+            && let Some(payload) = message.payload()
+        {
+            let entry: Audit = settings.wire.decode(payload).map_err(Failure::failed)?;
+            if !entry.allowed && entry.reason.contains(command_id) {
+                return Err(Failure::Refused(entry.reason));
+            }
+        }
+    }
+    Err(Failure::because(format!(
+        "the registry has not decided within {} s\nhelp: `hokusai doctor` tells whether the stages keying and registry run",
+        timeout.as_secs()
+    )))
+}
+
+fn told(settings: &Settings, model: &str, revision: i64, digest: &str, status: &str) -> Outcome<()> {
+    if settings.json() {
+        println!("{}", json!({"model": model, "revision": revision, "contract_digest": digest, "status": status}));
+    } else {
+        println!("model {model}: {status}, revision {revision}, contract {digest}");
+    }
+    Ok(())
+}
+
+/// Folds `models`.
+fn models(settings: &Settings) -> Outcome<BTreeMap<String, Model>> {
+    let mut models = BTreeMap::new();
+    Reader::open(settings, topics::MODELS, &Start::Beginning)?.for_each_to_end(|message| {
+        let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
+        match message.payload() {
+            None => models.remove(&key),
+            Some(payload) => models.insert(key, settings.wire.decode(payload).map_err(Failure::failed)?),
+        };
+        Ok(())
+    })?;
+    Ok(models)
+}
+
+fn list(settings: &Settings) -> Outcome<()> {
+    let models = models(settings)?;
+    if models.is_empty() && !settings.json() {
+        println!("no models yet; `hokusai model apply FILE` declares one");
+    }
+    for model in models.values() {
+        told(settings, &model.model, model.revision, &model.contract_digest, "in force")?;
+    }
+    Ok(())
+}
+
+fn show(settings: &Settings, name: &str) -> Outcome<()> {
+    let models = models(settings)?;
+    let Some(model) = models.get(name) else {
+        let known: Vec<&str> = models.keys().map(String::as_str).collect();
+        return Err(Failure::because(format!("no model {name}\nhelp: known models: {}", known.join(", "))));
+    };
+    let contract = model.contracts.last().map(|c| serde_json::from_str::<serde_json::Value>(&c.spec));
+    let spec = contract.transpose().map_err(Failure::failed)?;
+    let shown = json!({
+        "model": model.model, "revision": model.revision, "contract_digest": model.contract_digest,
+        "earlier_contracts": model.contracts.iter().rev().skip(1).map(|c| &c.digest).collect::<Vec<_>>(),
+        "spec": spec,
+    });
+    if settings.json() {
+        println!("{shown}");
+    } else {
+        println!("{}", serde_json::to_string_pretty(&shown).map_err(Failure::failed)?);
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! `hokusai watch`: a topic's records, decoded, as they come.
+
+use std::io::{BufWriter, Write};
+use std::time::Duration;
+
+use clap::Args;
+use rdkafka::message::{BorrowedMessage, Message};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::common::Settings;
+use super::exit::{Failure, Outcome};
+use super::reader::{Polled, Reader, Start};
+use crate::domain::topics;
+
+const EXAMPLES: &str = "\
+Examples:
+  hokusai watch receipts                                  new receipts as they come; Ctrl-C ends
+  hokusai watch receipts --from-beginning --until-end --format json
+  hokusai watch contributions.refused --from-beginning    why rows were refused
+
+Only committed records are shown. Payloads of `contributions` are personal data and are masked.";
+
+/// Arguments of `watch`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct WatchArgs {
+    /// Topic, without prefix
+    topic: String,
+    /// Start at the oldest record instead of at the newest
+    #[arg(long)]
+    from_beginning: bool,
+    /// Stop once the present end is reached
+    #[arg(long)]
+    until_end: bool,
+    /// Stop after this many records
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+}
+
+/// Runs `watch`.
+///
+/// # Errors
+/// No broker, no such topic, or output that cannot be written.
+pub async fn run(args: WatchArgs, settings: Settings) -> Outcome<()> {
+    let stop = crate::ops::signals::on_signal();
+    // librdkafka's poll blocks.
+    let watching = tokio::task::spawn_blocking(move || watch(&args, &settings, &stop));
+    watching.await.map_err(Failure::failed)?
+}
+
+fn watch(args: &WatchArgs, settings: &Settings, stop: &CancellationToken) -> Outcome<()> {
+    let start = if args.from_beginning { Start::Beginning } else { Start::End };
+    let mut reader = Reader::open(settings, &args.topic, &start)?;
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let mut shown = 0;
+    while !stop.is_cancelled() && !(args.until_end && reader.at_end()) && args.limit.is_none_or(|n| shown < n) {
+        match reader.poll(Duration::from_millis(100))? {
+            Polled::Nothing | Polled::End => flush(&mut out)?,
+            Polled::Record(message) => {
+                if !print(&mut out, &args.topic, &message, settings)? {
+                    return Ok(());
+                }
+                shown += 1;
+            }
+        }
+    }
+    flush(&mut out)
+}
+
+/// Prints one record; false when nobody reads the output any more.
+fn print(out: &mut impl Write, topic: &str, message: &BorrowedMessage<'_>, settings: &Settings) -> Outcome<bool> {
+    let line = render(topic, message, settings);
+    let written = if settings.json() {
+        writeln!(out, "{line}")
+    } else {
+        writeln!(
+            out,
+            "{} {}/{}@{} key={}\n{}",
+            crate::ops::time::rfc3339(message.timestamp().to_millis().unwrap_or(0)),
+            topic,
+            message.partition(),
+            message.offset(),
+            line["key"].as_str().unwrap_or("-"),
+            serde_json::to_string_pretty(&line["value"]).unwrap_or_default()
+        )
+    };
+    match written {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn render(topic: &str, message: &BorrowedMessage<'_>, settings: &Settings) -> Value {
+    let mut line = json!({
+        "topic": topic,
+        "partition": message.partition(),
+        "offset": message.offset(),
+        "timestamp": message.timestamp().to_millis(),
+        "key": message.key().map(|key| String::from_utf8_lossy(key).into_owned()),
+        "value": null,
+    });
+    let Some(payload) = message.payload() else { return line };
+    match settings.wire.to_json(payload) {
+        Ok(value) => line["value"] = if topic == topics::CONTRIBUTIONS { mask(value) } else { value },
+        // The bytes of an unreadable record may be personal data: only their number is shown.
+        Err(error) => line["unreadable"] = json!({"error": error.to_string(), "bytes": payload.len()}),
+    }
+    line
+}
+
+/// Replaces the contributed rows by their size.
+fn mask(mut value: Value) -> Value {
+    for field in ["payload", "rows"] {
+        if let Some(found) = value.get_mut(field).filter(|v| !v.is_null()) {
+            let size = match &*found {
+                Value::String(text) => text.len(),
+                other => other.to_string().len(),
+            };
+            *found = Value::String(format!("masked, {size} characters"));
+        }
+    }
+    value
+}
+
+fn flush(out: &mut impl Write) -> Outcome<()> {
+    match out.flush() {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_and_payloads_of_contributions_are_masked_by_their_size() {
+        let masked = mask(json!({"model": "m", "rows": [{"email": "a@example.com"}], "payload": "aGk="}));
+        assert_eq!(masked["model"], "m");
+        assert!(!masked.to_string().contains("example.com"));
+        assert_eq!(masked["payload"], "masked, 4 characters");
+    }
+}
