@@ -105,11 +105,18 @@ fn help(error: &DataFusionError) -> Option<String> {
 }
 
 fn nearest(wanted: &Column, valid: &[Column]) -> String {
-    let mut names: Vec<&str> = valid.iter().map(|column| column.name.as_str()).collect();
-    names.sort_by_key(|name| distance(&wanted.name.to_lowercase(), &name.to_lowercase()));
+    let wanted = wanted.name.to_lowercase();
+    let mut names: Vec<(usize, &str)> =
+        valid.iter().map(|column| (distance(&wanted, &column.name.to_lowercase()), column.name.as_str())).collect();
+    names.sort_by_key(|(distance, _)| *distance);
     names.dedup();
-    let shown: Vec<String> = names.iter().take(5).map(|name| quoted(name)).collect();
-    if shown.is_empty() { "there is no column here".to_owned() } else { format!("near it are {}", shown.join(", ")) }
+    let close = names.iter().take_while(|(distance, _)| *distance <= 1 + wanted.chars().count() / 3).count();
+    let shown = |count: usize| names.iter().take(count).map(|(_, name)| quoted(name)).collect::<Vec<_>>().join(", ");
+    match (names.len(), close) {
+        (0, _) => "there is no column here".to_owned(),
+        (_, 0) => format!("the columns are {}{}", shown(12), if names.len() > 12 { ", …" } else { "" }),
+        (_, close) => format!("did you mean {}?", shown(close.min(3))),
+    }
 }
 
 /// A name as it must stand in SQL: unquoted names are read in lower case.

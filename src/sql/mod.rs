@@ -9,7 +9,9 @@
 
 pub mod error;
 pub mod format;
+pub mod fresh;
 pub mod guard;
+pub mod prompt;
 pub mod session;
 
 pub use error::SqlError;

@@ -1,5 +1,6 @@
 //! The session: tables at their newest versions, views, limits.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use deltalake_core::DeltaTable;
+use tokio::sync::Mutex;
 
 use super::error::SqlError;
 use super::guard;
@@ -71,6 +73,8 @@ pub struct Session {
     prefix: String,
     limits: Limits,
     context: SessionContext,
+    /// Tables as they were loaded last: the next load reads only what came since.
+    loaded: Mutex<BTreeMap<Table, DeltaTable>>,
 }
 
 impl Session {
@@ -79,7 +83,8 @@ impl Session {
     /// # Errors
     /// When the store cannot be read.
     pub async fn open(store: Store, prefix: &str, limits: Limits) -> Result<Self, SqlError> {
-        let session = Self { store, prefix: prefix.to_owned(), context: context(&limits)?, limits };
+        let (context, loaded) = (context(&limits)?, Mutex::default());
+        let session = Self { store, prefix: prefix.to_owned(), limits, context, loaded };
         session.refresh().await?;
         Ok(session)
     }
@@ -90,10 +95,41 @@ impl Session {
         &self.limits
     }
 
-    /// The store.
-    #[must_use]
-    pub fn store(&self) -> &Store {
-        &self.store
+    async fn newest(&self, table: Table) -> Result<Option<DeltaTable>, WarehouseError> {
+        let mut loaded = self.loaded.lock().await;
+        if let Some(delta) = loaded.get_mut(&table)
+            // A table that was moved away and made anew is another one: load it as such.
+            && delta.update_incremental(None).await.is_ok()
+        {
+            return Ok(Some(delta.clone()));
+        }
+        let delta = self.store.load(table).await?;
+        match &delta {
+            Some(delta) => loaded.insert(table, delta.clone()),
+            None => loaded.remove(&table),
+        };
+        Ok(delta)
+    }
+
+    /// How far the newest version of a table holds the partitions of its topic.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn positions(&self, table: Table) -> Result<BTreeMap<i32, i64>, SqlError> {
+        match self.newest(table).await? {
+            Some(delta) => Ok(self.positions_in(table, &delta).await?),
+            None => Ok(BTreeMap::new()),
+        }
+    }
+
+    /// Kafka's id of the topic that a table holds, if it is known.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn topic_id(&self, table: Table) -> Result<Option<String>, SqlError> {
+        let Some(delta) = self.newest(table).await? else { return Ok(None) };
+        let state = delta.snapshot().map_err(|e| WarehouseError::delta(table, "read", e))?;
+        Ok(state.metadata().configuration().get(store::TOPIC_ID).cloned())
     }
 
     /// Turns to the newest version of every table; queries that run go on reading theirs.
@@ -103,10 +139,11 @@ impl Session {
     pub async fn refresh(&self) -> Result<(), SqlError> {
         let mut positions = Vec::new();
         for table in Table::ALL {
-            let provider: Arc<dyn TableProvider> = match self.store.load(table).await? {
+            let provider: Arc<dyn TableProvider> = match self.newest(table).await? {
                 None => Arc::new(EmptyTable::new(table.schema())),
                 Some(delta) => {
-                    positions.extend(self.positions(table, &delta).await?);
+                    let found = self.positions_in(table, &delta).await?;
+                    positions.extend(found.into_iter().map(|(partition, next)| Position { table, partition, next }));
                     delta.table_provider().with_session(Arc::new(self.context.state())).await?
                 }
             };
@@ -124,11 +161,9 @@ impl Session {
         Ok(())
     }
 
-    async fn positions(&self, table: Table, delta: &DeltaTable) -> Result<Vec<Position>, WarehouseError> {
+    async fn positions_in(&self, table: Table, delta: &DeltaTable) -> Result<BTreeMap<i32, i64>, WarehouseError> {
         let topic = format!("{}{}", self.prefix, table.topic());
-        let version = delta.version().unwrap_or(0);
-        let found = store::positions(table, &delta.log_store(), version, &topic).await?;
-        Ok(found.into_iter().map(|(partition, next)| Position { table, partition, next }).collect())
+        store::positions(table, &delta.log_store(), delta.version().unwrap_or(0), &topic).await
     }
 
     /// Starts a query; its rows come as they are made.

@@ -3,6 +3,8 @@
 use deltalake_core::DeltaTableError;
 
 use super::tables::Table;
+use crate::stream::client::ClientError;
+use crate::stream::progress::Stop;
 
 /// Why the warehouse could not read or write a table.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +107,25 @@ pub enum WarehouseError {
         /// What the client said.
         source: rdkafka::error::KafkaError,
     },
+    /// The brokers did not answer a question.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A topic's records cannot be read now.
+    #[error("{topic} cannot be read: {detail}; help: `hokusai doctor` checks brokers, topics and the schema registry")]
+    Input {
+        /// Topic with prefix.
+        topic: String,
+        /// What happened.
+        detail: String,
+    },
+    /// A commit did not end in time.
+    #[error("table {table} was not committed within {seconds} s; help: is the store reachable, is its disk full?")]
+    Slow {
+        /// Table.
+        table: &'static str,
+        /// The limit.
+        seconds: u64,
+    },
     /// The warehouse's own thread ended.
     #[error("the warehouse's thread could not run: {detail}; help: see the log lines before this one")]
     Thread {
@@ -114,7 +135,7 @@ pub enum WarehouseError {
 }
 
 impl WarehouseError {
-    pub(super) fn delta(table: Table, what: &'static str, source: DeltaTableError) -> Self {
+    pub(crate) fn delta(table: Table, what: &'static str, source: DeltaTableError) -> Self {
         Self::Delta { table: table.name(), what, source: Box::new(source) }
     }
 
@@ -122,12 +143,30 @@ impl WarehouseError {
         Self::Arrow { table: table.name(), what, detail: source.to_string() }
     }
 
-    /// Waiting and trying again cannot help: a person has to act.
+    /// The named outcome, when waiting cannot help and a person has to act.
     #[must_use]
-    pub fn is_named_stop(&self) -> bool {
-        matches!(
-            self,
-            Self::Format { .. } | Self::TopicRecreated { .. } | Self::PositionLost { .. } | Self::Location { .. }
-        )
+    pub fn stop(&self) -> Option<Stop> {
+        let plain = |topic: &String| topic.clone();
+        match self {
+            Self::TopicRecreated { topic, expected, found, .. } => {
+                Some(Stop::TopicRecreated { topic: plain(topic), was: expected.clone(), now: found.clone() })
+            }
+            Self::PositionLost { topic, partition, position, low, .. } if position < low => Some(Stop::OffsetExpired {
+                topic: plain(topic),
+                partition: *partition,
+                next: *position,
+                log_start: *low,
+                lost: low - position,
+            }),
+            Self::PositionLost { topic, partition, position, high, .. } => {
+                Some(Stop::LogTruncated { topic: plain(topic), partition: *partition, next: *position, log_end: *high })
+            }
+            Self::Format { .. } | Self::Location { .. } => {
+                let text = self.to_string();
+                let (what, help) = text.split_once("; help: ").unwrap_or((&text, "see the log"));
+                Some(Stop::Misconfigured { what: what.to_owned(), help: help.to_owned() })
+            }
+            _ => None,
+        }
     }
 }

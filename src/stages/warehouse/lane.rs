@@ -62,7 +62,6 @@ pub(super) struct Lane {
     oldest: Option<Instant>,
     unreadable: Vec<(i32, i64)>,
     unreadable_count: u64,
-    failure: Option<WarehouseError>,
     failures: usize,
     wake: Option<Instant>,
 }
@@ -81,7 +80,6 @@ impl Lane {
             oldest: None,
             unreadable: Vec::new(),
             unreadable_count: 0,
-            failure: None,
             failures: 0,
             wake: None,
         }
@@ -97,11 +95,6 @@ impl Lane {
 
     pub(super) fn owned(&self) -> &BTreeSet<i32> {
         &self.owned
-    }
-
-    /// What the lane rests for, if it rests because something failed.
-    pub(super) fn failure(&self) -> Option<&WarehouseError> {
-        self.failure.as_ref()
     }
 
     /// Next offsets to take in.
@@ -152,9 +145,30 @@ impl Lane {
         self.drop_decoded();
         self.next.clone_from(&positions);
         self.writer = Some(writer);
-        self.failure = None;
         self.wake = None;
         Ok(partitions.into_iter().map(|partition| (partition, positions.get(&partition).copied())).collect())
+    }
+
+    /// Decides where an owned partition is read from; `low` and `high` are the log's ends.
+    pub(super) fn start(
+        &mut self,
+        partition: i32,
+        position: Option<i64>,
+        low: i64,
+        high: i64,
+    ) -> Result<i64, WarehouseError> {
+        let from = position.unwrap_or(low);
+        if from < low || from > high {
+            return Err(WarehouseError::PositionLost {
+                table: self.table.name(),
+                topic: self.topic.clone(),
+                partition,
+                position: from,
+                low,
+                high,
+            });
+        }
+        Ok(from)
     }
 
     /// Lets the lane rest after a failure; longer after each one in a row.
@@ -166,7 +180,6 @@ impl Lane {
         self.wake = Some(now + Duration::from_secs(seconds));
         tracing::warn!(table = self.table.name(), topic = self.topic, error = %failure, retry_in_seconds = seconds, "table rests");
         metrics::counter!("hokusai_warehouse_failures_total", "table" => self.table.name()).increment(1);
-        self.failure = Some(failure);
     }
 
     fn drop_decoded(&mut self) {

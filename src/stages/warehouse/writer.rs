@@ -38,6 +38,9 @@ use super::error::WarehouseError;
 use super::store::{self, Store, TOPIC_ID, application_id};
 use super::tables::Table;
 
+/// Rows that are encoded at a time.
+const PORTION: usize = 8_192;
+
 /// What a commit brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
@@ -255,20 +258,23 @@ impl TableWriter {
             .try_into_arrow()
             .map_err(|e| WarehouseError::arrow(self.table, "its schema", e))?;
         let mut grown = false;
-        let mut placed: Vec<(RecordBatch, Vec<usize>)> = Vec::new();
-        for batch in alike(self.table, batches)? {
-            let Placement { schema: wider, targets, grown: more } = place(&schema, &batch.schema());
+        let mut placed: Vec<(&[RecordBatch], Vec<usize>)> = Vec::new();
+        for run in batches.chunk_by(|a, b| a.schema_ref() == b.schema_ref()) {
+            let Some(first) = run.first() else { continue };
+            let Placement { schema: wider, targets, grown: more } = place(&schema, first.schema_ref());
             (schema, grown) = (wider, grown || more);
-            placed.push((batch, targets));
+            placed.push((run, targets));
         }
         let schema = Arc::new(schema);
         let (indexed, columns) = get_num_idx_cols_and_stats_columns(Some(self.state.table_config()), HashMap::new());
         let config =
             WriterConfig::new(Arc::clone(&schema), Vec::new(), Some(properties()), None, None, indexed, columns);
         let mut writer = DeltaWriter::new(self.log.object_store(None), config);
-        for (batch, targets) in placed {
-            let batch = spread(self.table, &batch, &targets, &schema)?;
-            writer.write(&batch).await.map_err(|e| self.fail("written", e))?;
+        for (run, targets) in placed {
+            for part in portions(run) {
+                let batch = spread(self.table, &joined(self.table, part)?, &targets, &schema)?;
+                writer.write(&batch).await.map_err(|e| self.fail("written", e))?;
+            }
         }
         let adds = writer.close().await.map_err(|e| self.fail("written", e))?;
         self.sync_files(&adds).await?;
@@ -351,14 +357,28 @@ pub(super) fn properties() -> WriterProperties {
         .build()
 }
 
-/// Joins runs of batches with equal columns: Parquet encodes long columns far cheaper than short ones.
-fn alike(table: Table, batches: &[RecordBatch]) -> Result<Vec<RecordBatch>, WarehouseError> {
-    let mut joined = Vec::new();
-    for run in batches.chunk_by(|a, b| a.schema_ref() == b.schema_ref()) {
-        let Some(first) = run.first() else { continue };
-        joined.push(concat_batches(first.schema_ref(), run).map_err(|e| WarehouseError::arrow(table, "a batch", e))?);
+/// Cuts a run of batches into portions of about [`PORTION`] rows: Parquet encodes long columns far cheaper than short
+/// ones, and a copy of everything at once would double the memory.
+fn portions(run: &[RecordBatch]) -> Vec<&[RecordBatch]> {
+    let mut portions = Vec::new();
+    let (mut from, mut rows) = (0, 0);
+    for (at, batch) in run.iter().enumerate() {
+        rows += batch.num_rows();
+        if rows >= PORTION || at + 1 == run.len() {
+            portions.extend(run.get(from..=at));
+            (from, rows) = (at + 1, 0);
+        }
     }
-    Ok(joined)
+    portions
+}
+
+fn joined(table: Table, part: &[RecordBatch]) -> Result<RecordBatch, WarehouseError> {
+    let fail = |e: arrow::error::ArrowError| WarehouseError::arrow(table, "a batch", e);
+    match part {
+        [one] => Ok(one.clone()),
+        [first, ..] => concat_batches(first.schema_ref(), part).map_err(fail),
+        [] => Ok(RecordBatch::new_empty(table.schema())),
+    }
 }
 
 /// Puts a batch's columns to their places in the table; the other columns are null.
