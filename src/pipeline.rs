@@ -17,10 +17,12 @@ use crate::stages::intake::{Intake, Limits};
 use crate::stages::keying::Keying;
 use crate::stages::receipts::{Receipts, ReceiptsConfig};
 use crate::stages::registry::Registry;
+use crate::stages::warehouse::{Thresholds, Warehouse, WarehouseConfig};
+use crate::stream::health::Health;
 use crate::stream::runtime::{Runtime, RuntimeConfig, Settings as StreamSettings};
 
 /// Every stage that is built, in the order of the path.
-pub const STAGES: &[&str] = &["keying", "registry", "intake", "dedup", "receipts"];
+pub const STAGES: &[&str] = &["keying", "registry", "intake", "dedup", "receipts", "warehouse"];
 
 /// Tenant of a prefix: one topic prefix, one key ring, one store path.
 #[must_use]
@@ -53,6 +55,8 @@ pub struct PipelineConfig {
 /// The stages of this process.
 pub struct Pipeline {
     runtime: Runtime,
+    /// Its offsets live in Delta commits, not in Kafka transactions: no stage of the runtime.
+    warehouse: Option<Warehouse>,
 }
 
 impl Pipeline {
@@ -83,7 +87,12 @@ impl Pipeline {
             let receipts = receipts_config(config)?;
             runtime.stage(move || Receipts::new(receipts.clone()))?;
         }
-        Ok(Self { runtime })
+        let warehouse = if runs("warehouse") {
+            Some(Warehouse::new(warehouse_config(config, &keys, runtime.health())?))
+        } else {
+            None
+        };
+        Ok(Self { runtime, warehouse })
     }
 
     /// What `/health` and `/ready` ask.
@@ -97,7 +106,14 @@ impl Pipeline {
     /// # Errors
     /// What made a stage end for good.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        Ok(self.runtime.run(stop).await?)
+        let tables = async {
+            match self.warehouse {
+                Some(warehouse) => warehouse.run(stop.clone()).await.map_err(anyhow::Error::from),
+                None => Ok(()),
+            }
+        };
+        let stages = async { self.runtime.run(stop.clone()).await.map_err(anyhow::Error::from) };
+        tokio::try_join!(stages, tables).map(drop)
     }
 }
 
@@ -148,6 +164,26 @@ fn receipts_config(config: &PipelineConfig) -> anyhow::Result<ReceiptsConfig> {
     Ok(receipts)
 }
 
+fn warehouse_config(config: &PipelineConfig, keys: &Arc<KeyRing>, health: Health) -> anyhow::Result<WarehouseConfig> {
+    let declared = &config.settings.topology.stage("warehouse")?.settings;
+    let mut thresholds = Thresholds { age: config.table_commit, ..Thresholds::default() };
+    if let Some(rows) = declared.table_rows {
+        thresholds.rows = usize::try_from(rows)?;
+    }
+    if let Some(bytes) = declared.table_bytes {
+        thresholds.bytes = usize::try_from(bytes)?;
+    }
+    Ok(WarehouseConfig {
+        cluster: config.settings.cluster(),
+        store: config.settings.store.clone(),
+        wire: config.settings.wire.as_ref().clone(),
+        keys: Arc::clone(keys),
+        thresholds,
+        instance: config.instance.clone(),
+        health,
+    })
+}
+
 /// Registers the schemas of every topic, when a schema registry is configured. Blocks on the network.
 ///
 /// # Errors
@@ -169,4 +205,3 @@ pub async fn until_ready(probe: &dyn Probe, stop: &CancellationToken) -> bool {
         }
     }
 }
-

@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod exit;
 pub mod model;
 pub mod reader;
+pub mod sql;
 pub mod submit;
 pub mod topology;
 pub mod up;
@@ -58,6 +59,8 @@ enum Command {
     Model(model::ModelArgs),
     /// Print a topic's records, decoded
     Watch(watch::WatchArgs),
+    /// Query the tables with SQL
+    Sql(sql::SqlArgs),
     /// Show or apply the topology of topics and stages
     Topology(topology::TopologyArgs),
     /// Check broker, topics, sizes, schemas, disk and clock, and say what to do
@@ -102,6 +105,7 @@ fn run(arguments: Arguments) -> Outcome<()> {
             Command::Submit(args) => submit::run(args, settings).await,
             Command::Model(args) => model::run(args, settings).await,
             Command::Watch(args) => watch::run(args, settings).await,
+            Command::Sql(args) => sql::run(args, settings).await,
             Command::Topology(args) => topology::run(args, settings).await,
             Command::Doctor(args) => doctor::run(args, settings).await,
         }

@@ -25,7 +25,7 @@ pub mod stage;
 pub mod state;
 
 mod broadcast;
-mod consumer;
+pub(crate) mod consumer;
 mod control;
 mod producer;
 mod replay;

@@ -70,6 +70,8 @@ pub(super) struct Reader {
     signal: Arc<Signal>,
     lanes: Vec<Lane>,
     sources: Vec<Source>,
+    /// Partitions that the group has given and that are not taken over yet.
+    assigned: Option<Vec<(String, i32)>>,
     commits: BTreeMap<Table, u32>,
     crowded: BTreeSet<Table>,
     maintenance: Option<JoinHandle<()>>,
@@ -99,6 +101,7 @@ impl Reader {
             signal: Arc::new(Signal::default()),
             lanes,
             sources: Vec::new(),
+            assigned: None,
             commits: BTreeMap::new(),
             crowded: BTreeSet::new(),
             maintenance: None,
@@ -137,13 +140,20 @@ impl Reader {
         self.config.health.stage(STAGE, StageState::Ended);
     }
 
-    fn serve(&mut self) -> Result<(), KafkaError> {
+    fn serve(&mut self) -> Result<(), WarehouseError> {
         let served = self.consumer.serve(Duration::ZERO);
         while let Some(event) = self.consumer.event() {
             match event {
-                GroupEvent::Assigned(partitions) => self.assigned(&partitions)?,
+                GroupEvent::Assigned(partitions) => self.assigned = Some(partitions),
                 GroupEvent::Revoked => self.revoked()?,
             }
+        }
+        if let Some(partitions) = self.assigned.take()
+            && let Err(error) = self.take_over(&partitions)
+        {
+            self.config.health.stage(STAGE, StageState::Retrying { cause: error.to_string() });
+            self.assigned = Some(partitions);
+            return Err(error);
         }
         match served {
             // The partition is found and named when its lane opens again.
@@ -151,15 +161,20 @@ impl Reader {
                 self.check_all();
                 Ok(())
             }
-            other => other,
+            Err(source) => Err(WarehouseError::Kafka { what: "the group could not be served".to_owned(), source }),
+            Ok(()) => Ok(()),
         }
     }
 
-    fn assigned(&mut self, partitions: &[(String, i32)]) -> Result<(), KafkaError> {
-        self.consumer.take(partitions)?;
+    fn take_over(&mut self, partitions: &[(String, i32)]) -> Result<(), WarehouseError> {
+        let cluster = &self.config.cluster;
+        let plain: Vec<(String, i32)> = partitions.iter().map(|(t, p)| (cluster.plain(t).to_owned(), *p)).collect();
+        let starts = self.admin.offsets(&plain, End::Start)?;
+        let refused = |source| WarehouseError::Kafka { what: "partitions could not be taken over".to_owned(), source };
+        self.consumer.take(partitions, &starts).map_err(refused)?;
         let places: Vec<(&str, i32)> =
             partitions.iter().map(|(topic, partition)| (topic.as_str(), *partition)).collect();
-        let queues = self.consumer.queues(&places)?;
+        let queues = self.consumer.queues(&places).map_err(refused)?;
         for ((topic, partition), mut queue) in partitions.iter().zip(queues) {
             let Some(lane) = self.lanes.iter().position(|lane| lane.topic() == topic) else { continue };
             let signal = Arc::clone(&self.signal);
@@ -176,7 +191,8 @@ impl Reader {
     }
 
     /// Consuming → committed or dropped → let go, under one deadline.
-    fn revoked(&mut self) -> Result<(), KafkaError> {
+    fn revoked(&mut self) -> Result<(), WarehouseError> {
+        self.assigned = None;
         self.note_reached();
         self.commit_all("before partitions are given back");
         self.sources.clear();
@@ -188,7 +204,8 @@ impl Reader {
             }
         }
         tracing::info!("warehouse: partitions given back");
-        self.consumer.let_go()
+        let refused = |source| WarehouseError::Kafka { what: "partitions could not be given back".to_owned(), source };
+        self.consumer.let_go().map_err(refused)
     }
 
     /// Takes records in from all queues, a few of each in turn; returns how many there were.
