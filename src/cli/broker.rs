@@ -100,8 +100,7 @@ pub async fn start(args: &EmbeddedArgs, settings: &Settings) -> Outcome<Broker> 
 /// # Errors
 /// A usage failure when it is none.
 pub async fn resolve(address: &str) -> Outcome<SocketAddr> {
-    let unusable =
-        |detail: String| Failure::Usage(format!("{address}: {detail}\nhelp: HOST:PORT, as in 127.0.0.1:9092"));
+    let unusable = |detail: String| Failure::Usage(format!("{address}: {detail}\nhelp: HOST:PORT, as in 127.0.0.1:9092"));
     let mut found = tokio::net::lookup_host(address).await.map_err(|e| unusable(e.to_string()))?;
     found.next().ok_or_else(|| unusable("no such host".to_owned()))
 }

@@ -51,20 +51,14 @@ pub async fn run(args: UpArgs, settings: Settings) -> Outcome<()> {
     served
 }
 
-async fn serve(
-    args: &UpArgs,
-    settings: &Settings,
-    http: std::net::SocketAddr,
-    stop: &CancellationToken,
-) -> Outcome<()> {
+async fn serve(args: &UpArgs, settings: &Settings, http: std::net::SocketAddr, stop: &CancellationToken) -> Outcome<()> {
     super::topology::apply_to(settings, 1, false).await?;
     let metrics = crate::ops::metrics::install()?;
     let registering = settings.clone();
     tokio::task::spawn_blocking(move || pipeline::register_schemas(&registering)).await.map_err(Failure::failed)??;
     // The one process of its data folder: the broker has locked it.
     let pipeline = worker::pipeline(&args.stages, settings, &[], Some("up"))?;
-    let server =
-        Server::bind(http, pipeline.probe(), metrics).await.map_err(|e| Failure::because(format!("{http}: {e}")))?;
+    let server = Server::bind(http, pipeline.probe(), metrics).await.map_err(|e| Failure::because(format!("{http}: {e}")))?;
     let address = server.address()?.to_string();
     let endpoint = Endpoint {
         brokers: settings.brokers.clone(),
@@ -76,12 +70,7 @@ async fn serve(
 }
 
 /// Tells the world once everything accepts work.
-async fn announce(
-    settings: Settings,
-    endpoint: Endpoint,
-    probe: Arc<dyn crate::ops::health::Probe>,
-    stop: CancellationToken,
-) {
+async fn announce(settings: Settings, endpoint: Endpoint, probe: Arc<dyn crate::ops::health::Probe>, stop: CancellationToken) {
     if !pipeline::until_ready(probe.as_ref(), &stop).await {
         return;
     }

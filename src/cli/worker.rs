@@ -79,8 +79,7 @@ pub async fn run(args: WorkerArgs, settings: Settings) -> Outcome<()> {
     let registering = settings.clone();
     tokio::task::spawn_blocking(move || pipeline::register_schemas(&registering)).await.map_err(Failure::failed)??;
     let pipeline = pipeline(&args.shared, &settings, &args.stages, None)?;
-    let server =
-        Server::bind(http, pipeline.probe(), metrics).await.map_err(|e| Failure::because(format!("{http}: {e}")))?;
+    let server = Server::bind(http, pipeline.probe(), metrics).await.map_err(|e| Failure::because(format!("{http}: {e}")))?;
     let address = server.address()?.to_string();
     let (probe, until) = (pipeline.probe(), stop.clone());
     let announce = async move {

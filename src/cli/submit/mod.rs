@@ -119,15 +119,9 @@ async fn blocking<T: std::marker::Send + 'static>(
 }
 
 fn check_ids(args: &SubmitArgs) -> Outcome<()> {
-    let texts = [
-        ("--model", Some(&args.model)),
-        ("--contributor", Some(&args.contributor)),
-        ("--contribution", args.contribution.as_ref()),
-    ];
+    let texts = [("--model", Some(&args.model)), ("--contributor", Some(&args.contributor)), ("--contribution", args.contribution.as_ref())];
     for (what, text) in texts {
-        if text
-            .is_some_and(|t| t.is_empty() || t.len() > crate::domain::limits::MAX_ID || t.chars().any(char::is_control))
-        {
+        if text.is_some_and(|t| t.is_empty() || t.len() > crate::domain::limits::MAX_ID || t.chars().any(char::is_control)) {
             return Err(Failure::Usage(format!(
                 "{what}: 1 to {} bytes without control characters",
                 crate::domain::limits::MAX_ID
@@ -140,8 +134,7 @@ fn check_ids(args: &SubmitArgs) -> Outcome<()> {
 /// Looks at every file before anything is sent.
 fn plan_all(args: &SubmitArgs) -> Outcome<Vec<(PathBuf, Plan)>> {
     let plan = |file: &PathBuf| {
-        let plan = Plan::open(file, args.input_format.as_deref())
-            .map_err(|e| Failure::because(format!("{}: {e}", file.display())))?;
+        let plan = Plan::open(file, args.input_format.as_deref()).map_err(|e| Failure::because(format!("{}: {e}", file.display())))?;
         Ok((file.clone(), plan))
     };
     args.files.iter().map(plan).collect()
@@ -165,12 +158,7 @@ async fn reach(settings: &Settings) -> Outcome<String> {
 }
 
 /// Gives every file its id: a content whose receipt is `incomplete` or `refused` gets the next try.
-async fn name_all(
-    args: &SubmitArgs,
-    settings: &Settings,
-    topic_id: &str,
-    plans: Vec<(PathBuf, Plan)>,
-) -> Outcome<Vec<Send>> {
+async fn name_all(args: &SubmitArgs, settings: &Settings, topic_id: &str, plans: Vec<(PathBuf, Plan)>) -> Outcome<Vec<Send>> {
     let identity = match args.contribution {
         Some(_) => None,
         None => Some(Identity::load(&settings.data)?),
@@ -182,8 +170,9 @@ async fn name_all(
             (None, Some(identity)) => derive(args, settings, identity, &file).await?,
             (None, None) => return Err(Failure::because("no identity")),
         };
-        let journal =
-            JournalFile::of(&settings.data, &id).read().filter(|j| j.topic_id == topic_id && j.plan == plan.digest());
+        let journal = JournalFile::of(&settings.data, &id)
+            .read()
+            .filter(|j| j.topic_id == topic_id && j.plan == plan.digest());
         sends.push(Send { file, plan, id, journal, known });
     }
     Ok(sends)
@@ -311,10 +300,7 @@ fn show(settings: &Settings, file: &str, answer: &Answer) -> Outcome<()> {
         return Ok(());
     }
     if answer.reused {
-        println!(
-            "{file}: refused: ID_REUSED: the id {} belongs to other content, whose receipt stands",
-            receipt.contribution_id
-        );
+        println!("{file}: refused: ID_REUSED: the id {} belongs to other content, whose receipt stands", receipt.contribution_id);
         return Ok(());
     }
     println!("{file}: {} ({} of {} rows accepted)", receipt.status, receipt.accepted, receipt.received);
