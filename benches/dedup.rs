@@ -82,7 +82,8 @@ fn screened(contribution: u64, rows: u64, first: u64) -> Vec<u8> {
         ("_feature_hash".to_owned(), hashes(|i| key(i).features)),
     ];
     for column in 0..10 {
-        let texts = StringArray::from_iter_values((first..first + rows).map(|i| format!("{:x}", mix(i + column) >> 20)));
+        let texts =
+            StringArray::from_iter_values((first..first + rows).map(|i| format!("{:x}", mix(i + column) >> 20)));
         columns.push((format!("c{column}"), Arc::new(texts)));
     }
     let batch = ipc::write(&RecordBatch::try_from_iter(columns).unwrap(), Compression::Lz4).unwrap();

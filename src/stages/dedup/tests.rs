@@ -13,6 +13,9 @@ use crate::stream::stage::State;
 /// A row as a test names it: features and label.
 type Row = (u8, u8);
 
+/// Accepted, in batch, in pool, other owner, label conflicts.
+type Tally = (i64, i64, i64, i64, i64);
+
 fn hashes(row: Row) -> (u128, u128) {
     let features = (u128::from(row.0) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
     (features ^ (u128::from(row.1) + 1).wrapping_mul(0xD6E8_FEB8_6659_FD93), features)
@@ -98,7 +101,7 @@ fn run(events: &[ScreenedEvent]) -> Task<Dedup> {
 }
 
 /// (accepted, in batch, in pool, other owner, label conflicts) of each verdict.
-fn verdicts(task: &Task<Dedup>) -> Vec<(i64, i64, i64, i64, i64)> {
+fn verdicts(task: &Task<Dedup>) -> Vec<Tally> {
     let count =
         |v: &Verdict, reason: Reason| v.duplicates.iter().find(|c| c.name == reason.code()).map_or(0, |c| c.count);
     let of = |v: &Verdict| {
@@ -237,12 +240,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 struct Plain {
     owner: HashMap<Row, (u8, i64)>,
     released: HashSet<(u8, i64)>,
-    given: HashMap<(u8, i64, i32), (i64, i64, i64, i64, i64)>,
+    given: HashMap<(u8, i64, i32), Tally>,
     seen: HashSet<(u8, i64)>,
 }
 
 impl Plain {
-    fn step(&mut self, step: &Step) -> Option<(i64, i64, i64, i64, i64)> {
+    fn step(&mut self, step: &Step) -> Option<Tally> {
         let (contribution, chunk, part, rows) = match step {
             Step::Release { contribution } => {
                 if self.seen.contains(&(*contribution, 0)) {
@@ -298,7 +301,7 @@ proptest! {
             let end = (at + length).min(events.len());
             let piece = batch(topics::SCREENED, 0, at as i64, 0, &events[at..end]);
             match what {
-                0 => cut.abort(&[piece.clone()]),
+                0 => cut.abort(std::slice::from_ref(&piece)),
                 1 => cut.restart().unwrap(),
                 _ => {}
             }

@@ -28,8 +28,8 @@ use crate::domain::contract::Spec;
 use crate::domain::quality::QualityReference;
 use crate::domain::records::{Manifest, ManifestEvent, Mark, Model, QualitySums, Verdict};
 use crate::domain::topics;
-use crate::stream::state::KeyValue;
 use crate::stream::stage::{Batch, Context, Message, Outputs, Stage, StageError};
+use crate::stream::state::KeyValue;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 

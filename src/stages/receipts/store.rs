@@ -18,8 +18,8 @@ use bytes::Bytes;
 
 use super::codec::{self, Field};
 use super::model::{Chunk, Clock, Contribution, Heard, Held, Ident, Verdicts};
-use crate::stream::state::KeyValue;
 use crate::stream::stage::StageError;
+use crate::stream::state::KeyValue;
 
 /// Chunk numbers per page: a page is the chunks whose numbers share their first three bytes.
 pub const PAGE: u32 = 256;

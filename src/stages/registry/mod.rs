@@ -18,8 +18,8 @@ use fold::Rules;
 use crate::attest::trust::Trust;
 use crate::domain::records::{Model, RegistryEvent};
 use crate::domain::topics;
-use crate::stream::state::KeyValue;
 use crate::stream::stage::{Batch, Context, Destination, Outputs, Stage, StageError};
+use crate::stream::state::KeyValue;
 
 /// Format version of a model in the state.
 const VERSION: u8 = 1;

@@ -201,7 +201,7 @@ proptest! {
             let end = (at + length).min(events.len());
             let piece = batch(topics::REGISTRY_EVENTS, 0, at as i64, 0, &events[at..end]);
             match fate {
-                0 => cut.abort(&[piece.clone()]),
+                0 => cut.abort(std::slice::from_ref(&piece)),
                 1 => cut.restart().unwrap(),
                 _ => {}
             }
