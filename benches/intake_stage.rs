@@ -46,7 +46,8 @@ fn document() -> String {
         }
         let fault = r.below(1000);
         let age = if fault < 4 { 200 + r.below(700) } else { 18 + r.below(73) };
-        let plan = if (4..7).contains(&fault) { "gold??" } else { r.of(&["basic", "standard", "premium", "enterprise"]) };
+        let plan =
+            if (4..7).contains(&fault) { "gold??" } else { r.of(&["basic", "standard", "premium", "enterprise"]) };
         let email = if (7..10).contains(&fault) { String::new() } else { email };
         text.push_str(&format!(
             "c{:04},2024-{:02}-{:02}T{:02}:{:02}:{:02},{age},{}.{:02},{plan},{},{email},+1 415-{:03}-{:04},{},{}\n",
@@ -80,7 +81,13 @@ fn stage(wire: &Wire) -> Intake {
     let spec = Spec::parse_yaml(CONTRACT, "bench.yaml").expect("a contract");
     let digest = spec.contract_digest().expect("a digest");
     let contract = ModelContract { digest: digest.clone(), revision: 1, spec: spec.canonical_json().expect("json") };
-    let model = Model { model: "intake-bench".to_owned(), revision: 1, contract_digest: digest, contracts: vec![contract], commands: vec![] };
+    let model = Model {
+        model: "intake-bench".to_owned(),
+        revision: 1,
+        contract_digest: digest,
+        contracts: vec![contract],
+        commands: vec![],
+    };
     let record = wire.encode(&model).expect("a record");
     stage.broadcast(topics::MODELS, b"intake-bench", Some(&record), wire).expect("a model");
     stage
@@ -105,7 +112,8 @@ fn batch(wire: &Wire, payload: Vec<u8>) -> Batch {
 fn intake(criterion: &mut Criterion) {
     let wire = Wire::default();
     let mut stage = stage(&wire);
-    let partitions: BTreeMap<String, i32> = [(topics::SCREENED, 2), (topics::MANIFESTS, 2), (topics::REFUSED, 1)].map(|(t, n)| (t.to_owned(), n)).into();
+    let partitions: BTreeMap<String, i32> =
+        [(topics::SCREENED, 2), (topics::MANIFESTS, 2), (topics::REFUSED, 1)].map(|(t, n)| (t.to_owned(), n)).into();
     let context = Context { partition: 0, broadcast_is_current: true, partitions: &partitions };
     let text = document();
     let one_row: String = text.lines().take(2).map(|line| format!("{line}\n")).collect();

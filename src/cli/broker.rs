@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::common::{Endpoint, Settings};
-use super::exit::{Failure, Outcome};
+use super::exit::{Failure, Outcome, say};
 use crate::broker::{Broker, BrokerConfig, Fsync};
 
 const EXAMPLES: &str = "\
@@ -71,9 +71,9 @@ pub async fn run(args: BrokerArgs, settings: Settings) -> Outcome<()> {
     let _ = Endpoint { brokers: address.clone(), http: String::new(), fsync: args.embedded.fsync.name().to_owned() }
         .write(&settings.data);
     if settings.json() {
-        println!("{}", json!({"event": "ready", "brokers": address}));
+        say(json!({"event": "ready", "brokers": address}))?;
     } else {
-        println!("broker ready at {address}, data in {}; Ctrl-C ends", settings.data.display());
+        say(format_args!("broker ready at {address}, data in {}; Ctrl-C ends", settings.data.display()))?;
     }
     stop.cancelled().await;
     Endpoint::remove(&settings.data);
@@ -100,7 +100,8 @@ pub async fn start(args: &EmbeddedArgs, settings: &Settings) -> Outcome<Broker> 
 /// # Errors
 /// A usage failure when it is none.
 pub async fn resolve(address: &str) -> Outcome<SocketAddr> {
-    let unusable = |detail: String| Failure::Usage(format!("{address}: {detail}\nhelp: HOST:PORT, as in 127.0.0.1:9092"));
+    let unusable =
+        |detail: String| Failure::Usage(format!("{address}: {detail}\nhelp: HOST:PORT, as in 127.0.0.1:9092"));
     let mut found = tokio::net::lookup_host(address).await.map_err(|e| unusable(e.to_string()))?;
     found.next().ok_or_else(|| unusable("no such host".to_owned()))
 }

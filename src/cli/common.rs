@@ -71,7 +71,14 @@ pub struct CommonArgs {
     #[arg(long, global = true, env = "HOKUSAI_TOPOLOGY", value_name = "FILE")]
     pub topology: Option<PathBuf>,
     /// Prefix of topics, groups and transactional ids: one tenant has one
-    #[arg(long, global = true, env = "HOKUSAI_PREFIX", default_value = "", value_name = "TEXT", hide_default_value = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "HOKUSAI_PREFIX",
+        default_value = "",
+        value_name = "TEXT",
+        hide_default_value = true
+    )]
     pub prefix: String,
     /// Partition counts: `single` for one machine, `cluster` for many workers
     #[arg(long, global = true, env = "HOKUSAI_PROFILE", default_value = "single", value_name = "PROFILE")]

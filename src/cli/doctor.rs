@@ -11,7 +11,7 @@ use rdkafka::message::Message;
 use serde::Serialize;
 
 use super::common::{Endpoint, Settings};
-use super::exit::{Failure, Outcome};
+use super::exit::{Failure, Outcome, say};
 use super::reader::{METADATA_TIMEOUT, Polled, Reader, Start, ends};
 use crate::domain::topics;
 use crate::topology::apply;
@@ -110,9 +110,9 @@ pub async fn run(_args: DoctorArgs, settings: Settings) -> Outcome<()> {
 fn show(settings: &Settings, findings: &[Finding]) -> Outcome<()> {
     for finding in findings {
         if settings.json() {
-            println!("{}", serde_json::to_string(finding).map_err(Failure::failed)?);
+            say(serde_json::to_string(finding).map_err(Failure::failed)?)?;
         } else {
-            println!("{finding}");
+            say(finding)?;
         }
     }
     Ok(())
@@ -123,7 +123,10 @@ async fn broker(settings: &Settings) -> Outcome<Finding> {
     let asked = tokio::task::spawn_blocking(move || {
         let consumer: BaseConsumer = settings.client().create().map_err(|e| Failure::Usage(e.to_string()))?;
         let metadata = consumer.fetch_metadata(None, METADATA_TIMEOUT).map_err(|e| settings.no_broker(e))?;
-        Ok(Finding::ok("broker", format!("{} reached at {}", plural(metadata.brokers().len(), "broker"), settings.brokers)))
+        Ok(Finding::ok(
+            "broker",
+            format!("{} reached at {}", plural(metadata.brokers().len(), "broker"), settings.brokers),
+        ))
     });
     asked.await.map_err(Failure::failed)?
 }
@@ -136,7 +139,9 @@ fn plural(n: usize, what: &str) -> String {
 async fn topics(settings: &Settings) -> Outcome<Vec<Finding>> {
     let options = apply::ApplyOptions { prefix: settings.prefix.clone(), replication: 1, dry_run: true };
     match apply::apply(&settings.topology, &settings.client(), &options).await {
-        Ok(actions) if actions.is_empty() => Ok(vec![Finding::ok("topics", "all are there, as the topology declares them")]),
+        Ok(actions) if actions.is_empty() => {
+            Ok(vec![Finding::ok("topics", "all are there, as the topology declares them")])
+        }
         Ok(actions) => Ok(actions
             .iter()
             .map(|action| Finding::new("topics", Status::Wrong, action.to_string(), "hokusai topology apply"))
@@ -157,13 +162,17 @@ async fn sizes(settings: &Settings) -> Finding {
     let asked = admin.describe_configs(&resources, &AdminOptions::new().request_timeout(Some(METADATA_TIMEOUT))).await;
     let configs = match asked.map(|answers| answers.into_iter().next()) {
         Ok(Some(Ok(resource))) => resource,
-        Ok(Some(Err(e))) => return Finding::new("sizes", Status::Wrong, format!("{contributions}: {e}"), "hokusai topology apply"),
+        Ok(Some(Err(e))) => {
+            return Finding::new("sizes", Status::Wrong, format!("{contributions}: {e}"), "hokusai topology apply");
+        }
         Ok(None) => return Finding::new("sizes", Status::Wrong, "the broker does not tell", ""),
         Err(e) => return Finding::new("sizes", Status::Wrong, e.to_string(), ""),
     };
     let found = configs.get("max.message.bytes").and_then(|e| e.value.as_deref()).and_then(|v| v.parse::<i64>().ok());
     match found {
-        Some(bytes) if bytes >= MAX_RECORD => Finding::ok("sizes", format!("{contributions} takes records of {bytes} bytes")),
+        Some(bytes) if bytes >= MAX_RECORD => {
+            Finding::ok("sizes", format!("{contributions} takes records of {bytes} bytes"))
+        }
         found => Finding::new(
             "sizes",
             Status::Wrong,

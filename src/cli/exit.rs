@@ -33,6 +33,20 @@ pub enum Failure {
     },
     /// Exit 4; the reasons were printed already.
     Refused(String),
+    /// Exit 0: whoever read the output has seen enough, as `head` does.
+    OutputClosed,
+}
+
+/// Prints a line on standard output; a reader that went away ends the command quietly.
+///
+/// # Errors
+/// [`Failure::OutputClosed`], or what the system says.
+pub fn say(line: impl Display) -> Outcome<()> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Err(Failure::OutputClosed),
+        other => Ok(other?),
+    }
 }
 
 impl Failure {
@@ -54,6 +68,7 @@ impl Failure {
             Self::Usage(_) => USAGE,
             Self::NoBroker { .. } => NO_BROKER,
             Self::Refused(_) => REFUSED,
+            Self::OutputClosed => DONE,
         }
     }
 
@@ -69,6 +84,7 @@ impl Failure {
                  help: start one with `hokusai up`, or name a cluster with --brokers or HOKUSAI_BROKERS"
             ),
             Self::Refused(text) => writeln!(err, "refused: {text}"),
+            Self::OutputClosed => Ok(()),
         };
     }
 }

@@ -13,7 +13,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::json;
 
 use super::common::Settings;
-use super::exit::{Failure, Outcome};
+use super::exit::{Failure, Outcome, say};
 use super::reader::{Polled, Reader, Start, ends};
 use crate::domain::contract::Spec;
 use crate::domain::records::{Audit, Model};
@@ -173,9 +173,9 @@ fn decided(
 
 fn told(settings: &Settings, model: &str, revision: i64, digest: &str, status: &str) -> Outcome<()> {
     if settings.json() {
-        println!("{}", json!({"model": model, "revision": revision, "contract_digest": digest, "status": status}));
+        say(json!({"model": model, "revision": revision, "contract_digest": digest, "status": status}))?;
     } else {
-        println!("model {model}: {status}, revision {revision}, contract {digest}");
+        say(format_args!("model {model}: {status}, revision {revision}, contract {digest}"))?;
     }
     Ok(())
 }
@@ -197,7 +197,7 @@ fn models(settings: &Settings) -> Outcome<BTreeMap<String, Model>> {
 fn list(settings: &Settings) -> Outcome<()> {
     let models = models(settings)?;
     if models.is_empty() && !settings.json() {
-        println!("no models yet; `hokusai model apply FILE` declares one");
+        say("no models yet; `hokusai model apply FILE` declares one")?;
     }
     for model in models.values() {
         told(settings, &model.model, model.revision, &model.contract_digest, "in force")?;
@@ -219,9 +219,9 @@ fn show(settings: &Settings, name: &str) -> Outcome<()> {
         "spec": spec,
     });
     if settings.json() {
-        println!("{shown}");
+        say(shown)?;
     } else {
-        println!("{}", serde_json::to_string_pretty(&shown).map_err(Failure::failed)?);
+        say(serde_json::to_string_pretty(&shown).map_err(Failure::failed)?)?;
     }
     Ok(())
 }

@@ -108,10 +108,7 @@ impl Reader {
     ///
     /// # Errors
     /// As [`Reader::poll`], and what `each` returns.
-    pub fn for_each_to_end(
-        mut self,
-        mut each: impl FnMut(&BorrowedMessage<'_>) -> Outcome<()>,
-    ) -> Outcome<()> {
+    pub fn for_each_to_end(mut self, mut each: impl FnMut(&BorrowedMessage<'_>) -> Outcome<()>) -> Outcome<()> {
         while !self.at_end() {
             if let Polled::Record(message) = self.poll(Duration::from_millis(200))? {
                 each(&message)?;

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::common::Settings;
-use super::exit::{Failure, Outcome};
+use super::exit::{Failure, Outcome, say};
 use crate::topology::apply;
 
 const EXAMPLES: &str = "\
@@ -52,29 +52,26 @@ enum TopologyAction {
 /// No broker, or a change that the topology refuses.
 pub async fn run(args: TopologyArgs, settings: Settings) -> Outcome<()> {
     match args.action {
-        None => {
-            show(args.shape, &settings);
-            Ok(())
-        }
+        None => show(args.shape, &settings),
         Some(TopologyAction::Apply { replication, dry_run }) => {
             let report = apply_to(&settings, replication, dry_run).await?;
             for line in report {
-                println!("{line}");
+                say(line)?;
             }
             Ok(())
         }
     }
 }
 
-fn show(shape: Shape, settings: &Settings) {
+fn show(shape: Shape, settings: &Settings) -> Outcome<()> {
     if settings.json() {
-        println!("{}", settings.topology.to_json());
-        return;
+        return say(settings.topology.to_json());
     }
-    match shape {
-        Shape::Table => print!("{}", settings.topology.render_table()),
-        Shape::Mermaid => print!("{}", settings.topology.render_mermaid()),
-    }
+    let text = match shape {
+        Shape::Table => settings.topology.render_table(),
+        Shape::Mermaid => settings.topology.render_mermaid(),
+    };
+    say(text.trim_end())
 }
 
 /// Makes and alters the topics; returns one line per action.

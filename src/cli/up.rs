@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::broker::{EmbeddedArgs, resolve, start};
 use super::common::{Endpoint, Settings};
-use super::exit::{Failure, Outcome};
+use super::exit::{Failure, Outcome, say};
 use super::worker::{self, StageArgs};
 use crate::pipeline;
 use crate::web::Server;
@@ -51,14 +51,20 @@ pub async fn run(args: UpArgs, settings: Settings) -> Outcome<()> {
     served
 }
 
-async fn serve(args: &UpArgs, settings: &Settings, http: std::net::SocketAddr, stop: &CancellationToken) -> Outcome<()> {
+async fn serve(
+    args: &UpArgs,
+    settings: &Settings,
+    http: std::net::SocketAddr,
+    stop: &CancellationToken,
+) -> Outcome<()> {
     super::topology::apply_to(settings, 1, false).await?;
     let metrics = crate::ops::metrics::install()?;
     let registering = settings.clone();
     tokio::task::spawn_blocking(move || pipeline::register_schemas(&registering)).await.map_err(Failure::failed)??;
     // The one process of its data folder: the broker has locked it.
     let pipeline = worker::pipeline(&args.stages, settings, &[], Some("up"))?;
-    let server = Server::bind(http, pipeline.probe(), metrics).await.map_err(|e| Failure::because(format!("{http}: {e}")))?;
+    let server =
+        Server::bind(http, pipeline.probe(), metrics).await.map_err(|e| Failure::because(format!("{http}: {e}")))?;
     let address = server.address()?.to_string();
     let endpoint = Endpoint {
         brokers: settings.brokers.clone(),
@@ -70,23 +76,32 @@ async fn serve(args: &UpArgs, settings: &Settings, http: std::net::SocketAddr, s
 }
 
 /// Tells the world once everything accepts work.
-async fn announce(settings: Settings, endpoint: Endpoint, probe: Arc<dyn crate::ops::health::Probe>, stop: CancellationToken) {
+async fn announce(
+    settings: Settings,
+    endpoint: Endpoint,
+    probe: Arc<dyn crate::ops::health::Probe>,
+    stop: CancellationToken,
+) {
     if !pipeline::until_ready(probe.as_ref(), &stop).await {
         return;
     }
     if let Err(error) = endpoint.write(&settings.data) {
         tracing::warn!(%error, "other commands will need --brokers: the endpoint file cannot be written");
     }
-    if settings.json() {
-        println!("{}", json!({"event": "ready", "brokers": endpoint.brokers, "http": endpoint.http}));
+    let said = if settings.json() {
+        say(json!({"event": "ready", "brokers": endpoint.brokers, "http": endpoint.http}))
     } else {
-        println!(
+        say(format_args!(
             "ready: brokers {}, http://{}, data in {}\n\
              next:  hokusai model apply FILE, hokusai submit FILE --model M --contributor C --wait\n\
              Ctrl-C ends",
             endpoint.brokers,
             endpoint.http,
             settings.data.display()
-        );
+        ))
+    };
+    // Nobody has to read it for the work to go on.
+    if said.is_err() {
+        tracing::debug!("the ready line was not read");
     }
 }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::broker::resolve;
 use super::common::Settings;
-use super::exit::{Failure, Outcome};
+use super::exit::{Failure, Outcome, say};
 use crate::pipeline::{self, Pipeline, PipelineConfig};
 use crate::web::Server;
 
@@ -79,15 +79,20 @@ pub async fn run(args: WorkerArgs, settings: Settings) -> Outcome<()> {
     let registering = settings.clone();
     tokio::task::spawn_blocking(move || pipeline::register_schemas(&registering)).await.map_err(Failure::failed)??;
     let pipeline = pipeline(&args.shared, &settings, &args.stages, None)?;
-    let server = Server::bind(http, pipeline.probe(), metrics).await.map_err(|e| Failure::because(format!("{http}: {e}")))?;
+    let server =
+        Server::bind(http, pipeline.probe(), metrics).await.map_err(|e| Failure::because(format!("{http}: {e}")))?;
     let address = server.address()?.to_string();
     let (probe, until) = (pipeline.probe(), stop.clone());
     let announce = async move {
         if pipeline::until_ready(probe.as_ref(), &until).await {
-            if settings.json() {
-                println!("{}", json!({"event": "ready", "brokers": settings.brokers, "http": address}));
+            let said = if settings.json() {
+                say(json!({"event": "ready", "brokers": settings.brokers, "http": address}))
             } else {
-                println!("ready: brokers {}, http://{address}; Ctrl-C ends", settings.brokers);
+                say(format_args!("ready: brokers {}, http://{address}; Ctrl-C ends", settings.brokers))
+            };
+            // Nobody has to read it for the work to go on.
+            if said.is_err() {
+                tracing::debug!("the ready line was not read");
             }
         }
     };

@@ -26,7 +26,8 @@ impl Probe for Health {
     }
 
     fn tasks(&self) -> Vec<Value> {
-        let stages = self.stages().into_iter().map(|(stage, state)| json!({"stage": stage, "state": format!("{state:?}")}));
+        let stages =
+            self.stages().into_iter().map(|(stage, state)| json!({"stage": stage, "state": format!("{state:?}")}));
         let tasks = Health::tasks(self).into_iter().map(|(task, status)| {
             json!({
                 "task": task.to_string(), "state": format!("{:?}", status.state),

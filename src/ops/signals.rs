@@ -25,7 +25,8 @@ pub fn on_signal() -> CancellationToken {
 /// Waits for one signal; false when signals cannot be watched.
 async fn next() -> bool {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
         tracing::error!("signals cannot be watched; end the process with kill -9");
         return false;
     };

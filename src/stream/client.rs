@@ -208,7 +208,8 @@ impl Cluster {
     /// # Errors
     /// When a setting is refused.
     pub fn admin(&self) -> Result<Admin, ClientError> {
-        let client = self.client_config().create_with_context(Logged).map_err(|source| ClientError::Create { source })?;
+        let client =
+            self.client_config().create_with_context(Logged).map_err(|source| ClientError::Create { source })?;
         Ok(Admin { cluster: self.clone(), client })
     }
 }

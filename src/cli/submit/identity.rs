@@ -112,10 +112,11 @@ fn create(path: &Path) -> Outcome<Vec<u8>> {
     std::fs::create_dir_all(folder).map_err(|e| at(path, &e))?;
     // Written aside and linked into place, so that nobody ever reads half a secret.
     let aside = folder.join(format!(".contributor.secret.{}", std::process::id()));
-    let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside).and_then(|mut f| {
-        f.write_all(&secret)?;
-        f.sync_all()
-    });
+    let written =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside).and_then(|mut f| {
+            f.write_all(&secret)?;
+            f.sync_all()
+        });
     let linked = written.and_then(|()| std::fs::hard_link(&aside, path));
     let _ = std::fs::remove_file(&aside);
     match linked {
@@ -143,9 +144,8 @@ mod tests {
         let (one, other) = (folder.path().join("one"), folder.path().join("other"));
         std::fs::write(&one, "a,b\n1,2\n").unwrap();
         std::fs::write(&other, "a,b\n1,3\n").unwrap();
-        let id = |model: &str, who: &str, file: &Path, attempt| {
-            identity().start(model, who).file(file).unwrap().id(attempt)
-        };
+        let id =
+            |model: &str, who: &str, file: &Path, attempt| identity().start(model, who).file(file).unwrap().id(attempt);
         let base = id("m", "c", &one, 0);
         assert_eq!(base, id("m", "c", &one, 0));
         let others = [id("mc", "", &one, 0), id("m", "d", &one, 0), id("m", "c", &other, 0), id("m", "c", &one, 1)];

@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::common::Settings;
-use super::exit::{Failure, Outcome};
+use super::exit::{Failure, Outcome, say};
 use crate::codec::split::Plan;
 use crate::domain::records::{Contribution, Receipt};
 use crate::domain::topics;
@@ -119,9 +119,15 @@ async fn blocking<T: std::marker::Send + 'static>(
 }
 
 fn check_ids(args: &SubmitArgs) -> Outcome<()> {
-    let texts = [("--model", Some(&args.model)), ("--contributor", Some(&args.contributor)), ("--contribution", args.contribution.as_ref())];
+    let texts = [
+        ("--model", Some(&args.model)),
+        ("--contributor", Some(&args.contributor)),
+        ("--contribution", args.contribution.as_ref()),
+    ];
     for (what, text) in texts {
-        if text.is_some_and(|t| t.is_empty() || t.len() > crate::domain::limits::MAX_ID || t.chars().any(char::is_control)) {
+        if text
+            .is_some_and(|t| t.is_empty() || t.len() > crate::domain::limits::MAX_ID || t.chars().any(char::is_control))
+        {
             return Err(Failure::Usage(format!(
                 "{what}: 1 to {} bytes without control characters",
                 crate::domain::limits::MAX_ID
@@ -134,7 +140,8 @@ fn check_ids(args: &SubmitArgs) -> Outcome<()> {
 /// Looks at every file before anything is sent.
 fn plan_all(args: &SubmitArgs) -> Outcome<Vec<(PathBuf, Plan)>> {
     let plan = |file: &PathBuf| {
-        let plan = Plan::open(file, args.input_format.as_deref()).map_err(|e| Failure::because(format!("{}: {e}", file.display())))?;
+        let plan = Plan::open(file, args.input_format.as_deref())
+            .map_err(|e| Failure::because(format!("{}: {e}", file.display())))?;
         Ok((file.clone(), plan))
     };
     args.files.iter().map(plan).collect()
@@ -158,7 +165,12 @@ async fn reach(settings: &Settings) -> Outcome<String> {
 }
 
 /// Gives every file its id: a content whose receipt is `incomplete` or `refused` gets the next try.
-async fn name_all(args: &SubmitArgs, settings: &Settings, topic_id: &str, plans: Vec<(PathBuf, Plan)>) -> Outcome<Vec<Send>> {
+async fn name_all(
+    args: &SubmitArgs,
+    settings: &Settings,
+    topic_id: &str,
+    plans: Vec<(PathBuf, Plan)>,
+) -> Outcome<Vec<Send>> {
     let identity = match args.contribution {
         Some(_) => None,
         None => Some(Identity::load(&settings.data)?),
@@ -170,9 +182,8 @@ async fn name_all(args: &SubmitArgs, settings: &Settings, topic_id: &str, plans:
             (None, Some(identity)) => derive(args, settings, identity, &file).await?,
             (None, None) => return Err(Failure::because("no identity")),
         };
-        let journal = JournalFile::of(&settings.data, &id)
-            .read()
-            .filter(|j| j.topic_id == topic_id && j.plan == plan.digest());
+        let journal =
+            JournalFile::of(&settings.data, &id).read().filter(|j| j.topic_id == topic_id && j.plan == plan.digest());
         sends.push(Send { file, plan, id, journal, known });
     }
     Ok(sends)
@@ -248,21 +259,21 @@ async fn send_one(
 
 fn report_sent(args: &SubmitArgs, settings: &Settings, send: &Send, resumed: i64) -> Outcome<()> {
     if settings.json() {
-        println!(
+        say(format_args!(
             "{}",
             json!({
                 "contribution_id": send.id, "contributor": args.contributor, "model": args.model,
                 "file": send.file.display().to_string(), "format": send.plan.format(),
                 "chunks": send.plan.chunks(), "already_sent": resumed,
             })
-        );
+        ))?;
     } else {
-        println!(
+        say(format_args!(
             "{}: sent as {} ({} chunks); `hokusai watch receipts` shows its receipt",
             send.file.display(),
             send.id,
             send.plan.chunks()
-        );
+        ))?;
     }
     Ok(())
 }
@@ -296,15 +307,18 @@ fn show(settings: &Settings, file: &str, answer: &Answer) -> Outcome<()> {
                 "earlier_receipt": line,
             });
         }
-        println!("{line}");
+        say(line)?;
         return Ok(());
     }
     if answer.reused {
-        println!("{file}: refused: ID_REUSED: the id {} belongs to other content, whose receipt stands", receipt.contribution_id);
+        say(format_args!(
+            "{file}: refused: ID_REUSED: the id {} belongs to other content, whose receipt stands",
+            receipt.contribution_id
+        ))?;
         return Ok(());
     }
-    println!("{file}: {} ({} of {} rows accepted)", receipt.status, receipt.accepted, receipt.received);
-    print!("{}", describe(receipt));
+    say(format_args!("{file}: {} ({} of {} rows accepted)", receipt.status, receipt.accepted, receipt.received))?;
+    say(describe(receipt).trim_end())?;
     Ok(())
 }
 

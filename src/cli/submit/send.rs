@@ -90,7 +90,9 @@ impl<'a> Sender<'a> {
         let Delivery { partition, offset, .. } = match delivery.await {
             Ok(Ok(delivery)) => delivery,
             Ok(Err((error, _))) => return Err(refused(self.settings, chunk, &error)),
-            Err(_) => return Err(Failure::because(format!("chunk {chunk}: the producer ended before it was acknowledged"))),
+            Err(_) => {
+                return Err(Failure::because(format!("chunk {chunk}: the producer ended before it was acknowledged")));
+            }
         };
         self.last = Some((partition, offset));
         self.journal.sent = chunk + 1;

@@ -111,16 +111,10 @@ pub fn wait(
 }
 
 /// Reads a receipt if it is one of the wanted; the key is looked at first, so others cost no decoding.
-fn receipt(
-    settings: &Settings,
-    message: &impl Message,
-    wanted: impl Fn(&str) -> bool,
-) -> Outcome<Option<Receipt>> {
+fn receipt(settings: &Settings, message: &impl Message, wanted: impl Fn(&str) -> bool) -> Outcome<Option<Receipt>> {
     let key = message.key().and_then(|key| std::str::from_utf8(key).ok());
     match (key, message.payload()) {
-        (Some(id), Some(payload)) if wanted(id) => {
-            settings.wire.decode(payload).map(Some).map_err(Failure::failed)
-        }
+        (Some(id), Some(payload)) if wanted(id) => settings.wire.decode(payload).map(Some).map_err(Failure::failed),
         _ => Ok(None),
     }
 }

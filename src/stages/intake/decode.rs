@@ -12,21 +12,36 @@ use crate::domain::records::{Contribution, Refusal};
 ///
 /// # Errors
 /// Why the chunk is refused as a whole.
-pub(super) fn decode(contract: &CompiledContract, contribution: &Contribution, limits: &Limits) -> Result<Decoded, Whole> {
+pub(super) fn decode(
+    contract: &CompiledContract,
+    contribution: &Contribution,
+    limits: &Limits,
+) -> Result<Decoded, Whole> {
     let Ok(format) = contribution.format.parse::<Format>() else {
         let known = Format::ALL.map(Format::name).join(", ");
         return Err(Whole::new(Reason::ParseFormat, "format", format!("one of {known}"), "another format"));
     };
-    let limits = formats::Limits { wire_bytes: limits.payload_bytes, decoded_bytes: limits.decoded_bytes, rows: limits.rows, depth: MAX_NESTING };
+    let limits = formats::Limits {
+        wire_bytes: limits.payload_bytes,
+        decoded_bytes: limits.decoded_bytes,
+        rows: limits.rows,
+        depth: MAX_NESTING,
+    };
     formats::decode(format, &contribution.payload, contract.schema(), &limits).map_err(whole)
 }
 
 fn whole(error: FormatError) -> Whole {
     let reason = error.reason();
     match error {
-        FormatError::Parse { format, detail } => Whole::new(reason, "document", format!("one complete {format} document"), detail),
-        FormatError::TooLarge { what, limit } => Whole::new(reason, "limit", format!("at most {limit}"), format!("more {what}")),
-        FormatError::Target { .. } => Whole::new(reason, "contract", "a type that documents are decoded to".to_owned(), "another type"),
+        FormatError::Parse { format, detail } => {
+            Whole::new(reason, "document", format!("one complete {format} document"), detail)
+        }
+        FormatError::TooLarge { what, limit } => {
+            Whole::new(reason, "limit", format!("at most {limit}"), format!("more {what}"))
+        }
+        FormatError::Target { .. } => {
+            Whole::new(reason, "contract", "a type that documents are decoded to".to_owned(), "another type")
+        }
     }
 }
 

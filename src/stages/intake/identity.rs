@@ -1,8 +1,8 @@
 //! Which contribution a chunk belongs to.
 
+use super::Limits;
 use super::models::Keys;
 use super::refusals::Whole;
-use super::Limits;
 use crate::domain::limits::MAX_ID;
 use crate::domain::reason::Reason;
 use crate::domain::records::Contribution;
@@ -17,7 +17,13 @@ pub(super) struct Identity {
 }
 
 /// The chunk's place, and why it is refused at once.
-pub(super) fn identify(c: &Contribution, batch: &Batch, message: &Message<'_>, keys: &Keys, limits: &Limits) -> (Identity, Option<Whole>) {
+pub(super) fn identify(
+    c: &Contribution,
+    batch: &Batch,
+    message: &Message<'_>,
+    keys: &Keys,
+    limits: &Limits,
+) -> (Identity, Option<Whole>) {
     let key = message.key.filter(|key| !key.is_empty());
     let named = |id: &str| Identity { contribution_id: id.to_owned(), chunk: c.chunk, chunks: c.chunks };
     // A chunk that belongs to no contribution is a contribution of its own, closed at once.
@@ -28,20 +34,35 @@ pub(super) fn identify(c: &Contribution, batch: &Batch, message: &Message<'_>, k
     }
     match (&c.contribution_id, key) {
         (Some(id), Some(key)) if key != id.as_bytes() => {
-            let whole = Whole::new(Reason::KeyMismatch, "key", "no key, or the contribution_id of the value".to_owned(), "another key");
+            let whole = Whole::new(
+                Reason::KeyMismatch,
+                "key",
+                "no key, or the contribution_id of the value".to_owned(),
+                "another key",
+            );
             (named(id), Some(whole))
         }
         (Some(id), _) => (named(id), None),
         (None, Some(key)) => match std::str::from_utf8(key).ok().filter(|key| is_id(key)) {
             Some(id) => (named(id), None),
             None => {
-                let whole = Whole::new(Reason::IdMissing, "key", format!("an id of at most {MAX_ID} bytes of text"), "no id, and a key that is none");
+                let whole = Whole::new(
+                    Reason::IdMissing,
+                    "key",
+                    format!("an id of at most {MAX_ID} bytes of text"),
+                    "no id, and a key that is none",
+                );
                 (alone(by_position(batch, message, keys)), Some(whole))
             }
         },
         (None, None) if c.chunks == 1 => (alone(keys.model.contribution_id(&c.contributor, &c.payload)), None),
         (None, None) => {
-            let whole = Whole::new(Reason::IdMissing, "contribution_id", "an id: the contribution has several chunks".to_owned(), "no id and no key");
+            let whole = Whole::new(
+                Reason::IdMissing,
+                "contribution_id",
+                "an id: the contribution has several chunks".to_owned(),
+                "no id and no key",
+            );
             (alone(by_position(batch, message, keys)), Some(whole))
         }
     }

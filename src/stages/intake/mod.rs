@@ -37,7 +37,10 @@ use crate::codec::formats::Decoded;
 use crate::codec::wire::Wire;
 use crate::domain::keys::KeyRing;
 use crate::domain::limits;
-use crate::domain::records::{ChunkId, Contribution, Manifest, ManifestEvent, Mark, Model, Position, Refused, ScreenedEvent, ScreenedRows, ShardRows};
+use crate::domain::records::{
+    ChunkId, Contribution, Manifest, ManifestEvent, Mark, Model, Position, Refused, ScreenedEvent, ScreenedRows,
+    ShardRows,
+};
 use crate::domain::topics;
 use crate::stages::limits::split_by_size;
 use crate::stream::stage::{Batch, Context, Destination, Message, Outputs, Stage, StageError, Tick};
@@ -91,7 +94,13 @@ impl Intake {
         Self { models: Models::new(keys), limits }
     }
 
-    fn chunk(&mut self, context: &Context<'_>, batch: &Batch, message: &Message<'_>, out: &mut Outputs<'_>) -> Result<(), StageError> {
+    fn chunk(
+        &mut self,
+        context: &Context<'_>,
+        batch: &Batch,
+        message: &Message<'_>,
+        out: &mut Outputs<'_>,
+    ) -> Result<(), StageError> {
         let Some(value) = message.value else {
             out.dead_letter(batch, message, "empty", "the record has no value".to_owned());
             return Ok(());
@@ -114,7 +123,12 @@ impl Intake {
     }
 
     /// What becomes of a chunk.
-    fn account(&mut self, context: &Context<'_>, chunk: &Chunk<'_>, fault: Option<Whole>) -> Result<(Option<Arc<Ready>>, Account), StageError> {
+    fn account(
+        &mut self,
+        context: &Context<'_>,
+        chunk: &Chunk<'_>,
+        fault: Option<Whole>,
+    ) -> Result<(Option<Arc<Ready>>, Account), StageError> {
         if let Some(fault) = fault {
             return Ok((None, Account::refused(fault, 1)));
         }
@@ -132,7 +146,14 @@ impl Intake {
         Ok((Some(ready), account))
     }
 
-    fn rows(&self, context: &Context<'_>, chunk: &Chunk<'_>, ready: &Ready, keys: &Keys, decoded: Decoded) -> Result<Account, StageError> {
+    fn rows(
+        &self,
+        context: &Context<'_>,
+        chunk: &Chunk<'_>,
+        ready: &Ready,
+        keys: &Keys,
+        decoded: Decoded,
+    ) -> Result<Account, StageError> {
         let received = count_of(decoded.received);
         let schema_faults = refusals::schema_faults(&ready.contract, &decoded);
         if !schema_faults.is_empty() {
@@ -153,7 +174,13 @@ impl Intake {
 
 impl Chunk<'_> {
     /// Sends what became of the chunk: rows, refusals, manifest.
-    fn emit(&self, keys: &Keys, contract_digest: &str, account: Account, out: &mut Outputs<'_>) -> Result<(), StageError> {
+    fn emit(
+        &self,
+        keys: &Keys,
+        contract_digest: &str,
+        account: Account,
+        out: &mut Outputs<'_>,
+    ) -> Result<(), StageError> {
         let id = ChunkId {
             contribution_id: self.identity.contribution_id.clone(),
             contributor: self.contribution.contributor.clone(),
@@ -163,7 +190,11 @@ impl Chunk<'_> {
             chunk_digest: data_encoding::HEXLOWER.encode(&keys.model.chunk_digest(&self.contribution.payload)),
             passed: account.passed.clone(),
         };
-        let position = Position { topic: self.batch.topic().to_owned(), partition: self.batch.partition(), offset: self.message.offset };
+        let position = Position {
+            topic: self.batch.topic().to_owned(),
+            partition: self.batch.partition(),
+            offset: self.message.offset,
+        };
         count(&account, self.message.value.map_or(0, <[u8]>::len));
         let mut shards = Vec::with_capacity(account.shards.len());
         for (shard, parts) in account.shards {
@@ -172,7 +203,8 @@ impl Chunk<'_> {
             send_rows(&id, shard, parts, out)?;
         }
         for refusals in split_by_size(account.refusals, refusals::size) {
-            let record = Refused { id: id.clone(), stage: "intake".to_owned(), position: Some(position.clone()), refusals };
+            let record =
+                Refused { id: id.clone(), stage: "intake".to_owned(), position: Some(position.clone()), refusals };
             out.send(topics::REFUSED, Destination::ByKey, id.contribution_id.as_bytes(), &record)?;
         }
         let manifest = Manifest {
@@ -188,14 +220,26 @@ impl Chunk<'_> {
             id,
         };
         let key = manifest.id.contribution_id.clone();
-        out.send(topics::MANIFESTS, Destination::ByKey, key.as_bytes(), &ManifestEvent { manifest: Some(manifest), mark: None })
+        out.send(
+            topics::MANIFESTS,
+            Destination::ByKey,
+            key.as_bytes(),
+            &ManifestEvent { manifest: Some(manifest), mark: None },
+        )
     }
 }
 
 fn send_rows(id: &ChunkId, shard: i32, parts: Vec<parts::Part>, out: &mut Outputs<'_>) -> Result<(), StageError> {
     let count = i32::try_from(parts.len()).unwrap_or(i32::MAX);
     for (part, content) in (0..).zip(parts) {
-        let rows = ScreenedRows { id: id.clone(), shard, part, parts: count, rows: count_of(content.rows), batch: content.stream };
+        let rows = ScreenedRows {
+            id: id.clone(),
+            shard,
+            part,
+            parts: count,
+            rows: count_of(content.rows),
+            batch: content.stream,
+        };
         let record = ScreenedEvent { rows: Some(rows), release: None };
         out.send(topics::SCREENED, Destination::Partition(shard), shard.to_string().as_bytes(), &record)?;
     }
@@ -237,10 +281,19 @@ impl Stage for Intake {
         }
         let model = value.map(|value| wire.decode::<Model>(value)).transpose()?;
         let name = String::from_utf8_lossy(key);
-        self.models.fold(&name, model).map_err(|error| StageError::Compute { what: format!("the contract of model {name}"), detail: error.to_string() })
+        self.models.fold(&name, model).map_err(|error| StageError::Compute {
+            what: format!("the contract of model {name}"),
+            detail: error.to_string(),
+        })
     }
 
-    fn process(&mut self, context: &Context<'_>, _state: &mut (), batch: &Batch, out: &mut Outputs<'_>) -> Result<(), StageError> {
+    fn process(
+        &mut self,
+        context: &Context<'_>,
+        _state: &mut (),
+        batch: &Batch,
+        out: &mut Outputs<'_>,
+    ) -> Result<(), StageError> {
         for message in batch.iter() {
             self.chunk(context, batch, &message, out)?;
         }

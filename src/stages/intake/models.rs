@@ -87,7 +87,11 @@ impl Models {
             return Ok(());
         };
         if self.models.len() >= MAX_MODELS && !self.models.contains_key(name) {
-            return Err(SpecError::at("", format!("there are {MAX_MODELS} models already"), "remove models that are not used"));
+            return Err(SpecError::at(
+                "",
+                format!("there are {MAX_MODELS} models already"),
+                "remove models that are not used",
+            ));
         }
         if let Some(newest) = model.contracts.iter().find(|c| c.digest == model.contract_digest) {
             self.ready(&newest.digest, &newest.spec)?;

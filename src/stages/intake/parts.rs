@@ -24,7 +24,11 @@ pub(super) struct Part {
 /// Schema of screened rows: position, hashes, then the contract's columns.
 pub(super) fn screened_schema(contract: &Schema) -> Schema {
     let hash = |name: &str| Field::new(name, DataType::FixedSizeBinary(HASH_BYTES), false);
-    let mut fields = vec![Arc::new(Field::new("_row", DataType::UInt32, false)), Arc::new(hash("_row_hash")), Arc::new(hash("_feature_hash"))];
+    let mut fields = vec![
+        Arc::new(Field::new("_row", DataType::UInt32, false)),
+        Arc::new(hash("_row_hash")),
+        Arc::new(hash("_feature_hash")),
+    ];
     fields.extend(contract.fields().iter().cloned());
     Schema::new(fields)
 }
@@ -40,7 +44,8 @@ pub(super) fn screened_batch(
     let hashes = |hashes: &[[u8; 16]]| -> Result<ArrayRef, ArrowError> {
         Ok(Arc::new(FixedSizeBinaryArray::try_new(HASH_BYTES, hashes.as_flattened().to_vec().into(), None)?))
     };
-    let mut all: Vec<ArrayRef> = vec![Arc::new(UInt32Array::from(rows.to_vec())), hashes(row_hashes)?, hashes(feature_hashes)?];
+    let mut all: Vec<ArrayRef> =
+        vec![Arc::new(UInt32Array::from(rows.to_vec())), hashes(row_hashes)?, hashes(feature_hashes)?];
     all.extend(columns.iter().cloned());
     RecordBatch::try_new(Arc::clone(schema), all)
 }

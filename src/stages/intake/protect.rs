@@ -61,10 +61,13 @@ impl Protection {
             let declared = declared_type(property, &format!("schema[0].properties[{i}].pii.type"))?;
             let is_label = spec.label.as_ref() == Some(&property.name);
             let keep = property.pii.policy == Policy::Keep;
-            let column = (property.pii.policy != Policy::None && !is_label)
-                .then(|| Column { screener: ColumnScreener::new(keys, &property.name, rule(property, declared)), keep });
+            let column = (property.pii.policy != Policy::None && !is_label).then(|| Column {
+                screener: ColumnScreener::new(keys, &property.name, rule(property, declared)),
+                keep,
+            });
             let input = arrow_type(property.logical_type);
-            let output = column.as_ref().filter(|c| !c.keep).map_or_else(|| input.clone(), |c| c.screener.output_type(&input));
+            let output =
+                column.as_ref().filter(|c| !c.keep).map_or_else(|| input.clone(), |c| c.screener.output_type(&input));
             fields.push(Field::new(&property.name, output, true));
             columns.push(column);
         }
@@ -101,7 +104,8 @@ impl Protection {
 fn declared_type(property: &Property, path: &str) -> Result<Option<PiiType>, SpecError> {
     let Some(name) = &property.pii.kind else { return Ok(None) };
     let known = || PiiType::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
-    let unknown = || SpecError::at(path, format!("`{name}` is no type of personal data"), format!("one of {}", known()));
+    let unknown =
+        || SpecError::at(path, format!("`{name}` is no type of personal data"), format!("one of {}", known()));
     PiiType::from_name(name).map(Some).ok_or_else(unknown)
 }
 
@@ -120,7 +124,8 @@ fn rule(property: &Property, declared: Option<PiiType>) -> ColumnRule {
 /// The columns under the names of `batch`, with the types that they have now.
 fn named(batch: &RecordBatch, columns: Vec<ArrayRef>) -> Result<RecordBatch, ArrowError> {
     let fields = batch.schema_ref().fields().iter().zip(&columns);
-    let fields: Vec<_> = fields.map(|(field, column)| Field::new(field.name(), column.data_type().clone(), true)).collect();
+    let fields: Vec<_> =
+        fields.map(|(field, column)| Field::new(field.name(), column.data_type().clone(), true)).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
 }

@@ -110,7 +110,8 @@ pub(super) fn schema_faults(contract: &CompiledContract, decoded: &Decoded) -> V
             Some(leak) => ("leakage", format!("no such column: {}", leak.reason)),
             None => ("schema", "only columns that the contract names".to_owned()),
         };
-        let shape = if shown.is_empty() { format!("column named by a {}", shape::text(extra)) } else { "column".to_owned() };
+        let shape =
+            if shown.is_empty() { format!("column named by a {}", shape::text(extra)) } else { "column".to_owned() };
         faults.push(Whole { column: shown, ..Whole::new(Reason::SchemaExtraColumn, rule, expected, shape) });
     }
     let extra = faults.len();
@@ -136,5 +137,8 @@ fn is_plain_name(name: &str) -> bool {
         run > 4
     });
     let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-    first && !long_number && name.len() <= MAX_SHOWN_NAME && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    first
+        && !long_number
+        && name.len() <= MAX_SHOWN_NAME
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }

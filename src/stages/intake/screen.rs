@@ -10,8 +10,8 @@ use super::models::{Keys, Ready};
 use super::parts::{by_shard, parts, screened_batch};
 use super::protect::Protected;
 use super::refusals::Account;
-use crate::codec::formats::Decoded;
 use crate::attest::row::{ChunkTree, RowSalts};
+use crate::codec::formats::Decoded;
 use crate::domain::keys::KeyRing;
 use crate::domain::reason::Reason;
 use crate::domain::records::{ChunkId, Refusal};
@@ -29,7 +29,13 @@ pub(super) struct Source<'a> {
 }
 
 /// What becomes of decoded rows.
-pub(super) fn screen(ready: &Ready, keys: &Keys, ring: &KeyRing, source: &Source<'_>, decoded: Decoded) -> Result<Account, StageError> {
+pub(super) fn screen(
+    ready: &Ready,
+    keys: &Keys,
+    ring: &KeyRing,
+    source: &Source<'_>,
+    decoded: Decoded,
+) -> Result<Account, StageError> {
     let contract = &ready.contract;
     let mut account = Account { received: i64::try_from(decoded.received).unwrap_or(i64::MAX), ..Account::default() };
     let failures = first_failures(contract, &decoded.batch, source);
@@ -43,7 +49,8 @@ pub(super) fn screen(ready: &Ready, keys: &Keys, ring: &KeyRing, source: &Source
         *account.refused.entry(refusal.code.clone()).or_default() += 1;
     }
     account.refusals = refusals;
-    let (batch, rows) = if refused == 0 { (decoded.batch, decoded.rows) } else { passed(&decoded, &failures).map_err(compute)? };
+    let (batch, rows) =
+        if refused == 0 { (decoded.batch, decoded.rows) } else { passed(&decoded, &failures).map_err(compute)? };
     if batch.num_rows() > 0 {
         protect_and_hash(ready, keys, ring, source, &batch, &rows, &mut account)?;
     }
@@ -75,7 +82,8 @@ fn protect_and_hash(
     };
     rows.iter().zip(leaves.iter()).for_each(|(row, bytes)| tree.append(u64::from(*row), bytes));
     account.chunk_root = data_encoding::HEXLOWER.encode(&tree.root());
-    let out = screened_batch(&ready.screened, rows, &hashes.rows, &hashes.features, screened.columns()).map_err(compute)?;
+    let out =
+        screened_batch(&ready.screened, rows, &hashes.rows, &hashes.features, screened.columns()).map_err(compute)?;
     let shards: Vec<u32> = hashes.features.iter().map(|hash| shard_of(hash, source.shards)).collect();
     for (shard, batch) in by_shard(&out, &shards, source.shards).map_err(compute)? {
         account.shards.push((shard, parts(&batch).map_err(compute)?));
@@ -104,7 +112,8 @@ enum Failure {
 
 fn first_failures(contract: &CompiledContract, batch: &RecordBatch, source: &Source<'_>) -> Vec<Failure> {
     let checks = contract.first_failures(batch, source.appended).into_iter();
-    let mut failures: Vec<_> = checks.map(|number| if number == 0 { Failure::None } else { Failure::Check(number) }).collect();
+    let mut failures: Vec<_> =
+        checks.map(|number| if number == 0 { Failure::None } else { Failure::Check(number) }).collect();
     // A batch whose texts together are no longer than one row may be has no row that is too long.
     let texts = || batch.columns().iter().filter(|c| c.data_type() == &DataType::Utf8).map(|c| c.as_string::<i32>());
     if texts().map(|t| t.value_data().len()).sum::<usize>() > source.row_bytes {
@@ -128,7 +137,12 @@ fn passed(decoded: &Decoded, failures: &[Failure]) -> Result<(RecordBatch, Vec<u
 }
 
 /// Refusals of the rows with a failure; only these rows are looked at one by one.
-fn refusals_of(contract: &CompiledContract, keys: &Keys, decoded: &Decoded, failures: &[Failure]) -> Result<Vec<Refusal>, StageError> {
+fn refusals_of(
+    contract: &CompiledContract,
+    keys: &Keys,
+    decoded: &Decoded,
+    failures: &[Failure],
+) -> Result<Vec<Refusal>, StageError> {
     let failed: Vec<usize> = (0..failures.len()).filter(|row| failures[*row] != Failure::None).collect();
     let mask: Vec<bool> = failures.iter().map(|f| *f != Failure::None).collect();
     let batch = filter_record_batch(&decoded.batch, &BooleanArray::from(mask)).map_err(compute)?;
@@ -149,7 +163,12 @@ fn refusals_of(contract: &CompiledContract, keys: &Keys, decoded: &Decoded, fail
     Ok(failed.into_iter().zip(canonical.iter()).map(refusal).collect())
 }
 
-fn describe(contract: &CompiledContract, batch: &RecordBatch, row: usize, failure: Failure) -> (Reason, String, String, String, String) {
+fn describe(
+    contract: &CompiledContract,
+    batch: &RecordBatch,
+    row: usize,
+    failure: Failure,
+) -> (Reason, String, String, String, String) {
     match failure {
         Failure::Check(number) => match contract.check(number) {
             Some(check) => {
@@ -159,8 +178,12 @@ fn describe(contract: &CompiledContract, batch: &RecordBatch, row: usize, failur
             }
             None => (Reason::TypeMismatch, String::new(), String::new(), String::new(), String::new()),
         },
-        Failure::TooLarge | Failure::None => {
-            (Reason::TooLarge, String::new(), "row".to_owned(), "a shorter row".to_owned(), "row of long texts".to_owned())
-        }
+        Failure::TooLarge | Failure::None => (
+            Reason::TooLarge,
+            String::new(),
+            "row".to_owned(),
+            "a shorter row".to_owned(),
+            "row of long texts".to_owned(),
+        ),
     }
 }

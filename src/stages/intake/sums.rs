@@ -74,7 +74,11 @@ impl SumPlan {
         let kept = |(_, p): &(usize, &Property)| p.pii.policy != Policy::Drop;
         let mut columns: Vec<_> = properties.iter().enumerate().filter(kept).map(|(i, p)| column_plan(i, p)).collect();
         columns.sort_by(|a, b| a.name.cmp(&b.name));
-        let label = spec.label.as_deref().and_then(position).filter(|&i| properties[i].logical_type != crate::domain::contract::LogicalType::Number);
+        let label = spec
+            .label
+            .as_deref()
+            .and_then(position)
+            .filter(|&i| properties[i].logical_type != crate::domain::contract::LogicalType::Number);
         let mut near = Vec::new();
         if let Some(declared) = &spec.near_duplicates {
             let step = |name: &String| declared.round.get(name).and_then(crate::domain::contract::Scalar::as_f64);
@@ -97,7 +101,8 @@ impl SumPlan {
         if batch.num_rows() == 0 {
             return QualitySums::default();
         }
-        let rows: Vec<u64> = hashes.iter().map(|h| u64::from_be_bytes([h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7]]) | 1).collect();
+        let rows: Vec<u64> =
+            hashes.iter().map(|h| u64::from_be_bytes([h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7]]) | 1).collect();
         let columns = self.columns.iter().map(|plan| plan.sum(batch.column(plan.position), &rows, key)).collect();
         QualitySums {
             valid: i64::try_from(batch.num_rows()).unwrap_or(i64::MAX),
@@ -114,7 +119,8 @@ impl SumPlan {
         for near in &self.near {
             let mut keys = vec![0_u64; batch.num_rows()];
             for (column, step) in &near.columns {
-                let column = step.map_or_else(|| batch.column(*column).clone(), |step| rounded(batch.column(*column), step));
+                let column =
+                    step.map_or_else(|| batch.column(*column).clone(), |step| rounded(batch.column(*column), step));
                 for (mixed, cell) in keys.iter_mut().zip(cell_hashes(&column, key)) {
                     *mixed = (mixed.rotate_left(29) ^ cell).wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 }
@@ -138,7 +144,8 @@ fn column_plan(position: usize, property: &Property) -> ColumnPlan {
 impl ColumnPlan {
     fn sum(&self, column: &ArrayRef, rows: &[u64], key: CellKey) -> ColumnSums {
         let cells = cell_hashes(column, key);
-        let fingerprint = cells.iter().zip(rows).fold(0_u64, |sum, (cell, row)| sum.wrapping_add(cell.wrapping_mul(*row)));
+        let fingerprint =
+            cells.iter().zip(rows).fold(0_u64, |sum, (cell, row)| sum.wrapping_add(cell.wrapping_mul(*row)));
         let nulls = column.nulls();
         let (mut least, mut greatest) = (u64::MAX, 0);
         let mut bounds = |cell: u64| (least, greatest) = (least.min(cell), greatest.max(cell));
@@ -197,7 +204,9 @@ fn cell_hashes(column: &ArrayRef, key: CellKey) -> Vec<u64> {
         // Adding zero turns −0 into 0.
         DataType::Float64 => words::<Float64Type>(column.as_primitive(), key.kind(3), |v| (v + 0.0).to_bits()),
         DataType::Date32 => words::<Date32Type>(column.as_primitive(), key.kind(4), |v| u64::from(v.cast_unsigned())),
-        DataType::Timestamp(..) => words::<TimestampMicrosecondType>(column.as_primitive(), key.kind(5), |v| v.cast_unsigned()),
+        DataType::Timestamp(..) => {
+            words::<TimestampMicrosecondType>(column.as_primitive(), key.kind(5), |v| v.cast_unsigned())
+        }
         DataType::Boolean => {
             let (no, yes) = (key.kind(6).hash(&[0]), key.kind(6).hash(&[1]));
             column.as_boolean().values().iter().map(|v| if v { yes } else { no }).collect()
@@ -210,7 +219,11 @@ fn cell_hashes(column: &ArrayRef, key: CellKey) -> Vec<u64> {
     hashes
 }
 
-fn words<T: ArrowPrimitiveType>(column: &PrimitiveArray<T>, hasher: SipHasher24, bits: impl Fn(T::Native) -> u64) -> Vec<u64> {
+fn words<T: ArrowPrimitiveType>(
+    column: &PrimitiveArray<T>,
+    hasher: SipHasher24,
+    bits: impl Fn(T::Native) -> u64,
+) -> Vec<u64> {
     let hash = |value: &T::Native| {
         let mut hasher = hasher;
         hasher.write_u64(bits(*value).to_le());

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
 use arrow::compute::concat_batches;
 use arrow::datatypes::UInt32Type;
 use arrow::ipc::reader::StreamReader;
 
+use super::super::Limits;
 use super::super::contract::{Compiler, UTC};
 use super::super::models::{Keys, Ready};
 use super::super::refusals::Account;
 use super::super::screen::{Source, screen};
-use super::super::Limits;
 use super::support::{EXAMPLE, NOW, ring, ring_with};
 use crate::codec::formats::Decoded;
 use crate::domain::keys::KeyRing;
@@ -24,16 +26,26 @@ fn ready(ring: &KeyRing) -> Ready {
 }
 
 fn rows(range: std::ops::Range<usize>, ready: &Ready) -> RecordBatch {
-    let texts = |f: &dyn Fn(usize) -> String| -> ArrayRef { Arc::new(StringArray::from_iter_values(range.clone().map(f))) };
+    let texts =
+        |f: &dyn Fn(usize) -> String| -> ArrayRef { Arc::new(StringArray::from_iter_values(range.clone().map(f))) };
     let columns: Vec<ArrayRef> = vec![
         texts(&|i| format!("r{i}")),
-        Arc::new(TimestampMicrosecondArray::from_iter_values(range.clone().map(|i| (NOW - i as i64) * 1000)).with_timezone(UTC)),
-        Arc::new(Int64Array::from_iter_values(range.clone().map(|i| if i % 50 == 49 { 500 } else { 18 + (i as i64 * 7) % 70 }))),
-        Arc::new(Float64Array::from_iter(range.clone().map(|i| (i % 9 != 0).then_some(1500.25 + (i * 37 % 900) as f64)))),
+        Arc::new(
+            TimestampMicrosecondArray::from_iter_values(range.clone().map(|i| (NOW - i as i64) * 1000))
+                .with_timezone(UTC),
+        ),
+        Arc::new(Int64Array::from_iter_values(
+            range.clone().map(|i| if i % 50 == 49 { 500 } else { 18 + (i as i64 * 7) % 70 }),
+        )),
+        Arc::new(Float64Array::from_iter(
+            range.clone().map(|i| (i % 9 != 0).then_some(1500.25 + (i * 37 % 900) as f64)),
+        )),
         texts(&|i| ["basic", "standard", "premium", "enterprise"][i % 4].to_owned()),
         texts(&|i| ["DE", "FR", "PL"][i % 3].to_owned()),
         texts(&|i| format!("User{i}@Example.com")),
-        texts(&|i| if i % 10 == 0 { format!("write to anna.novak{i}@example.org today") } else { format!("all good {i}") }),
+        texts(&|i| {
+            if i % 10 == 0 { format!("write to anna.novak{i}@example.org today") } else { format!("all good {i}") }
+        }),
         Arc::new(BooleanArray::from_iter(range.clone().map(|i| Some(i % 4 == 0)))),
     ];
     RecordBatch::try_new(ready.contract.schema().clone(), columns).unwrap()
@@ -41,11 +53,19 @@ fn rows(range: std::ops::Range<usize>, ready: &Ready) -> RecordBatch {
 
 fn decoded(batch: RecordBatch) -> Decoded {
     let received = batch.num_rows();
-    Decoded { batch, rows: (0..received as u32).collect(), received, rejects: vec![], extra_columns: vec![], missing_columns: vec![] }
+    Decoded {
+        batch,
+        rows: (0..received as u32).collect(),
+        received,
+        rejects: vec![],
+        extra_columns: vec![],
+        missing_columns: vec![],
+    }
 }
 
 fn screened(ring: &KeyRing, ready: &Ready, batch: RecordBatch, shards: u32) -> Account {
-    let source = Source { contribution_id: "c-1", chunk: 0, appended: NOW, shards, row_bytes: Limits::default().row_bytes };
+    let source =
+        Source { contribution_id: "c-1", chunk: 0, appended: NOW, shards, row_bytes: Limits::default().row_bytes };
     screen(ready, &Keys::new(ring, "signup-churn"), ring, &source, decoded(batch)).unwrap()
 }
 
@@ -79,7 +99,8 @@ fn one_chunk_or_many_give_the_same_hashes_counts_and_sums() {
     let ready = ready(&ring);
     let whole = [screened(&ring, &ready, rows(0..n, &ready), 4)];
     for size in [1, 7, 100, 599] {
-        let parts: Vec<_> = (0..n).step_by(size).map(|i| screened(&ring, &ready, rows(i..(i + size).min(n), &ready), 4)).collect();
+        let parts: Vec<_> =
+            (0..n).step_by(size).map(|i| screened(&ring, &ready, rows(i..(i + size).min(n), &ready), 4)).collect();
         assert_eq!(hashes(&parts), hashes(&whole));
         let strip = |mut sums: QualitySums| {
             sums.near_duplicates = 0; // counted within a chunk by design
@@ -87,7 +108,9 @@ fn one_chunk_or_many_give_the_same_hashes_counts_and_sums() {
         };
         assert_eq!(strip(sums(&parts)), strip(sums(&whole)), "chunks of {size}");
         let total = |f: &dyn Fn(&Account) -> i64| (parts.iter().map(f).sum::<i64>(), f(&whole[0]));
-        for (parts, whole) in [total(&|a| a.received), total(&|a| a.refused.values().sum()), total(&|a| a.pii.values().sum())] {
+        for (parts, whole) in
+            [total(&|a| a.received), total(&|a| a.refused.values().sum()), total(&|a| a.pii.values().sum())]
+        {
             assert_eq!(parts, whole);
         }
     }
@@ -154,10 +177,15 @@ fn rows_that_differ_in_the_label_alone_meet_in_one_shard() {
     let relabelled = RecordBatch::try_new(batch.schema(), columns).unwrap();
     let shards = |batch| -> Vec<Vec<u32>> {
         let account = screened(&ring, &ready, batch, 8);
-        account.shards.iter().flat_map(|(_, parts)| parts).map(|part| {
-            let batch = StreamReader::try_new(part.stream.as_slice(), None).unwrap().next().unwrap().unwrap();
-            batch.column(0).as_primitive::<UInt32Type>().values().to_vec()
-        }).collect()
+        account
+            .shards
+            .iter()
+            .flat_map(|(_, parts)| parts)
+            .map(|part| {
+                let batch = StreamReader::try_new(part.stream.as_slice(), None).unwrap().next().unwrap().unwrap();
+                batch.column(0).as_primitive::<UInt32Type>().values().to_vec()
+            })
+            .collect()
     };
     assert_eq!(shards(batch), shards(relabelled));
 }
@@ -230,7 +258,11 @@ fn constant_and_equal_columns_show_in_the_sums() {
     columns[4] = Arc::new(StringArray::from(vec!["basic"; 40]));
     columns[7] = columns[5].clone();
     let mut ready = ready;
-    let text = EXAMPLE.replacen("logicalTypeOptions: {minLength: 2, maxLength: 2, pattern: '^[A-Z]{2}$'}", "description: free", 1);
+    let text = EXAMPLE.replacen(
+        "logicalTypeOptions: {minLength: 2, maxLength: 2, pattern: '^[A-Z]{2}$'}",
+        "description: free",
+        1,
+    );
     ready.contract = Compiler::new().compile_yaml(&text, "m").unwrap();
     let account = screened(&ring, &ready, RecordBatch::try_new(batch.schema(), columns).unwrap(), 1);
     let column = |name: &str| account.quality.columns.iter().find(|c| c.column == name).unwrap();

@@ -83,7 +83,10 @@ fn refused_whole(records: &[(Option<&str>, Value)]) -> (Manifest, Refusal) {
     assert_eq!((manifests.len(), refusals.len(), screened(&task).len()), (1, 1, 0), "{refusals:?}");
     let (manifest, refusal) = (manifests[0].clone(), refusals[0].clone());
     assert_eq!(refusal.row, -1);
-    assert_eq!(manifest.refused.iter().map(|c| (c.name.as_str(), c.count)).collect::<Vec<_>>(), [(refusal.code.as_str(), manifest.received)]);
+    assert_eq!(
+        manifest.refused.iter().map(|c| (c.name.as_str(), c.count)).collect::<Vec<_>>(),
+        [(refusal.code.as_str(), manifest.received)]
+    );
     assert!(!refusal.rule.is_empty() && !refusal.expected.is_empty() && !refusal.shape.is_empty(), "{refusal:?}");
     (manifest, refusal)
 }
@@ -110,7 +113,10 @@ fn a_chunk_becomes_rows_by_shard_refusals_and_one_manifest() {
         assert_eq!((rows.id.clone(), rows.part, rows.parts), (manifest.id.clone(), 0, 1));
     }
     let refusals = refusals(&task);
-    assert_eq!(refusals.iter().map(|r| (r.row, r.column.as_str())).collect::<Vec<_>>(), [(7, "age"), (9, "plan"), (11, "age")]);
+    assert_eq!(
+        refusals.iter().map(|r| (r.row, r.column.as_str())).collect::<Vec<_>>(),
+        [(7, "age"), (9, "plan"), (11, "age")]
+    );
     assert_eq!((refusals[0].rule.as_str(), refusals[0].expected.as_str()), ("maximum", "at most 120"));
     assert_eq!(refusals[0].row_digest.len(), 64);
 }
@@ -132,10 +138,28 @@ fn no_output_holds_a_value_of_a_refused_row_or_personal_data() {
     let csv = data_encoding::BASE64.encode(headerless.as_bytes());
     let records = [
         (None, chunk(&rows)),
-        (None, with(chunk(&[]), json!({"contribution_id": "c-2", "rows": null, "format": "csv", "payload": csv.clone()}))),
-        (None, with(chunk(&[]), json!({"contribution_id": "c-3", "rows": null, "format": "parquet", "payload": csv.clone()}))),
-        (None, with(chunk(&[]), json!({"contribution_id": "c-4", "rows": null, "format": "avro", "payload": csv.clone()}))),
-        (None, with(chunk(&[]), json!({"contribution_id": "c-5", "rows": null, "format": "arrow", "payload": csv.clone()}))),
+        (
+            None,
+            with(chunk(&[]), json!({"contribution_id": "c-2", "rows": null, "format": "csv", "payload": csv.clone()})),
+        ),
+        (
+            None,
+            with(
+                chunk(&[]),
+                json!({"contribution_id": "c-3", "rows": null, "format": "parquet", "payload": csv.clone()}),
+            ),
+        ),
+        (
+            None,
+            with(chunk(&[]), json!({"contribution_id": "c-4", "rows": null, "format": "avro", "payload": csv.clone()})),
+        ),
+        (
+            None,
+            with(
+                chunk(&[]),
+                json!({"contribution_id": "c-5", "rows": null, "format": "arrow", "payload": csv.clone()}),
+            ),
+        ),
         (None, with(chunk(&[]), json!({"contribution_id": "c-6", "rows": null, "format": canary, "payload": csv}))),
         (None, with(chunk(&[with(row(1), json!({"zqxCanary77@x.org": 1}))]), json!({"contribution_id": "c-7"}))),
         (None, Value::String(canary.to_owned())),
@@ -152,7 +176,9 @@ fn no_output_holds_a_value_of_a_refused_row_or_personal_data() {
 
 #[test]
 fn cutting_the_records_into_other_batches_gives_the_same_bytes() {
-    let records: Vec<_> = (0..6).map(|c| with(chunk(&(c..c + 40).map(row).collect::<Vec<_>>()), json!({"contribution_id": format!("c-{c}")}))).collect();
+    let records: Vec<_> = (0..6)
+        .map(|c| with(chunk(&(c..c + 40).map(row).collect::<Vec<_>>()), json!({"contribution_id": format!("c-{c}")})))
+        .collect();
     let run = |size: usize| {
         let mut task = task();
         for (i, part) in records.chunks(size).enumerate() {
@@ -318,9 +344,17 @@ fn a_named_contract_is_used_even_when_it_is_no_longer_in_force() {
 
 #[test]
 fn a_document_that_is_none_counts_as_one_row() {
-    for (format, code) in [("csv", "PARSE_CSV"), ("parquet", "PARSE_PARQUET"), ("arrow", "PARSE_ARROW"), ("avro", "PARSE_AVRO"), ("json", "PARSE_JSON"), ("xml", "PARSE_FORMAT")] {
+    for (format, code) in [
+        ("csv", "PARSE_CSV"),
+        ("parquet", "PARSE_PARQUET"),
+        ("arrow", "PARSE_ARROW"),
+        ("avro", "PARSE_AVRO"),
+        ("json", "PARSE_JSON"),
+        ("xml", "PARSE_FORMAT"),
+    ] {
         let payload = data_encoding::BASE64.encode(b"\"\xff\x00 no document");
-        let (manifest, refusal) = refused_whole(&[(None, with(chunk(&[]), json!({"rows": null, "format": format, "payload": payload})))]);
+        let (manifest, refusal) =
+            refused_whole(&[(None, with(chunk(&[]), json!({"rows": null, "format": format, "payload": payload})))]);
         assert_eq!((refusal.code.as_str(), manifest.received), (code, 1));
         assert!(!manifest.quality.incompatible_schema);
     }
@@ -330,7 +364,10 @@ fn a_document_that_is_none_counts_as_one_row() {
 fn unknown_and_missing_columns_refuse_the_chunk_by_name() {
     let rows: Vec<_> = (0..5).map(|i| with(row(i), json!({"salary": 1}))).collect();
     let (manifest, refusal) = refused_whole(&[(None, chunk(&rows))]);
-    assert_eq!((refusal.code.as_str(), refusal.column.as_str(), manifest.received), ("SCHEMA_EXTRA_COLUMN", "salary", 5));
+    assert_eq!(
+        (refusal.code.as_str(), refusal.column.as_str(), manifest.received),
+        ("SCHEMA_EXTRA_COLUMN", "salary", 5)
+    );
     assert!(manifest.quality.incompatible_schema);
     let rows: Vec<_> = (0..5).map(|i| with(row(i), json!({"plan": null}))).collect();
     let (_, refusal) = refused_whole(&[(None, chunk(&rows))]);
@@ -368,7 +405,10 @@ fn a_record_that_cannot_be_read_is_a_dead_letter_and_its_neighbours_live() {
     batch.push(2, NOW, None, Some(b"\xc3\x01 not a record"));
     batch.push(3, NOW, None, Some(good.as_bytes()));
     task.commit(&[batch]).unwrap();
-    assert_eq!(task.dead_letters.iter().map(|d| (d.position.offset, d.reason.as_str())).collect::<Vec<_>>(), [(0, "unreadable"), (1, "empty"), (2, "unreadable")]);
+    assert_eq!(
+        task.dead_letters.iter().map(|d| (d.position.offset, d.reason.as_str())).collect::<Vec<_>>(),
+        [(0, "unreadable"), (1, "empty"), (2, "unreadable")]
+    );
     assert_eq!(manifests(&task).len(), 1);
 }
 

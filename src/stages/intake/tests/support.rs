@@ -50,7 +50,11 @@ pub(super) fn model(specs: &[&Spec]) -> Model {
 
 /// A row of the example as a JSON object; every tenth comment holds an e-mail address.
 pub(super) fn row(i: usize) -> serde_json::Value {
-    let comment = if i % 10 == 0 { format!("please write to anna.novak{i}@example.org today") } else { format!("all good, thanks {i}") };
+    let comment = if i % 10 == 0 {
+        format!("please write to anna.novak{i}@example.org today")
+    } else {
+        format!("all good, thanks {i}")
+    };
     let (plan, country) = (["basic", "standard", "premium", "enterprise"][i % 4], ["DE", "FR", "PL"][i % 3]);
     serde_json::json!({
         "record_id": format!("r{i}"),
