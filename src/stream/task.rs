@@ -337,15 +337,16 @@ impl<S: Stage> Task<'_, S> {
         Ok(())
     }
 
-    /// How long the task may sleep when no record comes: until a mark may be due, and a second at most.
+    /// How long the task may sleep when no record comes: until a mark is due, and a second at most.
     fn idle_time(&self) -> Duration {
         let second = Duration::from_secs(1);
-        match self.marks.last {
-            Some(last) if S::MARKS => {
-                (last + second).saturating_duration_since(Instant::now()).clamp(Duration::from_millis(5), second)
-            }
-            _ => second,
-        }
+        let settings = &self.shared.settings;
+        let (true, Some(last)) = (S::MARKS, self.marks.last) else { return second };
+        let something_to_tell = self.marks.advanced || !self.marks.told_at_end;
+        let pause = if something_to_tell { settings.mark_interval } else { settings.idle_mark_interval };
+        let left = (last + pause).saturating_duration_since(Instant::now());
+        // A mark that is due but waits for the end of the partition comes with the end, which wakes the task.
+        if left.is_zero() { second } else { left.min(second) }
     }
 
     /// Key and partition of the progress record of an input, and the topic it goes to.

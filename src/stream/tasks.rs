@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -98,10 +98,7 @@ impl Tasks {
 
     /// Reads what the tasks reported, waiting for the first report up to `timeout`; returns a stop of the whole stage.
     pub fn hear(&mut self, timeout: Duration) -> Option<Stop> {
-        let mut next = match self.reports.1.recv_timeout(timeout) {
-            Ok(report) => Some(report),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        };
+        let mut next = self.reports.1.recv_timeout(timeout).ok();
         let mut stage_stop = None;
         while let Some(report) = next {
             stage_stop = self.note(report).or(stage_stop);
