@@ -46,7 +46,7 @@ fn a_plain_client_contributes_rows_and_reads_the_receipt(cluster: &Cluster) {
     let loss: f64 = part("loss").iter().sum();
     assert!(((-loss).exp() - score).abs() < 1e-4, "the losses add up to −ln Q: {receipt}");
     let pii = receipt["pii"].as_array().expect("pii");
-    assert!(pii.contains(&json!({"type": "email", "count": 200})), "{receipt}");
+    assert!(pii.contains(&json!({"type": "email_address", "count": 200})), "{receipt}");
 }
 
 fn every_refusal_of_a_row_has_its_reason(cluster: &Cluster) {

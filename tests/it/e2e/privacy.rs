@@ -32,7 +32,7 @@ fn personal_data_does_not_leave_intake(mut cluster: Cluster) {
     let kept = cluster.sql(&format!("select * from rows where contribution_id = '{id}'"));
     assert_eq!(kept.len(), 20);
     let text = serde_json::to_string(&kept).expect("JSON");
-    assert!(text.contains("email:"), "a token stands in its place: {}", kept[0]);
+    assert!(text.contains("email_address:"), "a token stands in its place: {}", kept[0]);
     assert_hidden("the table rows", text.as_bytes());
     for table in ["contributions", "refusals", "receipts", "dead_letters", "audit"] {
         assert_hidden(

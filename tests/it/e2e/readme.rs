@@ -41,7 +41,7 @@ fn every_command_in_the_readme_works() {
         bash.env_remove(name);
     }
     bash.args(["-c", &script]).current_dir(folder.path()).env("PATH", path).stdin(Stdio::null());
-    let mut run = Kept::spawn(bash.stdout(out.try_clone().expect("a file")).stderr(out)).expect("bash starts");
+    let mut run = Kept::spawn_group(bash.stdout(out.try_clone().expect("a file")).stderr(out)).expect("bash starts");
     let start = Instant::now();
     let status = loop {
         if let Some(status) = run.ended() {

@@ -37,7 +37,7 @@ schema:
         logicalTypeOptions: {{enum: [basic, premium]}}
       - name: email
         logicalType: string
-        pii: {{policy: hash, type: email}}
+        pii: {{policy: hash, type: email_address}}
       - name: note
         logicalType: string
       - name: again

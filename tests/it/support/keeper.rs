@@ -5,6 +5,7 @@
 //! spawned, so neither would do for servers that several tests share.
 
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{LazyLock, Mutex};
 
@@ -14,7 +15,7 @@ declare -A children
 while read -r what pid; do
   if [ "$what" = + ]; then children[$pid]=1; else unset "children[$pid]"; fi
 done
-for pid in "${!children[@]}"; do kill -9 "$pid" 2>/dev/null; done
+for pid in "${!children[@]}"; do kill -9 -- "$pid" 2>/dev/null; done
 "#;
 
 static WATCHDOG: LazyLock<Mutex<Child>> = LazyLock::new(|| {
@@ -28,7 +29,7 @@ static WATCHDOG: LazyLock<Mutex<Child>> = LazyLock::new(|| {
     Mutex::new(shell)
 });
 
-fn tell(what: char, pid: u32) {
+fn tell(what: char, pid: &str) {
     let mut watchdog = WATCHDOG.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let pipe = watchdog.stdin.as_mut().expect("a piped stdin");
     writeln!(pipe, "{what} {pid}").expect("the watchdog listens");
@@ -39,14 +40,33 @@ fn tell(what: char, pid: u32) {
 pub struct Kept {
     child: Child,
     ended: bool,
+    group: bool,
 }
 
 impl Kept {
     /// Starts the command under the watchdog.
     pub fn spawn(command: &mut Command) -> std::io::Result<Self> {
         let child = command.spawn()?;
-        tell('+', child.id());
-        Ok(Self { child, ended: false })
+        tell('+', &child.id().to_string());
+        Ok(Self { child, ended: false, group: false })
+    }
+
+    /// The same in a process group of its own, which ends with it: for scripts that start processes themselves.
+    pub fn spawn_group(command: &mut Command) -> std::io::Result<Self> {
+        let child = command.process_group(0).spawn()?;
+        tell('+', &format!("-{}", child.id()));
+        Ok(Self { child, ended: false, group: true })
+    }
+
+    /// Forgets an ended child; what is left of its group goes with it.
+    fn forget(&self) {
+        if self.group {
+            let group = format!("-{}", self.id());
+            Command::new("kill").args(["-9", "--", &group]).stderr(Stdio::null()).status().ok();
+            tell('-', &group);
+        } else {
+            tell('-', &self.id().to_string());
+        }
     }
 
     /// The process id.
@@ -64,7 +84,7 @@ impl Kept {
         let status = self.child.try_wait().expect("a child of ours can be waited for");
         if status.is_some() && !self.ended {
             self.ended = true;
-            tell('-', self.id());
+            self.forget();
         }
         status
     }
@@ -103,7 +123,7 @@ impl Drop for Kept {
         if self.ended().is_none() {
             self.child.kill().ok();
             self.child.wait().ok();
-            tell('-', self.id());
+            self.forget();
         }
     }
 }
