@@ -20,6 +20,7 @@ use datafusion::prelude::SessionConfig;
 use regex::RegexBuilder;
 
 use super::checks::{Check, Test};
+use super::protect::declared_type;
 use super::sql;
 use crate::codec::canonical::RowEncoder;
 use crate::domain::contract::{LogicalType, Property, Scalar, Spec, SpecError};
@@ -88,6 +89,7 @@ impl Compiler {
         for (column, property) in spec.properties().iter().enumerate() {
             let path = format!("schema[0].properties[{column}].logicalTypeOptions");
             column_checks(&planner, column, property, &path, &mut checks)?;
+            declared_type(property, &format!("schema[0].properties[{column}].pii.type"))?;
         }
         for (i, rule) in spec.rules().iter().enumerate() {
             let violated = planner.rule(&rule.expression, &format!("schema[0].quality[{i}].expression"))?;

@@ -1,6 +1,5 @@
-//! Which contribution a chunk belongs to.
+//! Which contribution a chunk belongs to. How many chunks there may be is checked when the record is read.
 
-use super::Limits;
 use super::models::Keys;
 use super::refusals::Whole;
 use crate::domain::limits::MAX_ID;
@@ -22,16 +21,11 @@ pub(super) fn identify(
     batch: &Batch,
     message: &Message<'_>,
     keys: &Keys,
-    limits: &Limits,
 ) -> (Identity, Option<Whole>) {
     let key = message.key.filter(|key| !key.is_empty());
     let named = |id: &str| Identity { contribution_id: id.to_owned(), chunk: c.chunk, chunks: c.chunks };
     // A chunk that belongs to no contribution is a contribution of its own, closed at once.
     let alone = |id: String| Identity { contribution_id: id, chunk: 0, chunks: 1 };
-    if c.chunks > limits.chunks {
-        let whole = Whole::new(Reason::TooLarge, "chunks", format!("at most {} chunks", limits.chunks), "more chunks");
-        return (alone(by_position(batch, message, keys)), Some(whole));
-    }
     match (&c.contribution_id, key) {
         (Some(id), Some(key)) if key != id.as_bytes() => {
             let whole = Whole::new(

@@ -56,8 +56,6 @@ pub struct Limits {
     pub rows: usize,
     /// Bytes of the texts of one row: its tokens must still fit into one record.
     pub row_bytes: usize,
-    /// Chunks of one contribution.
-    pub chunks: i64,
 }
 
 impl Default for Limits {
@@ -67,7 +65,6 @@ impl Default for Limits {
             decoded_bytes: limits::MAX_CHUNK_DECODED,
             rows: limits::MAX_CHUNK_ROWS,
             row_bytes: 96 << 10,
-            chunks: limits::MAX_CHUNKS,
         }
     }
 }
@@ -114,7 +111,7 @@ impl Intake {
             }
         };
         let keys = Keys::new(self.models.ring(), &contribution.model);
-        let (identity, fault) = identity::identify(&contribution, batch, message, &keys, &self.limits);
+        let (identity, fault) = identity::identify(&contribution, batch, message, &keys);
         let chunk = Chunk { batch, message, identity, contribution };
         match self.account(context, &chunk, fault)? {
             (None, account) => chunk.emit(&keys, "", account, out),

@@ -69,8 +69,15 @@ pub(super) fn by_shard(batch: &RecordBatch, shards: &[u32], count: u32) -> Resul
 pub(super) fn parts(batch: &RecordBatch) -> Result<Vec<Part>, IpcError> {
     let sizes = row_bytes(batch);
     let most = OUTPUT_BYTES.saturating_sub(ENVELOPE_BYTES);
-    let budget = most.saturating_sub(frame_bytes(batch)?).max(1);
     let mut parts = Vec::new();
+    // Most batches are far below the limit: they are written at once. (Above it they are cut like all others.)
+    if sizes.iter().sum::<usize>() < most / 2 {
+        let stream = encode(batch)?;
+        if stream.len() <= most {
+            return Ok(vec![Part { stream, rows: batch.num_rows() }]);
+        }
+    }
+    let budget = most.saturating_sub(frame_bytes(batch)?).max(1);
     let (mut start, mut bytes) = (0, 0_usize);
     for (row, size) in sizes.iter().enumerate() {
         if row > start && bytes + size > budget {

@@ -101,7 +101,8 @@ impl Protection {
     }
 }
 
-fn declared_type(property: &Property, path: &str) -> Result<Option<PiiType>, SpecError> {
+/// The type of personal data that a column is declared to hold.
+pub(super) fn declared_type(property: &Property, path: &str) -> Result<Option<PiiType>, SpecError> {
     let Some(name) = &property.pii.kind else { return Ok(None) };
     let known = || PiiType::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
     let unknown =

@@ -2,10 +2,11 @@
 //!
 //! A rule's result may depend on the row alone, cost little, and be the same on every platform. So functions come
 //! from a fixed list of immutable ones: without functions that make large values out of small ones (`repeat`,
-//! `lpad`, `generate_series`) and without those that call the platform's mathematics library (`ln`, `exp`, `sin`).
+//! `lpad`, `replace`, `||`) and without those that call the platform's mathematics library (`ln`, `exp`, `sin`).
+//! Patterns are literals: a pattern from a cell would let a contributor decide what a row costs.
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::{Expr, Operator};
 
 use super::contract::is_immutable;
 
@@ -92,12 +93,15 @@ pub(super) fn check(expr: &Expr) -> Result<(), Refusal> {
 
 fn check_node(node: &Expr) -> Result<(), Refusal> {
     match node {
+        Expr::BinaryExpr(binary) if binary.op == Operator::StringConcat => {
+            refuse("joins texts with `||`", "compare the parts one by one")
+        }
+        Expr::BinaryExpr(binary) if is_pattern(binary.op) => check_pattern(&binary.right),
+        Expr::Like(like) | Expr::SimilarTo(like) => check_pattern(&like.pattern),
         Expr::Alias(_)
         | Expr::Column(_)
         | Expr::Literal(..)
         | Expr::BinaryExpr(_)
-        | Expr::Like(_)
-        | Expr::SimilarTo(_)
         | Expr::Not(_)
         | Expr::IsNotNull(_)
         | Expr::IsNull(_)
@@ -128,9 +132,34 @@ fn check_node(node: &Expr) -> Result<(), Refusal> {
                     format!("these are allowed: {}", FUNCTIONS.join(", ")),
                 );
             }
-            Ok(())
+            match call.args.get(1) {
+                Some(pattern) if name == "regexp_like" => check_pattern(pattern),
+                _ => Ok(()),
+            }
         }
         other => refuse(format!("has {}", kind(other)), "a rule is an expression over the columns of one row"),
+    }
+}
+
+fn is_pattern(operator: Operator) -> bool {
+    use Operator::*;
+    matches!(
+        operator,
+        RegexMatch
+            | RegexIMatch
+            | RegexNotMatch
+            | RegexNotIMatch
+            | LikeMatch
+            | ILikeMatch
+            | NotLikeMatch
+            | NotILikeMatch
+    )
+}
+
+fn check_pattern(pattern: &Expr) -> Result<(), Refusal> {
+    match pattern {
+        Expr::Literal(..) => Ok(()),
+        _ => refuse("has a pattern that is not written out", "write the pattern as a text in quotes"),
     }
 }
 

@@ -142,6 +142,10 @@ fn rules_that_depend_on_more_than_the_row_are_refused_with_their_line() {
         ("age > $1", "parameter"),
         ("repeat(plan, 1000000000) = ''", "repeat"),
         ("ln(balance) > 1", "`ln`"),
+        ("plan || plan = 'x'", "joins texts"),
+        ("comment ~ plan", "pattern"),
+        ("comment LIKE plan", "pattern"),
+        ("regexp_like(comment, plan)", "pattern"),
         ("salary > 1", "salary"),
         ("age + 1", "not true or false"),
         ("age >", ""),
@@ -174,6 +178,23 @@ fn useful_rules_compile() {
     ] {
         let text = EXAMPLE.replacen("plan <> 'premium' OR age >= 18", &format!("\"{rule}\""), 1);
         Compiler::new().compile_yaml(&text, "model.yaml").map_err(|e| format!("{rule}: {e}")).unwrap();
+    }
+}
+
+#[test]
+fn an_unknown_type_of_personal_data_is_refused_where_it_stands() {
+    let text = EXAMPLE.replacen("type: email_address", "type: shoe_size", 1);
+    let error = Compiler::new().compile_yaml(&text, "model.yaml").map(|_| ()).unwrap_err();
+    assert_eq!(error.path, "schema[0].properties[6].pii.type");
+    assert!(error.line > 0 && error.help.contains("email_address"));
+}
+
+#[test]
+fn the_contracts_of_the_demo_and_of_the_benchmark_compile() {
+    for text in
+        [include_str!("../../../../examples/flights/model.yaml"), include_str!("../../../../benches/intake.yaml")]
+    {
+        Compiler::new().compile_yaml(text, "model.yaml").map_err(|e| e.to_string()).unwrap();
     }
 }
 

@@ -309,12 +309,6 @@ fn several_chunks_without_an_id_are_refused_each_on_its_own() {
 }
 
 #[test]
-fn too_many_chunks_are_refused() {
-    let (manifest, refusal) = refused_whole(&[(None, with(chunk(&[row(1)]), json!({"chunks": 65_537})))]);
-    assert_eq!((refusal.code.as_str(), manifest.chunks), ("TOO_LARGE", 1));
-}
-
-#[test]
 fn an_unknown_model_asks_for_current_models_once_and_is_refused_then() {
     let (manifest, refusal) = refused_whole(&[(None, with(chunk(&[row(1)]), json!({"model": "nobody"})))]);
     assert_eq!((refusal.code.as_str(), manifest.id.contract_digest.as_str()), ("UNKNOWN_MODEL", ""));
