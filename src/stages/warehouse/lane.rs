@@ -14,6 +14,15 @@ use super::store::Store;
 use super::tables::Table;
 use super::writer::{Committed, TableWriter};
 
+/// Rows committed to a table.
+pub(super) const ROWS: &str = "hokusai_warehouse_rows_total";
+/// Times a table failed and was opened afresh.
+pub(super) const FAILURES: &str = "hokusai_warehouse_failures_total";
+/// Records left out of a table because they cannot be read.
+pub(super) const UNREADABLE: &str = "hokusai_warehouse_unreadable_total";
+/// Seconds of a Delta commit, files included.
+pub(super) const COMMIT_SECONDS: &str = "hokusai_warehouse_commit_seconds";
+
 /// Unreadable records whose places are noted in the commit.
 const MAX_NOTED: usize = 100;
 
@@ -179,7 +188,7 @@ impl Lane {
         self.writer = None;
         self.wake = Some(now + Duration::from_secs(seconds));
         tracing::warn!(table = self.table.name(), topic = self.topic, error = %failure, retry_in_seconds = seconds, "table rests");
-        metrics::counter!("hokusai_warehouse_failures_total", "table" => self.table.name()).increment(1);
+        metrics::counter!(FAILURES, "table" => self.table.name()).increment(1);
     }
 
     fn drop_decoded(&mut self) {
@@ -222,7 +231,7 @@ impl Lane {
             reason,
             "record cannot be read and is left out of the table"
         );
-        metrics::counter!("hokusai_warehouse_unreadable_total", "table" => self.table.name()).increment(1);
+        metrics::counter!(UNREADABLE, "table" => self.table.name()).increment(1);
         self.unreadable_count += 1;
         if self.unreadable.len() < MAX_NOTED {
             self.unreadable.push((partition, offset));
@@ -263,9 +272,8 @@ impl Lane {
         self.failures = 0;
         if let Some(committed) = &committed {
             let table = self.table.name();
-            metrics::histogram!("hokusai_warehouse_commit_seconds", "table" => table)
-                .record(started.elapsed().as_secs_f64());
-            metrics::counter!("hokusai_warehouse_rows_total", "table" => table).increment(committed.rows as u64);
+            metrics::histogram!(COMMIT_SECONDS, "table" => table).record(started.elapsed().as_secs_f64());
+            metrics::counter!(ROWS, "table" => table).increment(committed.rows as u64);
             tracing::debug!(table, version = committed.version, rows = committed.rows, "table committed");
         }
         Ok(committed)

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::WarehouseConfig;
 use super::decode::{Decoder, Incoming};
 use super::error::WarehouseError;
-use super::lane::{Lane, Taken};
+use super::lane::{COMMIT_SECONDS, FAILURES, Lane, ROWS, Taken, UNREADABLE};
 use super::maintenance;
 use super::store::Store;
 use super::tables::Table;
@@ -82,6 +82,7 @@ pub(super) struct Reader {
 impl Reader {
     /// Joins the group.
     pub(super) fn join(config: WarehouseConfig, runtime: Handle) -> Result<Self, WarehouseError> {
+        describe_metrics();
         let store = Store::open(&config.store)?;
         let topic = |table: Table| config.cluster.topic(table.topic());
         let topics: Vec<String> = Table::ALL.into_iter().map(topic).collect();
@@ -371,6 +372,8 @@ impl Reader {
             self.config.health.set(&task(lane.table(), partition), TaskState::Running);
         }
         tracing::info!(table = lane.table().name(), next = ?lane.next(), "table open");
+        // What many short lives have left behind.
+        self.crowded.insert(lane.table());
         Ok(())
     }
 
@@ -430,6 +433,21 @@ impl Reader {
             }
         }
     }
+}
+
+fn describe_metrics() {
+    metrics::describe_counter!(ROWS, metrics::Unit::Count, "Rows committed to a table");
+    metrics::describe_counter!(FAILURES, metrics::Unit::Count, "Times a table failed and was opened afresh");
+    metrics::describe_counter!(
+        UNREADABLE,
+        metrics::Unit::Count,
+        "Records left out of a table because they cannot be read"
+    );
+    metrics::describe_histogram!(
+        COMMIT_SECONDS,
+        metrics::Unit::Seconds,
+        "From the first file of a Delta commit to its end"
+    );
 }
 
 fn task(table: Table, partition: i32) -> TaskId {
