@@ -7,5 +7,7 @@ pub mod limits;
 pub mod receipts;
 pub mod registry;
 #[cfg(test)]
+mod path_tests;
+#[cfg(test)]
 mod testing;
 pub mod warehouse;
