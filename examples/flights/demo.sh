@@ -88,9 +88,10 @@ show sql --format table "
 
 say "7. Quality by dimension: the year, and Frontier's troubled file"
 show sql --format table "
+  with troubled as (select distinct contribution_id as id from refusals where code = 'DUP_OTHER_OWNER')
   select dimension, round(avg(value), 4) as year_mean, round(min(value), 4) as year_min,
-         round(max(case when contribution_id in (select contribution_id from refusals where code = 'DUP_OTHER_OWNER') then value end), 4) as troubled
-  from receipt_quality group by dimension order by dimension"
+         round(max(case when id is not null then value end), 4) as troubled
+  from receipt_quality left join troubled on contribution_id = id group by dimension order by dimension"
 
 say "8. The rows themselves: who arrives late"
 show sql --format table "

@@ -8,8 +8,8 @@ mod journal;
 mod send;
 mod wait;
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -171,16 +171,28 @@ async fn name_all(
     topic_id: &str,
     plans: Vec<(PathBuf, Plan)>,
 ) -> Outcome<Vec<Send>> {
-    let identity = match args.contribution {
-        Some(_) => None,
-        None => Some(Identity::load(&settings.data)?),
+    let names = match &args.contribution {
+        Some(id) => plans.iter().map(|_| Name { last: Some(id.clone()), next: None }).collect(),
+        None => derive(args, settings, &plans)?,
+    };
+    // One look at the receipts for all files: none of them for a content that was never sent from here.
+    let derived = |name: &Name| name.next.as_ref().and(name.last.clone());
+    let ids: BTreeSet<String> = names.iter().filter_map(derived).collect();
+    let receipts = match ids.is_empty() {
+        true => BTreeMap::new(),
+        false => {
+            let settings = settings.clone();
+            blocking(move || wait::receipts_of(&settings, &ids)).await?
+        }
     };
     let mut sends = Vec::new();
-    for (file, plan) in plans {
-        let (id, known) = match (&args.contribution, &identity) {
-            (Some(id), _) => (id.clone(), true),
-            (None, Some(identity)) => derive(args, settings, identity, &file).await?,
-            (None, None) => return Err(Failure::because("no identity")),
+    for ((file, plan), name) in plans.into_iter().zip(names) {
+        let closed_in_vain =
+            |id: &String| receipts.get(id).is_some_and(|r| matches!(r.status.as_str(), "incomplete" | "refused"));
+        let (id, known) = match (name.last, name.next) {
+            (Some(last), Some(next)) if closed_in_vain(&last) => (next, false),
+            (Some(last), _) => (last, true),
+            (None, next) => (next.unwrap_or_default(), false),
         };
         let journal =
             JournalFile::of(&settings.data, &id).read().filter(|j| j.topic_id == topic_id && j.plan == plan.digest());
@@ -189,28 +201,28 @@ async fn name_all(
     Ok(sends)
 }
 
-/// The content's id, and whether it may have been sent before.
-async fn derive(args: &SubmitArgs, settings: &Settings, identity: &Identity, file: &Path) -> Outcome<(String, bool)> {
-    let builder = identity
-        .start(&args.model, &args.contributor)
-        .file(file)
-        .map_err(|e| Failure::because(format!("{}: {e}", file.display())))?;
-    // Ids are secret to this machine, as are the journals: without a journal the content was never sent from here.
-    let mut attempt = 0;
-    while attempt < MAX_TRIES && JournalFile::of(&settings.data, &builder.id(attempt)).read().is_some() {
-        attempt += 1;
-    }
-    let Some(last) = attempt.checked_sub(1) else { return Ok((builder.id(0), false)) };
-    let id = builder.id(last);
-    let receipts = blocking({
-        let (settings, ids) = (settings.clone(), BTreeSet::from([id.clone()]));
-        move || wait::receipts_of(&settings, &ids)
-    })
-    .await?;
-    match receipts.get(&id).map(|r| r.status.as_str()) {
-        Some("incomplete" | "refused") => Ok((builder.id(attempt), false)),
-        _ => Ok((id, true)),
-    }
+/// Ids that a content may go under.
+struct Name {
+    /// The id that it went under last; none when it was never sent from here.
+    last: Option<String>,
+    /// The id of the next try; none when the id was named on the command line.
+    next: Option<String>,
+}
+
+/// The ids of contents. They are secret to this machine, as are the journals: without a journal the content was
+/// never sent from here.
+fn derive(args: &SubmitArgs, settings: &Settings, plans: &[(PathBuf, Plan)]) -> Outcome<Vec<Name>> {
+    let identity = Identity::load(&settings.data)?;
+    let name = |(file, _): &(PathBuf, Plan)| {
+        let builder = identity
+            .start(&args.model, &args.contributor)
+            .file(file)
+            .map_err(|e| Failure::because(format!("{}: {e}", file.display())))?;
+        let sent = |attempt: &u32| JournalFile::of(&settings.data, &builder.id(*attempt)).read().is_some();
+        let tries = (0..MAX_TRIES).find(|attempt| !sent(attempt)).unwrap_or(MAX_TRIES);
+        Ok(Name { last: tries.checked_sub(1).map(|last| builder.id(last)), next: Some(builder.id(tries)) })
+    };
+    plans.iter().map(name).collect()
 }
 
 async fn send_one(
