@@ -4,10 +4,10 @@ pub mod dedup;
 pub mod intake;
 pub mod keying;
 pub mod limits;
-pub mod receipts;
-pub mod registry;
 #[cfg(test)]
 mod path_tests;
+pub mod receipts;
+pub mod registry;
 #[cfg(test)]
 mod testing;
 pub mod warehouse;
