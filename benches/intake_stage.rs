@@ -1,6 +1,8 @@
 //! CPU time of intake per row: a 20,000-row CSV chunk with the columns of `benches/peers/intake_gen.py`, from the
 //! record to the encoded outputs. What is measured is the thread's CPU time, so that a busy machine does not matter much.
 
+#![allow(missing_docs, clippy::expect_used)]
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::csv::WriterBuilder;
 use arrow::ipc::reader::StreamReader;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::super::{Intake, Limits};
@@ -431,6 +432,44 @@ fn marks_go_to_every_partition_of_the_manifests() {
     let event: ManifestEvent = task.wire.decode(records[0].value.as_ref().unwrap()).unwrap();
     let mark = event.mark.unwrap();
     assert_eq!((mark.source, mark.sources, mark.high_time, mark.at_end, event.manifest), (2, 5, 77, true, None));
+}
+
+fn any_cell() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        4 => Just(Value::Null),
+        4 => any::<i64>().prop_map(Value::from),
+        4 => any::<f64>().prop_map(Value::from),
+        2 => any::<bool>().prop_map(Value::from),
+        4 => "\\PC{0,12}".prop_map(Value::from),
+        2 => "[0-9@.+: -]{0,20}".prop_map(Value::from),
+        2 => Just(json!("2024-02-29T23:59:60Z")),
+        1 => Just(json!({"nested": [1, "x"]})),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn whatever_the_cells_hold_every_row_is_accounted_for(
+        cells in prop::collection::vec((0usize..12, 0usize..9, any_cell()), 0..30),
+    ) {
+        let names = ["record_id", "event_time", "age", "balance", "plan", "country", "email", "comment", "churned"];
+        let mut rows: Vec<_> = (0..12).map(row).collect();
+        for (at, column, cell) in cells {
+            rows[at].as_object_mut().unwrap().insert(names[column].to_owned(), cell);
+        }
+        let mut task = task();
+        send(&mut task, &[(None, chunk(&rows))]);
+        prop_assert!(task.dead_letters.is_empty());
+        let manifest = manifests(&task).remove(0);
+        let refused: i64 = manifest.refused.iter().map(|c| c.count).sum();
+        let passed: i64 = manifest.shards.iter().map(|s| s.rows).sum();
+        prop_assert_eq!((manifest.received, refused + passed), (12, 12));
+        prop_assert_eq!(manifest.quality.valid, passed);
+        prop_assert_eq!(refusals(&task).len() as i64, refused);
+        prop_assert_eq!(row_hashes(&task).len() as i64, passed);
+    }
 }
 
 #[test]

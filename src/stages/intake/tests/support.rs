@@ -50,7 +50,7 @@ pub(super) fn model(specs: &[&Spec]) -> Model {
 
 /// A row of the example as a JSON object; every tenth comment holds an e-mail address.
 pub(super) fn row(i: usize) -> serde_json::Value {
-    let comment = if i % 10 == 0 {
+    let comment = if i.is_multiple_of(10) {
         format!("please write to anna.novak{i}@example.org today")
     } else {
         format!("all good, thanks {i}")
@@ -65,6 +65,6 @@ pub(super) fn row(i: usize) -> serde_json::Value {
         "country": country,
         "email": format!("user{i}@example.com"),
         "comment": comment,
-        "churned": i % 4 == 0,
+        "churned": i.is_multiple_of(4),
     })
 }
