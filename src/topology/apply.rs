@@ -359,13 +359,14 @@ async fn execute(admin: &Admin, action: &Action) -> Result<(), ApplyError> {
     Ok(())
 }
 
-/// A topic that was just made may be unknown to some brokers for a moment: clients would fail on it.
+/// A topic or partition that was just made may be unknown to some brokers for a moment: clients would fail on it.
 async fn wait_until_led(admin: &Admin, actions: &[Action]) -> Result<(), ApplyError> {
     let wanted: Vec<(&str, i32)> = actions
         .iter()
         .filter_map(|action| match action {
             Action::Create { topic, partitions, .. } => Some((topic.as_str(), *partitions)),
-            _ => None,
+            Action::GrowPartitions { topic, to, .. } => Some((topic.as_str(), *to)),
+            Action::AlterConfig { .. } | Action::Refuse { .. } => None,
         })
         .collect();
     let deadline = Instant::now() + ADMIN_TIMEOUT;
@@ -376,7 +377,7 @@ async fn wait_until_led(admin: &Admin, actions: &[Action]) -> Result<(), ApplyEr
             None => return Ok(()),
             Some((topic, _)) if Instant::now() > deadline => {
                 let detail = "its partitions have no leader yet; help: check the brokers and the replication factor";
-                return Err(ApplyError::Failed { action: format!("create {topic}"), detail: detail.to_owned() });
+                return Err(ApplyError::Failed { action: format!("make {topic}"), detail: detail.to_owned() });
             }
             Some(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }

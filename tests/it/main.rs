@@ -4,6 +4,7 @@
 //! * [`e2e`]: from a contribution to its receipt, on both brokers, through what other programs rely on.
 //! * [`crash`]: kill -9 and fail points under load, and a verifier that recomputes everything.
 //! * [`runtime`]: the stream runtime with toy stages: exactly-once, restore, rebalance, fencing, named stops.
+//! * [`topology`]: topics as the topology declares them, on both brokers.
 //! * [`support`]: processes, clients, waiting.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -13,3 +14,4 @@ mod e2e;
 mod latency;
 mod runtime;
 mod support;
+mod topology;

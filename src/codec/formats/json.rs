@@ -113,7 +113,7 @@ impl<'de> Visitor<'de> for ArrayOf<'_, '_> {
 struct Row<'r, 't>(&'r mut Reader<'t>);
 
 impl Row<'_, '_> {
-    fn is_not<E: de::Error>(self, cell: Cell<'_>) -> Result<(), E> {
+    fn refuse<E: de::Error>(self, cell: Cell<'_>) -> Result<(), E> {
         let begun = self.0.rows.begin();
         self.0.guard(begun)?;
         self.0.rows.reject_row(Reason::TypeMismatch, "an object".to_owned(), cell.shape());
@@ -154,26 +154,26 @@ impl<'de> Visitor<'de> for Row<'_, '_> {
         Ok(())
     }
     fn visit_unit<E: de::Error>(self) -> Result<(), E> {
-        self.is_not(Cell::Null)
+        self.refuse(Cell::Null)
     }
     fn visit_bool<E: de::Error>(self, value: bool) -> Result<(), E> {
-        self.is_not(Cell::Bool(value))
+        self.refuse(Cell::Bool(value))
     }
     fn visit_i64<E: de::Error>(self, value: i64) -> Result<(), E> {
-        self.is_not(Cell::Int(value))
+        self.refuse(Cell::Int(value))
     }
     fn visit_u64<E: de::Error>(self, value: u64) -> Result<(), E> {
-        self.is_not(Cell::UInt(value))
+        self.refuse(Cell::UInt(value))
     }
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<(), E> {
-        self.is_not(Cell::Float(value))
+        self.refuse(Cell::Float(value))
     }
     fn visit_str<E: de::Error>(self, value: &str) -> Result<(), E> {
-        self.is_not(Cell::Text(value))
+        self.refuse(Cell::Text(value))
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
         while items.next_element::<IgnoredAny>()?.is_some() {}
-        self.is_not(Cell::Array)
+        self.refuse(Cell::Array)
     }
 }
 
