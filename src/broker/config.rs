@@ -71,6 +71,8 @@ pub struct Limits {
     pub fetch_bytes: usize,
     /// Bytes one record batch may have after decompression.
     pub decompressed_batch_bytes: usize,
+    /// Bytes of records in all Fetch answers that are being made or sent at the same time.
+    pub fetch_memory_bytes: usize,
     /// Partitions of all topics together.
     pub partitions: usize,
     /// Consumer groups.
@@ -111,6 +113,7 @@ impl Default for Limits {
             in_flight_per_connection: 16,
             fetch_bytes: 32 * MIB,
             decompressed_batch_bytes: 128 * MIB,
+            fetch_memory_bytes: 256 * MIB,
             partitions: 10_000,
             groups: 10_000,
             transactional_ids: 100_000,

@@ -22,11 +22,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
 use super::api;
+use super::config::Limits;
 use super::node::Node;
 use super::wire::Malformed;
 
 /// Memory for requests is counted in units of so many bytes.
-pub(crate) const MEMORY_UNIT: usize = 1 << 10;
+const MEMORY_UNIT: usize = 1 << 10;
 const FIRST_READ: usize = 64 << 10;
 /// Api key, version, correlation id and the length of the client id.
 const MIN_REQUEST: usize = 10;
@@ -37,13 +38,34 @@ pub(crate) struct Context {
     pub node: Arc<Node>,
     pub local: SocketAddr,
     pub peer: SocketAddr,
-    memory: Arc<Semaphore>,
+    memory: Memory,
+}
+
+/// Memory that all connections share, in units of [`MEMORY_UNIT`].
+#[derive(Clone)]
+pub(crate) struct Memory {
+    requests: Arc<Semaphore>,
+    records: Arc<Semaphore>,
+}
+
+impl Memory {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let units = |bytes: usize, largest: usize| bytes.max(largest).div_ceil(MEMORY_UNIT);
+        let requests = units(limits.request_memory_bytes, limits.produce_request_bytes.max(limits.request_bytes));
+        let records = units(limits.fetch_memory_bytes, limits.fetch_bytes);
+        Self { requests: Arc::new(Semaphore::new(requests)), records: Arc::new(Semaphore::new(records)) }
+    }
 }
 
 impl Context {
-    pub(crate) fn new(node: Arc<Node>, stream: &TcpStream, peer: SocketAddr, memory: Arc<Semaphore>) -> Self {
+    pub(crate) fn new(node: Arc<Node>, stream: &TcpStream, peer: SocketAddr, memory: Memory) -> Self {
         let local = stream.local_addr().unwrap_or(node.config.listen);
         Self { node, local, peer, memory }
+    }
+
+    /// Waits until so many bytes of records may be read into memory.
+    pub(crate) async fn reserve_records(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Ended> {
+        reserve(&self.memory.records, bytes).await
     }
 }
 
@@ -51,6 +73,8 @@ impl Context {
 pub(crate) enum Answer {
     Now(Option<BytesMut>),
     Later(Pin<Box<dyn Future<Output = Option<BytesMut>> + Send>>),
+    /// Records, with the memory that was reserved for them.
+    Records(BytesMut, OwnedSemaphorePermit),
 }
 
 /// Why a connection ends.
@@ -141,11 +165,15 @@ async fn read_frame(
         Ok(length) if (MIN_REQUEST..=allowed).contains(&length) => length,
         _ => return Err(Ended::TooLarge(i64::from(size))),
     };
-    let units = u32::try_from(length.div_ceil(MEMORY_UNIT)).unwrap_or(u32::MAX);
-    let permit = Arc::clone(&context.memory).acquire_many_owned(units).await.map_err(|_| Ended::Stopping)?;
+    let permit = reserve(&context.memory.requests, length).await?;
     buffer.advance(4);
     fill(reader, buffer, length, limits.stalled_connection, Ended::Stalled).await?;
     Ok((buffer.split_to(length).freeze(), permit))
+}
+
+async fn reserve(memory: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Ended> {
+    let units = u32::try_from(bytes.div_ceil(MEMORY_UNIT)).unwrap_or(u32::MAX);
+    Arc::clone(memory).acquire_many_owned(units).await.map_err(|_| Ended::Stopping)
 }
 
 /// Reads until `buffer` holds `needed` bytes. The peer has to make progress within `patience`.
@@ -173,9 +201,10 @@ async fn fill(
 async fn write_answers(mut writer: OwnedWriteHalf, mut answers: mpsc::Receiver<Queued>, node: Arc<Node>) {
     let patience = node.config.limits.stalled_connection;
     while let Some((answer, permit)) = answers.recv().await {
-        let bytes = match answer {
-            Answer::Now(bytes) => bytes,
-            Answer::Later(bytes) => bytes.await,
+        let (bytes, _reserved) = match answer {
+            Answer::Now(bytes) => (bytes, None),
+            Answer::Later(bytes) => (bytes.await, None),
+            Answer::Records(bytes, reserved) => (Some(bytes), Some(reserved)),
         };
         drop(permit);
         node.counters.requests.fetch_add(1, Relaxed);

@@ -10,7 +10,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 
 use super::config::BrokerConfig;
-use super::connection::{self, Context};
+use super::connection::{self, Context, Memory};
 use super::error::BrokerError;
 use super::maintenance;
 use super::node::{BrokerStats, Node};
@@ -136,7 +136,7 @@ impl Drop for Broker {
 
 async fn accept(node: Arc<Node>, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
     let slots = Arc::new(Semaphore::new(node.config.limits.connections));
-    let memory = Arc::new(Semaphore::new(node.config.limits.request_memory_bytes / connection::MEMORY_UNIT));
+    let memory = Memory::new(&node.config.limits);
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         let accepted = tokio::select! {
@@ -152,7 +152,7 @@ async fn accept(node: Arc<Node>, listener: TcpListener, mut stopped: watch::Rece
                 continue;
             }
         };
-        let context = Context::new(Arc::clone(&node), &stream, peer, Arc::clone(&memory));
+        let context = Context::new(Arc::clone(&node), &stream, peer, memory.clone());
         let stopped = stopped.clone();
         tokio::spawn(async move {
             context.node.counters.connections.fetch_add(1, Relaxed);

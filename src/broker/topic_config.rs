@@ -58,7 +58,6 @@ pub(crate) const KNOWN: &[Known] = &[
     known("leader.replication.throttled.replicas", Rule::FreeList, ""),
     known("max.compaction.lag.ms", Rule::Long(1, MAX), FOREVER),
     known("max.message.bytes", Rule::Int(0, MAX_INT), "1048588"),
-    known("message.downconversion.enable", Rule::Bool, "true"),
     known("message.timestamp.after.max.ms", Rule::Long(0, MAX), "3600000"),
     known("message.timestamp.before.max.ms", Rule::Long(0, MAX), FOREVER),
     known("message.timestamp.type", Rule::Choice(&["CreateTime", "LogAppendTime"]), "CreateTime"),

@@ -231,7 +231,7 @@ fn change<'a>(
 
 fn refused(error: ConfigError) -> Refused {
     let code = match error {
-        ConfigError::Operation(_) => E::InvalidRequest,
+        ConfigError::Operation(_) | ConfigError::Null(_) => E::InvalidRequest,
         _ => E::InvalidConfig,
     };
     (code, error.to_string())

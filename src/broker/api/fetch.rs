@@ -14,6 +14,8 @@ use kafka_protocol::messages::{FetchRequest, FetchResponse, ProducerId};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+use super::{Head, encode};
+use crate::broker::connection::{Answer, Context, Ended};
 use crate::broker::log::partition::{Isolation, LEADER_EPOCH, Offsets, Partition, ReadError};
 use crate::broker::node::Node;
 use crate::broker::topics::{Topic, TopicId};
@@ -22,10 +24,11 @@ use crate::broker::topics::{Topic, TopicId};
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Answers a consumer's fetch.
-pub(super) async fn fetch(node: &Arc<Node>, version: i16, request: FetchRequest) -> FetchResponse {
+pub(super) async fn fetch(context: &Context, head: Head, request: FetchRequest) -> Result<Answer, Ended> {
+    let node = &context.node;
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(LONGEST_WAIT);
     let deadline = Instant::now() + wait;
-    let wanted = Wanted::resolve(node, version, &request);
+    let wanted = Wanted::resolve(node, head.version, &request);
     let enough = usize::try_from(request.min_bytes).unwrap_or(0);
     let mut reader = Reader {
         id: node.counters.readers.fetch_add(1, Relaxed),
@@ -33,11 +36,14 @@ pub(super) async fn fetch(node: &Arc<Node>, version: i16, request: FetchRequest)
         partitions: Vec::new(),
     };
     loop {
+        let reserved = context.reserve_records(wanted.estimate()).await?;
         let found = wanted.read(node);
         if found.is_final || found.bytes >= enough || Instant::now() >= deadline {
             node.counters.fetched_bytes.fetch_add(found.bytes as u64, Relaxed);
-            return FetchResponse::default().with_responses(found.topics);
+            let frame = encode(head, &FetchResponse::default().with_responses(found.topics))?;
+            return Ok(Answer::Records(frame, reserved));
         }
+        drop((found, reserved));
         if reader.partitions.is_empty() {
             // Register first, then look once more: nothing that arrives in between is missed.
             reader.register(&wanted);
@@ -120,6 +126,18 @@ impl Wanted {
         Self { topics: topics.collect(), isolation, max_bytes, version }
     }
 
+    /// How many bytes a read will take at most, about.
+    fn estimate(&self) -> usize {
+        let mut total = 0_usize;
+        for (wanted, partition) in self.topics.iter().flat_map(|topic| &topic.partitions) {
+            if let Ok(partition) = partition {
+                let most = usize::try_from(wanted.partition_max_bytes).unwrap_or(0);
+                total = total.saturating_add(partition.readable(wanted.fetch_offset).min(most));
+            }
+        }
+        total.min(self.max_bytes)
+    }
+
     fn partitions(&self) -> impl Iterator<Item = &Arc<Partition>> {
         self.topics.iter().flat_map(|topic| &topic.partitions).filter_map(|(_, partition)| partition.as_ref().ok())
     }
@@ -133,7 +151,7 @@ impl Wanted {
         for topic in &self.topics {
             let answers = topic.partitions.iter().map(|(wanted, partition)| match partition {
                 Ok(partition) => self.read_one(wanted, partition, &mut found.bytes),
-                Err(error) => failed(wanted.partition, *error, None),
+                Err(error) => failed(wanted.partition, *error),
             });
             let answers: Vec<_> = answers.collect();
             found.is_final |= answers.iter().any(|answer| answer.error_code != 0);
@@ -166,10 +184,10 @@ impl Wanted {
                     .with_aborted_transactions(aborted)
                     .with_records(Some(fetched.records))
             }
-            Err(ReadError::OutOfRange(offsets)) => failed(wanted.partition, E::OffsetOutOfRange, Some(&offsets)),
+            Err(ReadError::OutOfRange) => failed(wanted.partition, E::OffsetOutOfRange),
             Err(ReadError::Io(error)) => {
                 tracing::error!(%error, topic = partition.topic, partition = partition.index, "a log cannot be read");
-                failed(wanted.partition, E::KafkaStorageError, None)
+                failed(wanted.partition, E::KafkaStorageError)
             }
         }
     }
@@ -191,7 +209,7 @@ fn answer(index: i32, offsets: &Offsets, version: i16) -> PartitionData {
     if version >= 5 { answer.with_log_start_offset(offsets.log_start) } else { answer }
 }
 
-fn failed(index: i32, error: E, _offsets: Option<&Offsets>) -> PartitionData {
+fn failed(index: i32, error: E) -> PartitionData {
     PartitionData::default()
         .with_partition_index(index)
         .with_error_code(error.code())

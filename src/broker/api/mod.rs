@@ -97,7 +97,7 @@ async fn dispatch(
     }
     match api {
         ApiKey::Produce => produce::produce(context, head, decode(body, head)?),
-        ApiKey::Fetch => soon!(|request| fetch::fetch(node, head.version, request)),
+        ApiKey::Fetch => fetch::fetch(context, head, decode(body, head)?).await,
         ApiKey::ListOffsets => now!(|request| offsets::list_offsets(node, head.version, request)),
         ApiKey::OffsetForLeaderEpoch => now!(|request| offsets::for_leader_epoch(node, request)),
         ApiKey::Metadata => soon!(|request| metadata::metadata(context, head.version, request)),

@@ -146,7 +146,7 @@ pub(crate) struct Transactions {
 enum Init {
     Done(Producer, Ticket),
     NeedsId,
-    AbortFirst(Ticket),
+    EndFirst(Ticket),
 }
 
 impl Transactions {
@@ -283,7 +283,7 @@ impl Transactions {
                     return Ok(producer);
                 }
                 Init::NeedsId => spare = Some(self.ids.next().await.map_err(|_| E::CoordinatorNotAvailable)?),
-                Init::AbortFirst(ticket) => {
+                Init::EndFirst(ticket) => {
                     self.durable(ticket).await?;
                     self.carry_out(id, &mut lock(&handle), false)?;
                     expected = None;
@@ -336,12 +336,12 @@ impl Transactions {
             return Err(fenced);
         }
         match transaction.phase {
-            Phase::PrepareCommit | Phase::PrepareAbort => return Err(E::ConcurrentTransactions),
+            Phase::PrepareCommit | Phase::PrepareAbort => return Ok(Init::EndFirst(self.flusher.mark(&self.meta))),
             Phase::Ongoing => {
                 transaction.epoch += 1;
                 transaction.phase = Phase::PrepareAbort;
                 transaction.updated_at = now;
-                return Ok(Init::AbortFirst(self.store(id, &transaction)?));
+                return Ok(Init::EndFirst(self.store(id, &transaction)?));
             }
             Phase::Empty | Phase::CompleteCommit | Phase::CompleteAbort => {}
         }
@@ -472,7 +472,8 @@ impl Transactions {
                 self.store(id, transaction).map(Some)
             }
             (Phase::CompleteCommit, true) | (Phase::CompleteAbort, false) => Ok(None),
-            (Phase::PrepareCommit, true) | (Phase::PrepareAbort, false) => Err(E::ConcurrentTransactions),
+            // Decided, but its end is still under way or has failed: carry it out.
+            (Phase::PrepareCommit, true) | (Phase::PrepareAbort, false) => Ok(Some(self.flusher.mark(&self.meta))),
             _ => Err(E::InvalidTxnState),
         }
     }
@@ -484,35 +485,51 @@ impl Transactions {
             Phase::PrepareAbort => false,
             _ => return Ok(()),
         };
-        for (topic, index) in &transaction.partitions {
-            let Some(partition) = self.topics.partition(topic, *index) else { continue };
-            if after_crash && !partition.with_producers(|producers| producers.is_open(transaction.producer_id)) {
-                continue;
-            }
-            match partition.append_marker(transaction.producer_id, transaction.epoch, commit) {
-                Ok(_) | Err(AppendError::Deleted) => {}
-                Err(error) => {
-                    tracing::error!(%error, topic, partition = index, "a transaction marker cannot be written");
-                    return Err(E::CoordinatorNotAvailable);
-                }
-            }
+        // A partition is taken off the list with its marker: if this fails half-way, the next try goes on from there.
+        while let Some((topic, index)) = transaction.partitions.first().cloned() {
+            self.write_marker(transaction, &topic, index, commit, after_crash)?;
+            transaction.partitions.remove(&(topic, index));
         }
-        let offsets = std::mem::take(&mut transaction.offsets);
-        transaction.partitions.clear();
-        transaction.groups.clear();
-        transaction.appended = None;
-        transaction.phase = if commit { Phase::CompleteCommit } else { Phase::CompleteAbort };
-        let mut changes = vec![put(Key::Transaction(id.into()), transaction)];
+        let done = Transaction {
+            phase: if commit { Phase::CompleteCommit } else { Phase::CompleteAbort },
+            groups: BTreeSet::new(),
+            offsets: BTreeMap::new(),
+            appended: None,
+            ..transaction.clone()
+        };
+        let mut changes = vec![put(Key::Transaction(id.into()), &done)];
         if commit {
-            for (group, offsets) in &offsets {
+            for (group, offsets) in &transaction.offsets {
                 changes.extend(stored(group, offsets.iter().map(|(place, committed)| (place, committed))));
             }
         }
         let _ = self.write(changes)?;
-        for group in offsets.keys() {
+        for group in transaction.offsets.keys() {
             self.groups.settle(group, transaction.producer_id, commit);
         }
+        *transaction = done;
         Ok(())
+    }
+
+    fn write_marker(
+        &self,
+        transaction: &Transaction,
+        topic: &str,
+        index: i32,
+        commit: bool,
+        after_crash: bool,
+    ) -> Result<(), E> {
+        let Some(partition) = self.topics.partition(topic, index) else { return Ok(()) };
+        if after_crash && !partition.with_producers(|producers| producers.is_open(transaction.producer_id)) {
+            return Ok(());
+        }
+        match partition.append_marker(transaction.producer_id, transaction.epoch, commit) {
+            Ok(_) | Err(AppendError::Deleted) => Ok(()),
+            Err(error) => {
+                tracing::error!(%error, topic, partition = index, "a transaction marker cannot be written");
+                Err(E::CoordinatorNotAvailable)
+            }
+        }
     }
 
     // ---- time

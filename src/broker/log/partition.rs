@@ -110,7 +110,7 @@ pub(crate) struct Fetched {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
     #[error("the offset is outside the log")]
-    OutOfRange(Offsets),
+    OutOfRange,
     #[error("the log cannot be read: {0}")]
     Io(#[from] io::Error),
 }
@@ -296,6 +296,13 @@ impl Partition {
         self.locked().offsets()
     }
 
+    /// About how many bytes there are from `offset` on in its segment.
+    pub(crate) fn readable(&self, offset: i64) -> usize {
+        let state = self.locked();
+        let segment = state.segments.range(..=offset).next_back().map(|(_, segment)| segment);
+        usize::try_from(segment.map_or(0, |segment| segment.length_from(offset))).unwrap_or(usize::MAX)
+    }
+
     /// Batches from the one that holds `offset`.
     pub(crate) fn read(
         &self,
@@ -309,7 +316,7 @@ impl Partition {
             let state = self.locked();
             let offsets = state.offsets();
             if offset < offsets.log_start || offset > offsets.end {
-                return Err(ReadError::OutOfRange(offsets));
+                return Err(ReadError::OutOfRange);
             }
             let upper = offsets.upper(isolation);
             let empty = Fetched { offsets, records: Bytes::new(), aborted: Vec::new() };

@@ -12,6 +12,9 @@ use super::batch::Header;
 const REMEMBERED_BATCHES: usize = 5;
 const NO_EPOCH: i16 = -1;
 
+/// Producers remembered in one partition; beyond, those that have been silent for longest are forgotten.
+const REMEMBERED_PRODUCERS: usize = 50_000;
+
 /// One batch a producer has written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WrittenBatch {
@@ -100,6 +103,7 @@ impl Producers {
 
     /// Notes a batch that was appended.
     pub(crate) fn appended(&mut self, header: &Header, now: i64) {
+        self.make_room();
         let producer = self.known.entry(header.producer_id).or_insert_with(|| Producer {
             epoch: header.producer_epoch,
             batches: VecDeque::new(),
@@ -170,6 +174,16 @@ impl Producers {
         all
     }
 
+    fn make_room(&mut self) {
+        if self.known.len() < REMEMBERED_PRODUCERS {
+            return;
+        }
+        let mut seen: Vec<i64> = self.known.values().map(|producer| producer.last_seen).collect();
+        let (_, middle, _) = seen.select_nth_unstable(REMEMBERED_PRODUCERS / 2);
+        let horizon = *middle;
+        self.expire(horizon.saturating_add(1));
+    }
+
     /// Forgets producers without an open transaction that were last seen before `horizon`.
     pub(crate) fn expire(&mut self, horizon: i64) {
         self.known.retain(|_, producer| producer.open_since.is_some() || producer.last_seen >= horizon);
@@ -212,6 +226,17 @@ mod tests {
         assert_eq!(producers.judge(&batch(1, 1, 1, 0)), Verdict::OutOfOrder, "a new epoch starts at 0");
         producers.appended(&batch(1, 0, 1, 70), 0);
         assert_eq!(producers.judge(&batch(0, 70, 1, 0)), Verdict::Fenced);
+    }
+
+    #[test]
+    fn the_number_of_remembered_producers_is_bounded_and_open_transactions_are_kept() {
+        let mut producers = Producers::default();
+        for id in 0..REMEMBERED_PRODUCERS as i64 * 2 {
+            let attributes = if id == 3 { 1 << 4 } else { 0 };
+            producers.appended(&Header { producer_id: id, attributes, ..batch(0, 0, 1, id) }, id);
+        }
+        assert!(producers.all().len() <= REMEMBERED_PRODUCERS);
+        assert!(producers.is_open(3));
     }
 
     #[test]

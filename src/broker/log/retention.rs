@@ -1,7 +1,6 @@
 //! Deleting: by age, by size, and up to an offset on request. Whole segments go; offsets stay.
 
 use std::io;
-use std::sync::Arc;
 
 use super::partition::{Offsets, Partition, State};
 use super::segment::Segment;
@@ -73,9 +72,10 @@ impl Partition {
         self.locked().producers.expire(horizon);
     }
 
-    /// Removes the segments below the log start, which DeleteRecords may have moved.
-    pub(crate) fn remove_below_start(self: &Arc<Self>) -> io::Result<()> {
-        let _cleaning = lock(&self.cleaning);
+    /// Removes the segments below the log start, which DeleteRecords may have moved. While a compaction runs this
+    /// is left to the next look of the maintenance.
+    pub(crate) fn remove_below_start(&self) -> io::Result<()> {
+        let Ok(_cleaning) = self.cleaning.try_lock() else { return Ok(()) };
         let removed = self.locked().take_below_start();
         self.remove(&removed)
     }

@@ -114,6 +114,14 @@ impl Segment {
         Self { base, file: Arc::new(file), summary: Summary::new(base) }
     }
 
+    /// About how many bytes there are from `offset` on.
+    pub(crate) fn length_from(&self, offset: i64) -> u64 {
+        match offset < self.summary.next_offset {
+            true => self.summary.length - self.summary.position_of(offset),
+            false => 0,
+        }
+    }
+
     /// What a fetch needs to read this segment without the partition's lock.
     pub(crate) fn window(&self, offset: i64) -> io::Result<Window> {
         self.window_from(self.summary.position_of(offset))

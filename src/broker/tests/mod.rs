@@ -1,9 +1,12 @@
 //! The broker as a real client (librdkafka) sees it.
 
 mod clients;
+mod conformance;
 mod durability;
 mod groups;
+mod hostile;
 mod logs;
+mod raw;
 mod transactions;
 
 use std::path::Path;
