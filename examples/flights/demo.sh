@@ -16,8 +16,14 @@ up=
 bold=$(tput bold 2>/dev/null || true) plain=$(tput sgr0 2>/dev/null || true)
 say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 show() { # runs a command after showing it
+  local word
   printf '$ hokusai'
-  printf ' %q' "$@"
+  for word in "$@"; do
+    case $word in
+    *[[:space:]]*) printf ' "%s"' "$word" ;;
+    *) printf ' %s' "$word" ;;
+    esac
+  done
   printf '\n'
   "$hokusai" "$@"
 }

@@ -4,6 +4,7 @@ use crate::on_both_clusters;
 use crate::support::cluster::Cluster;
 use crate::support::flow::{Receipts, account, contribute, contribution, reasons, rows, shop};
 use crate::support::unique;
+use apache_avro::types::Value as Avro;
 use arrow::array::RecordBatch;
 use arrow::json::ReaderBuilder;
 use base64::Engine as _;
@@ -66,13 +67,22 @@ fn avro(values: &[Value]) -> Vec<u8> {
         ("note", "string"),
         ("again", "long"),
     ];
-    let fields: Vec<Value> = fields.iter().map(|(name, kind)| json!({"name": name, "type": ["null", kind]})).collect();
-    let schema = json!({"type": "record", "name": "order", "fields": fields});
+    let declared: Vec<Value> =
+        fields.iter().map(|(name, kind)| json!({"name": name, "type": ["null", kind]})).collect();
+    let schema = json!({"type": "record", "name": "order", "fields": declared});
     let schema = apache_avro::Schema::parse_str(&schema.to_string()).expect("a schema");
     let mut writer = apache_avro::Writer::new(&schema, Vec::new()).expect("a writer");
     for value in values {
-        let record = apache_avro::to_value(value).expect("a value").resolve(&schema).expect("a record of this schema");
-        writer.append_value(record).expect("a record");
+        let mut record = apache_avro::types::Record::new(&schema).expect("a record");
+        for (name, kind) in fields {
+            let value = match kind {
+                "long" => Avro::Long(value[name].as_i64().expect("a number")),
+                "double" => Avro::Double(value[name].as_f64().expect("a number")),
+                _ => Avro::String(value[name].as_str().expect("text").to_owned()),
+            };
+            record.put(name, Avro::Union(1, Box::new(value)));
+        }
+        writer.append_value(record).expect("a record of this schema");
     }
     writer.into_inner().expect("bytes")
 }

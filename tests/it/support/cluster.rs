@@ -1,7 +1,7 @@
 //! All stages on a broker: `hokusai up` for the embedded one, `hokusai worker` on Apache Kafka, where a prefix keeps tests apart.
 
 use super::broker::{Broker, Kind, shared as shared_broker};
-use super::hokusai::{Finished, Running, command, finish, wait_until_ready};
+use super::hokusai::{Finished, Launched, Running, command, finish, wait_until_ready};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -131,14 +131,13 @@ impl Cluster {
         wait_until_ready(&self.process.http());
     }
 
-    /// The same, but the process may end before it is ready: its exit code and log.
-    pub fn try_start_again(&self) -> Result<Running, (Option<i32>, String)> {
+    /// Starts the process again without waiting until it is ready.
+    pub fn launch_again(&self) -> Launched {
         let log = self.folder.path().join("again.log");
-        let started = match self.broker.kind {
-            Kind::Embedded => Running::try_start(up(&self.environment, &self.broker.bootstrap), &log),
-            Kind::ApacheKafka => Running::try_start(worker(&self.environment), &log),
-        };
-        started.map_err(|(status, log)| (status.code(), log))
+        match self.broker.kind {
+            Kind::Embedded => Launched::start(up(&self.environment, &self.broker.bootstrap), &log),
+            Kind::ApacheKafka => Launched::start(worker(&self.environment), &log),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use super::client::{Isolation, Producer, Record, Send, config};
 use super::cluster::Cluster;
 use super::{eventually, root};
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
@@ -159,7 +160,14 @@ impl Receipts {
     /// Takes what has come.
     pub fn poll(&mut self, wait: Duration) {
         if let Some(message) = self.consumer.poll(wait) {
-            let message = message.unwrap_or_else(|e| panic!("receipts: {e}"));
+            let message = match message {
+                Ok(message) => message,
+                // Tests stop brokers; the client comes back by itself.
+                Err(KafkaError::MessageConsumption(
+                    RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure,
+                )) => return,
+                Err(error) => panic!("receipts: {error}"),
+            };
             let Some(value) = message.payload() else { return };
             let receipt = decode(&RECEIPT, value);
             let id = receipt["contribution_id"].as_str().expect("an id").to_owned();

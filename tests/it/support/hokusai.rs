@@ -110,6 +110,26 @@ impl Launched {
     pub fn wait(&mut self) -> ExitStatus {
         self.process.wait()
     }
+
+    /// The exit status when it has ended.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.ended()
+    }
+
+    /// Whether it has said that it is ready.
+    pub fn is_ready(&self) -> bool {
+        self.first_line.try_recv().is_ok_and(|line| !line.is_empty())
+    }
+
+    /// SIGTERM and the exit status.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.process.terminate()
+    }
+
+    /// The log so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
 }
 
 impl Running {
