@@ -12,17 +12,17 @@ use std::sync::OnceLock;
 
 const SEED: u64 = 20_130_101;
 const MODEL: &str = "crash-shop";
-/// Where a worker aborts itself in turn; the other kills come from outside at seeded moments.
+/// Where a worker aborts itself in the first five rounds; the other five are killed from outside at seeded moments.
 const FAILPOINTS: [Option<&str>; 10] = [
-    None,
-    Some("commit.before:20"),
-    None,
+    Some("commit.before:3"),
+    Some("commit.after_offsets:3"),
     Some("restore.middle"),
     Some("warehouse.after_delta_commit"),
+    Some("commit.after:3"),
     None,
-    Some("commit.after_offsets:7"),
     None,
-    Some("commit.after:11"),
+    None,
+    None,
     None,
 ];
 
@@ -31,8 +31,8 @@ struct Reference {
     folder: tempfile::TempDir,
     sent: Vec<Contribution>,
     receipts: Receipts,
-    /// [`Plant::progress`] before and after.
-    progress: (i64, i64),
+    /// [`Plant::progress`] at the end.
+    progress: i64,
 }
 
 /// Laid down once for the tests of this run.
@@ -47,12 +47,11 @@ fn reference() -> &'static Reference {
         let applied = crate::support::hokusai::finish(plant.command(&["model", "apply", &spec.to_string_lossy()]));
         assert_eq!(applied.code, Some(0), "{applied:?}");
         assert_eq!(worker.terminate().code(), Some(0));
-        let sent = contributions(SEED, 150, 240);
+        let sent = contributions(SEED, 400, 120);
         let producer = Producer::new(&plant.broker(), &[]);
         for record in sent.iter().flat_map(|c| c.records(MODEL)) {
             producer.texts(&plant.topic("contributions"), 0, [record.to_string()]);
         }
-        let before = plant.progress();
         plant.stop_broker();
         let folder = tempfile::tempdir().expect("a folder");
         let copied = std::process::Command::new("cp")
@@ -70,7 +69,7 @@ fn reference() -> &'static Reference {
         verify::adds_up(&receipts, &sent);
         verify::as_in_order(&receipts, &sent);
         verify::tables(&plant, &receipts);
-        let progress = (before, plant.progress());
+        let progress = plant.progress();
         Reference { folder, sent, receipts, progress }
     })
 }
@@ -91,15 +90,11 @@ fn wait_for_receipts(plant: &Plant, count: usize) {
     });
 }
 
-/// When to strike: ten seeded shares of the way from the log's beginning to its end.
-fn moments(progress: (i64, i64)) -> Vec<i64> {
-    let mut random = Random::new(SEED);
-    let step = (progress.1 - progress.0) / 11;
-    (1..=10)
-        .map(|k| {
-            progress.0 + k * step + i64::try_from(random.below(step.max(1).unsigned_abs())).expect("small") - step / 2
-        })
-        .collect()
+/// When to strike next, with `left` strikes to come: a seeded share of the way that is left.
+fn moment(plant: &Plant, random: &mut Random, end: i64, left: usize) -> i64 {
+    let here = plant.progress();
+    let step = (end - here).max(0) / i64::try_from(left + 1).expect("few");
+    here + step / 2 + i64::try_from(random.below(step.max(1).unsigned_abs())).expect("small")
 }
 
 fn wait_for_progress(plant: &Plant, worker: &mut Running, moment: i64, all: usize) {
@@ -132,12 +127,19 @@ fn verify_against_reference(plant: &Plant) {
 fn workers_killed_ten_times_give_the_receipts_of_an_uninterrupted_run() {
     let reference = reference();
     let plant = Plant::start_copy(reference.folder.path());
-    for (moment, failpoint) in moments(reference.progress).into_iter().zip(FAILPOINTS) {
+    let mut random = Random::new(SEED);
+    for (round, failpoint) in FAILPOINTS.into_iter().enumerate() {
         let mut launched = plant.launch_worker(0, failpoint);
-        if failpoint.is_some() {
-            launched.wait();
+        if let Some(failpoint) = failpoint {
+            eventually("the end at a fail point", || match launched.ended() {
+                Some(status) => Ok(assert_eq!(status.code(), None, "{failpoint}: a signal: {}", plant.log())),
+                None => {
+                    Err(format!("{failpoint} was not reached; {} receipts; log:\n{}", plant.receipts(), plant.log()))
+                }
+            });
         } else {
             let mut worker = launched.ready().unwrap_or_else(|(status, log)| panic!("{status}\n{log}"));
+            let moment = moment(&plant, &mut random, reference.progress, FAILPOINTS.len() - round);
             wait_for_progress(&plant, &mut worker, moment, reference.sent.len());
             worker.kill();
         }
@@ -150,8 +152,10 @@ fn workers_killed_ten_times_give_the_receipts_of_an_uninterrupted_run() {
 fn the_broker_killed_ten_times_gives_the_receipts_of_an_uninterrupted_run() {
     let reference = reference();
     let mut plant = Plant::start_copy(reference.folder.path());
+    let mut random = Random::new(SEED);
     let mut worker = plant.start_worker(0);
-    for moment in moments(reference.progress) {
+    for left in (1..=10).rev() {
+        let moment = moment(&plant, &mut random, reference.progress, left);
         wait_for_progress(&plant, &mut worker, moment, reference.sent.len());
         plant.kill_broker();
     }
