@@ -207,7 +207,7 @@ fn column_checks(
     if !options.values.is_empty() {
         let literals = options.values.iter().map(|v| literal(property, v, path).map(|l| Expr::Literal(l, None)));
         let violated = name().in_list(literals.collect::<Result<Vec<_>, _>>()?, true);
-        let expected = format!("one of {} values", options.values.len());
+        let expected = expected_values(&options.values);
         add(Reason::EnumUnknown, "enum", expected, Test::Expression(planner.physical(violated, path)?));
     }
     if options.min_length.is_some() || options.max_length.is_some() {
@@ -238,6 +238,16 @@ fn column_checks(
         );
     }
     Ok(())
+}
+
+/// The values of an enumeration, as far as a reader takes them in.
+fn expected_values(values: &[Scalar]) -> String {
+    const MOST: usize = 10;
+    let shown: Vec<_> = values.iter().take(MOST).map(ToString::to_string).collect();
+    match values.len().checked_sub(MOST) {
+        None | Some(0) => format!("one of {}", shown.join(", ")),
+        Some(more) => format!("one of {} and {more} more", shown.join(", ")),
+    }
 }
 
 /// The `regex` crate draws the pattern over several lines; its last line says what is wrong.

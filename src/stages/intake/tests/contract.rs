@@ -99,6 +99,13 @@ fn each_check_gives_its_code_and_the_shape_of_the_value() {
 }
 
 #[test]
+fn a_refusal_tells_the_values_that_the_contract_allows() {
+    let contract = example();
+    let check = contract.checks().iter().find(|check| check.reason == Reason::EnumUnknown).unwrap();
+    assert_eq!(check.expected, "one of basic, standard, premium, enterprise");
+}
+
+#[test]
 fn rules_over_several_columns_refuse_false_and_pass_null() {
     let contract = compiled("required: true\n        unit: years", "unit: years");
     let found = one(&contract, 2, Arc::new(Int64Array::from(vec![Some(17), Some(18), None])));
