@@ -54,7 +54,10 @@ fn watch(args: &WatchArgs, settings: &Settings, stop: &CancellationToken) -> Out
     let mut reader = Reader::open(settings, &args.topic, &start)?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut shown = 0;
-    while !stop.is_cancelled() && !(args.until_end && reader.at_end()) && args.limit.is_none_or(|n| shown < n) {
+    while !stop.is_cancelled() && args.limit.is_none_or(|n| shown < n) {
+        if args.until_end && reader.at_end() {
+            break;
+        }
         match reader.poll(Duration::from_millis(100))? {
             Polled::Nothing | Polled::End => flush(&mut out)?,
             Polled::Record(message) => {
