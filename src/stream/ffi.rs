@@ -38,6 +38,8 @@ pub enum End {
     HighWatermark,
     /// One past the last record that is decided: where a `read_committed` reader stops.
     LastStable,
+    /// First record of at least this timestamp, in milliseconds; −1 when there is none.
+    Since(i64),
 }
 
 /// Calls its function once, when dropped.
@@ -190,13 +192,16 @@ pub fn list_offsets<C: ClientContext>(
     let spec = match end {
         End::Start => rdkafka::Offset::Beginning,
         End::HighWatermark | End::LastStable => rdkafka::Offset::End,
+        End::Since(time) => rdkafka::Offset::Offset(time.max(0)),
     };
     for (topic, partition) in partitions {
         list.add_partition_offset(topic, *partition, spec)?;
     }
     let isolation = match end {
         End::LastStable => rd::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED,
-        End::Start | End::HighWatermark => rd::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED,
+        End::Start | End::HighWatermark | End::Since(_) => {
+            rd::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED
+        }
     };
     let operation = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS;
     let event = request(client, operation, timeout, Some(isolation), |handle, options, queue| {

@@ -11,6 +11,7 @@
 //! | `supervisor`, `tasks`, `control` | one stage in one process: group, rebalance, supervision |
 //! | `task`, `transaction`, `replay`, `producer`, `restore` | one task: restore, the transaction, what follows an abort |
 //! | `consumer`, `broadcast` | reading |
+//! | `purge` | deletes what every declared reader has read |
 //! | [`ffi`] | the librdkafka calls that rdkafka lacks |
 
 pub mod client;
@@ -28,6 +29,7 @@ mod broadcast;
 pub(crate) mod consumer;
 mod control;
 mod producer;
+mod purge;
 mod replay;
 mod restore;
 mod supervisor;

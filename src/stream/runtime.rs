@@ -13,6 +13,7 @@ use super::client::{Admin, ClientError, Cluster, FetchBounds, TransactionTimes};
 use super::control::{Ended, Report, ReportKind};
 use super::health::{Health, StageState};
 use super::partitioner::partition_of;
+use super::purge::{Positions, Purger};
 use super::stage::{Stage, State};
 use super::supervisor::Supervisor;
 use super::task;
@@ -45,6 +46,8 @@ pub struct Settings {
     pub drain_limit: Duration,
     /// How often the topics' ids and partition counts are looked at.
     pub check_interval: Duration,
+    /// How often topics are purged behind their readers.
+    pub purge_interval: Duration,
     /// How long a task waits for a broadcast topic to be read to its end.
     pub catch_up_limit: Duration,
     /// Transaction timeout.
@@ -68,6 +71,7 @@ impl Default for Settings {
             idle_mark_interval: Duration::from_secs(30),
             drain_limit: Duration::from_secs(10),
             check_interval: Duration::from_secs(5),
+            purge_interval: Duration::from_secs(60),
             catch_up_limit: Duration::from_secs(30),
             transaction: TransactionTimes::default(),
             fetch: FetchBounds::default(),
@@ -195,6 +199,7 @@ pub(crate) struct Shared {
     pub settings: Settings,
     pub health: Health,
     pub broadcasts: BTreeMap<String, Arc<Broadcast>>,
+    pub positions: Arc<Positions>,
     partitions: RwLock<Arc<BTreeMap<String, i32>>>,
 }
 
@@ -297,6 +302,7 @@ impl Runtime {
             settings: self.config.settings,
             health: self.health,
             broadcasts,
+            positions: Arc::default(),
             partitions: RwLock::new(Arc::new(self.config.topology.partition_counts())),
         });
         let over = Arc::new(AtomicBool::new(false));
@@ -305,6 +311,10 @@ impl Runtime {
             let (broadcast, over) = (Arc::clone(broadcast), Arc::clone(&over));
             threads.push(thread(format!("broadcast-{}", broadcast.topic), move || read_broadcast(&broadcast, &over))?);
         }
+        let (admin, positions) = (Arc::clone(&shared.admin), Arc::clone(&shared.positions));
+        let purger = Purger::new(admin, positions, &self.config.topology, shared.settings.purge_interval);
+        let purger_over = Arc::clone(&over);
+        threads.push(thread("purger".to_owned(), move || purger.run(&|| purger_over.load(Ordering::Acquire)))?);
         for (plan, make) in self.stages {
             let (shared, for_spawn) = (Arc::clone(&shared), (Arc::clone(&shared), Arc::clone(&plan)));
             let spawn = Box::new(move || make(Arc::clone(&for_spawn.0), Arc::clone(&for_spawn.1)));

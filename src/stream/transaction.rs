@@ -18,7 +18,7 @@ use super::progress::{Cursor, Interval, state_key};
 use super::replay::{GivenUp, Work};
 use super::runtime::ProgressIn;
 use super::stage::{Batch, Context, Destination, OutputRecord, Outputs, Stage, StageError, State, Tick};
-use super::task::{Task, ended};
+use super::task::{Input, Task, ended};
 use crate::domain::records::{DeadLetter, Position, Progress, Record};
 use crate::domain::topics;
 
@@ -460,7 +460,11 @@ impl<S: Stage> Task<'_, S> {
     fn committed(&mut self, open: &Open, cursors: Vec<Cursor>, filled_at: Instant) {
         self.state.commit();
         for (input, cursor) in self.inputs.iter_mut().zip(cursors) {
-            input.committed = cursor;
+            if input.committed != cursor {
+                input.committed = cursor;
+                let Input { facts, .. } = input;
+                self.shared.positions.note(self.plan.name, &facts.topic, facts.partition, cursor.next());
+            }
         }
         self.marks.high_time = open.high_time;
         if let Some(tick) = open.marked {

@@ -19,6 +19,7 @@ on_both_brokers! {
     an_unknown_fact_is_looked_up_before_it_is_refused,
     an_unreadable_broadcast_record_is_reported_and_leaves_the_earlier_value,
     time_marks_are_recorded_facts,
+    what_every_reader_has_read_is_purged_and_nothing_else,
 }
 
 fn every_input_gives_one_output_and_sums_follow_from_one_another(broker: &Broker) {
@@ -143,5 +144,28 @@ fn time_marks_are_recorded_facts(broker: &Broker) {
         let seen = marks.iter().any(|t| t.at_end && t.high_time > 0);
         if zero > 2 && one > 2 && seen { Ok(()) } else { Err(format!("{marks:?}")) }
     });
+    process.stop();
+}
+
+fn what_every_reader_has_read_is_purged_and_nothing_else(broker: &Broker) {
+    let tenant = Tenant::new(broker);
+    let settings = Settings { purge_interval: SOON, ..Settings::default() };
+    let process = tenant.start_with(settings.clone()).ready();
+    tenant.write_amounts("more", 100);
+    tenant.expect_sums(100, total(100));
+    let starts = || {
+        let ends = tenant.admin.end_offsets(&["more", "sums.out"]).map_err(|e| e.to_string())?;
+        let of = |topic: &str| ends.iter().filter(|e| e.topic == topic).map(|e| e.start).sum::<i64>();
+        Ok::<_, String>((of("more"), of("sums.out")))
+    };
+    eventually("the purge", || match starts()? {
+        (100, 0) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    process.stop();
+    // Nothing is lost for a stage that was down meanwhile.
+    tenant.write_amounts("more", 100);
+    let process = tenant.start_with(settings).ready();
+    tenant.expect_sums(200, 2 * total(100));
     process.stop();
 }

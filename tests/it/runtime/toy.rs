@@ -24,7 +24,7 @@ defaults: {partitions: 2, max_message_bytes: 1048588}
 topics:
   - {name: raw, about: Outsiders' amounts, from: outsiders, schema: audit, partitions: 2, timestamps: append, cleanup: kept}
   - {name: amounts, about: Amounts by key, key: name, schema: audit, partitions: 2, cleanup: kept, timestamps: append}
-  - {name: more, about: More amounts, key: name, schema: audit, partitions: 2, cleanup: kept}
+  - {name: more, about: More amounts, key: name, schema: audit, partitions: 2, cleanup: purged}
   - {name: sums.out, about: Sums, key: name, schema: audit, partitions: 2, cleanup: kept}
   - {name: facts, about: Known keys, key: name, schema: audit, partitions: 1, cleanup: compacted}
   - {name: dead-letters, about: Dead letters, key: position, from: runtime, schema: dead_letter, partitions: 1, cleanup: kept}
@@ -188,7 +188,13 @@ impl Tenant {
         let cluster = Cluster::new(&broker.bootstrap, &format!("{}.", unique("toy")));
         let topology = Arc::new(Topology::parse("toy.yaml", TOPOLOGY).unwrap_or_else(|e| panic!("{e}")));
         let admin = cluster.admin().unwrap();
-        let tenant = Self { broker: broker.clone(), cluster, topology, admin, producer: Producer::new(broker, &[]) };
+        let tenant = Self {
+            broker: broker.clone(),
+            cluster,
+            topology,
+            admin,
+            producer: Producer::new(broker, &[("allow.auto.create.topics", "false")]),
+        };
         tenant.create_topics();
         tenant
     }

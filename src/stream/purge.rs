@@ -1,0 +1,214 @@
+//! Deletes records of internal topics behind their slowest declared reader, as Kafka Streams does with repartition topics.
+//!
+//! Time retention would delete records that a stopped stage has not read yet. So such topics keep everything, and what
+//! every declared reader has committed is deleted from time to time (`DeleteRecords`).
+//!
+//! Invariants:
+//! * the position of a reader that runs in this process is what its task has committed, not what its group's offsets say:
+//!   those can be reset from outside;
+//! * a partition is purged only by a process that runs one of its readers, and only when every reader's position is known;
+//! * plaintext waits for its grace: records younger than that stay, whoever has read them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rdkafka::admin::AdminOptions;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::client::{Admin, ClientError, End, FetchBounds, Logged};
+use crate::topology::{Cleanup, Topology};
+
+/// What tasks of this process have committed: by topic and partition, the next offset of each stage.
+#[derive(Debug, Default)]
+pub(crate) struct Positions(Mutex<BTreeMap<(String, i32), BTreeMap<String, i64>>>);
+
+impl Positions {
+    /// Notes that a stage has committed everything before `next`.
+    pub fn note(&self, stage: &str, topic: &str, partition: i32, next: i64) {
+        let mut positions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match positions.get_mut(&(topic.to_owned(), partition)).and_then(|stages| stages.get_mut(stage)) {
+            Some(known) => *known = next,
+            None => {
+                positions.entry((topic.to_owned(), partition)).or_default().insert(stage.to_owned(), next);
+            }
+        }
+    }
+
+    fn of_topic(&self, topic: &str) -> Vec<(i32, BTreeMap<String, i64>)> {
+        let positions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_topic = positions.iter().filter(|((t, _), _)| t == topic);
+        of_topic.map(|((_, partition), stages)| (*partition, stages.clone())).collect()
+    }
+}
+
+/// A topic that is purged, and behind whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Purged {
+    topic: String,
+    readers: Vec<String>,
+    grace: Option<Duration>,
+}
+
+/// The topics that the topology wants purged, with the stages of this version that read them.
+fn purged(topology: &Topology) -> Vec<Purged> {
+    let purged = topology.topics().iter().filter(|t| t.active && t.cleanup == Cleanup::Purged);
+    let with_readers = purged.map(|topic| {
+        let reads = |inputs: &[String]| inputs.contains(&topic.name);
+        let readers: Vec<_> = topology.stages().iter().filter(|s| s.implemented && reads(&s.inputs)).collect();
+        Purged {
+            topic: topic.name.clone(),
+            grace: readers.iter().filter_map(|s| s.settings.plaintext_grace).max(),
+            readers: readers.iter().map(|s| s.name.clone()).collect(),
+        }
+    });
+    with_readers.filter(|purged| !purged.readers.is_empty()).collect()
+}
+
+/// Up to where a partition is purged; none when somebody's position is unknown or there is nothing to delete.
+fn purge_to(readers: &[Option<i64>], old_enough: Option<i64>, log_start: i64) -> Option<i64> {
+    let slowest = readers.iter().copied().collect::<Option<Vec<i64>>>()?.into_iter().min()?;
+    let to = old_enough.map_or(slowest, |limit| limit.min(slowest));
+    (to > log_start).then_some(to)
+}
+
+/// Purges now and then.
+pub(crate) struct Purger {
+    admin: Arc<Admin>,
+    positions: Arc<Positions>,
+    topics: Vec<Purged>,
+    interval: Duration,
+}
+
+impl Purger {
+    pub fn new(admin: Arc<Admin>, positions: Arc<Positions>, topology: &Topology, interval: Duration) -> Self {
+        Self { admin, positions, topics: purged(topology), interval }
+    }
+
+    /// Purges every interval until `stop`; blocks.
+    pub fn run(&self, stop: &dyn Fn() -> bool) {
+        let mut purged = Instant::now();
+        while !stop() {
+            std::thread::sleep(Duration::from_millis(100).min(self.interval));
+            if purged.elapsed() < self.interval {
+                continue;
+            }
+            purged = Instant::now();
+            for topic in &self.topics {
+                if let Err(error) = self.purge(topic) {
+                    tracing::debug!(topic = %topic.topic, %error, "not purged this time");
+                }
+            }
+        }
+    }
+
+    fn purge(&self, purged: &Purged) -> Result<(), ClientError> {
+        let known = self.positions.of_topic(&purged.topic);
+        if known.is_empty() {
+            return Ok(());
+        }
+        let places: Vec<(String, i32)> = known.iter().map(|(p, _)| (purged.topic.clone(), *p)).collect();
+        let starts = self.admin.offsets(&places, End::Start)?;
+        let old_enough = self.old_enough(purged, &places)?;
+        let elsewhere: BTreeMap<&str, Vec<Option<i64>>> = purged
+            .readers
+            .iter()
+            .filter(|reader| known.iter().any(|(_, stages)| !stages.contains_key(*reader)))
+            .map(|reader| Ok((reader.as_str(), self.group_offsets(reader, &places)?)))
+            .collect::<Result<_, ClientError>>()?;
+        let mut list = TopicPartitionList::new();
+        for (index, (partition, stages)) in known.iter().enumerate() {
+            let position = |reader: &String| {
+                let elsewhere =
+                    || elsewhere.get(reader.as_str()).and_then(|offsets| offsets.get(index).copied().flatten());
+                stages.get(reader).copied().or_else(elsewhere)
+            };
+            let readers: Vec<Option<i64>> = purged.readers.iter().map(position).collect();
+            let start = starts.get(index).copied().unwrap_or(i64::MAX);
+            if let Some(to) = purge_to(&readers, old_enough.get(index).copied().flatten(), start) {
+                let added = list.add_partition_offset(
+                    &self.admin.cluster().topic(&purged.topic),
+                    *partition,
+                    Offset::Offset(to),
+                );
+                self.ask(added)?;
+            }
+        }
+        if list.count() == 0 {
+            return Ok(());
+        }
+        let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(10)));
+        self.ask(futures::executor::block_on(self.admin.client().delete_records(&list, &options)))?;
+        tracing::debug!(topic = %purged.topic, partitions = list.count(), "purged behind the slowest reader");
+        Ok(())
+    }
+
+    fn ask<T>(&self, answer: Result<T, KafkaError>) -> Result<T, ClientError> {
+        let brokers = self.admin.cluster().brokers.clone();
+        answer.map_err(|source| ClientError::Ask { what: "purge", brokers, source })
+    }
+
+    /// For each partition the first offset that is younger than the grace; none without a grace.
+    fn old_enough(&self, purged: &Purged, places: &[(String, i32)]) -> Result<Vec<Option<i64>>, ClientError> {
+        let Some(grace) = purged.grace else { return Ok(vec![None; places.len()]) };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = i64::try_from(now.saturating_sub(grace).as_millis()).unwrap_or(0);
+        let young = self.admin.offsets(places, End::Since(since))?;
+        // No record is that young: everything is old enough.
+        Ok(young.into_iter().map(|offset| (offset >= 0).then_some(offset)).collect())
+    }
+
+    /// What a stage that runs elsewhere has committed, as its group says.
+    fn group_offsets(&self, stage: &str, places: &[(String, i32)]) -> Result<Vec<Option<i64>>, ClientError> {
+        let cluster = self.admin.cluster();
+        let config = cluster.consumer(&cluster.group(stage), &FetchBounds::default());
+        let consumer: BaseConsumer<Logged> =
+            config.create_with_context(Logged).map_err(|source| ClientError::Create { source })?;
+        let mut list = TopicPartitionList::new();
+        for (topic, partition) in places {
+            list.add_partition(&cluster.topic(topic), *partition);
+        }
+        let committed = self.ask(consumer.committed_offsets(list, Duration::from_secs(5)))?;
+        let find = |(topic, partition): &(String, i32)| match committed
+            .find_partition(&cluster.topic(topic), *partition)?
+            .offset()
+        {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        };
+        Ok(places.iter().map(find).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_deleted_that_a_reader_has_not_committed() {
+        assert_eq!(purge_to(&[Some(7), Some(5)], None, 0), Some(5));
+        assert_eq!(purge_to(&[Some(7), None], None, 0), None, "an unknown reader has read nothing");
+        assert_eq!(purge_to(&[], None, 0), None);
+        assert_eq!(purge_to(&[Some(5)], None, 5), None, "nothing to delete");
+    }
+
+    #[test]
+    fn plaintext_stays_for_its_grace_and_no_longer_than_its_reader_needs() {
+        assert_eq!(purge_to(&[Some(7)], Some(3), 0), Some(3));
+        assert_eq!(purge_to(&[Some(7)], Some(30), 0), Some(7));
+        assert_eq!(purge_to(&[Some(7)], Some(0), 0), None);
+    }
+
+    #[test]
+    fn the_built_in_topology_purges_the_internal_topics_behind_the_stages_that_read_them() {
+        let topics = purged(&Topology::builtin().unwrap());
+        let readers = |name: &str| topics.iter().find(|t| t.topic == name).map(|t| t.readers.clone());
+        assert_eq!(readers("contributions.screened"), Some(vec!["dedup".to_owned()]));
+        assert_eq!(readers("contributions.manifests"), Some(vec!["receipts".to_owned()]));
+        let contributions = topics.iter().find(|t| t.topic == "contributions").unwrap();
+        assert_eq!(contributions.grace, Some(Duration::from_secs(3_600)));
+        assert!(readers("receipts").is_none() && readers("registry.events").is_none());
+    }
+}
