@@ -113,6 +113,7 @@ impl Compiler {
                 test,
             });
         }
+        checks.iter_mut().for_each(|check| shorten(&mut check.expected));
         // The first failure in the order of the reasons is the reason; the sort keeps the order of the columns.
         checks.sort_by_key(|check| check.reason);
         let exclude: Vec<&str> = spec.exclude_from_identity.iter().map(String::as_str).collect();
@@ -238,6 +239,15 @@ fn column_checks(
         );
     }
     Ok(())
+}
+
+/// What was expected stands in every refusal: a chunk of refused rows must not multiply a long text.
+fn shorten(text: &mut String) {
+    const MOST: usize = 200;
+    if let Some((end, _)) = text.char_indices().nth(MOST) {
+        text.truncate(end);
+        text.push('…');
+    }
 }
 
 /// The values of an enumeration, as far as a reader takes them in.

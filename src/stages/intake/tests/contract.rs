@@ -106,6 +106,12 @@ fn a_refusal_tells_the_values_that_the_contract_allows() {
 }
 
 #[test]
+fn a_long_text_of_the_contract_is_cut_in_refusals() {
+    let contract = compiled("Minors have no premium plan.", &"ü".repeat(5_000));
+    assert!(contract.checks().iter().all(|check| check.expected.chars().count() <= 201));
+}
+
+#[test]
 fn rules_over_several_columns_refuse_false_and_pass_null() {
     let contract = compiled("required: true\n        unit: years", "unit: years");
     let found = one(&contract, 2, Arc::new(Int64Array::from(vec![Some(17), Some(18), None])));
