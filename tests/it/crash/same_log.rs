@@ -132,7 +132,10 @@ fn workers_killed_ten_times_give_the_receipts_of_an_uninterrupted_run() {
         let mut launched = plant.launch_worker(0, failpoint);
         if let Some(failpoint) = failpoint {
             eventually("the end at a fail point", || match launched.ended() {
-                Some(status) => Ok(assert_eq!(status.code(), None, "{failpoint}: a signal: {}", plant.log())),
+                Some(status) => {
+                    assert_eq!(status.code(), None, "{failpoint}: a signal: {}", plant.log());
+                    Ok(())
+                }
                 None => {
                     Err(format!("{failpoint} was not reached; {} receipts; log:\n{}", plant.receipts(), plant.log()))
                 }
