@@ -171,6 +171,11 @@ pub(crate) fn with_codec(attributes: i16, codec: Codec) -> i16 {
     attributes & !CODEC_MASK | codec.bits()
 }
 
+/// The attributes of `attributes` without codec, transaction and delete horizon.
+pub(crate) fn plain(attributes: i16) -> i16 {
+    attributes & !(CODEC_MASK | TRANSACTIONAL | DELETE_HORIZON)
+}
+
 /// The attributes of `attributes` with a delete horizon.
 pub(crate) fn with_delete_horizon(attributes: i16) -> i16 {
     attributes | DELETE_HORIZON

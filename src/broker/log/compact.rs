@@ -8,6 +8,7 @@
 //!   `delete.retention.ms` longer, so that no reader takes an aborted record for a committed one;
 //! - a tombstone stays `delete.retention.ms` after the pass that first met it. The time it may go is kept in its
 //!   batch, as Apache Kafka does (`DELETE_HORIZON`);
+//! - the last batch of each producer stays, without records if need be, so that its sequence can be recovered;
 //! - the cleaned file takes the place of the first segment it replaces in one step, and the others are removed
 //!   in order: a crash in between leaves a log that compacts to the same.
 
@@ -100,6 +101,8 @@ struct Plan {
     segments: Vec<Segment>,
     /// Aborted transactions of the whole log: the marker of one that began in these segments may stand behind them.
     aborted: Vec<Aborted>,
+    /// Where the last batch of each producer ends.
+    last_of_producers: HashSet<i64>,
     dirty_from: i64,
 }
 
@@ -116,12 +119,13 @@ impl Partition {
         if latest.end <= plan.dirty_from {
             return Ok(None);
         }
-        let segments: Vec<Segment> = plan.segments.into_iter().filter(|segment| segment.base < latest.end).collect();
-        let before = segments.iter().map(|segment| segment.summary.length).sum();
+        let segments = || plan.segments.iter().filter(|segment| segment.base < latest.end);
+        let before = segments().map(|segment| segment.summary.length).sum();
+        let segments: Vec<Segment> = segments().cloned().collect();
         let mut transactions = Transactions::new(&plan.aborted);
         let mut after = 0;
         for group in groups(&segments, config.segment_bytes) {
-            after += self.clean_group(group, &latest, &mut transactions, &config, now)?;
+            after += self.clean_group(group, &plan, &latest, &mut transactions, now)?;
         }
         self.locked().compacted_to = latest.end;
         write_checked(&self.folder.join("compacted"), &latest.end)?;
@@ -154,7 +158,8 @@ impl Partition {
         let overdue = now.saturating_sub(oldest) > config.max_compaction_lag_ms;
         let is_worth_it = dirty > 0 && (dirty as f64 / total as f64 >= config.min_cleanable_dirty_ratio || overdue);
         let aborted = state.segments.values().flat_map(|segment| &segment.summary.aborted).copied().collect();
-        is_worth_it.then_some(Plan { segments, aborted, dirty_from })
+        let last_of_producers = state.producers.last_offsets();
+        is_worth_it.then_some(Plan { segments, aborted, last_of_producers, dirty_from })
     }
 
     /// Reads the new part of the log, as far as the keys fit into memory.
@@ -195,12 +200,13 @@ impl Partition {
     fn clean_group(
         &self,
         group: &[Segment],
+        plan: &Plan,
         latest: &Latest,
         transactions: &mut Transactions,
-        config: &TopicConfig,
         now: i64,
     ) -> io::Result<u64> {
         let Some(first) = group.first() else { return Ok(0) };
+        let config = self.config();
         let path = log_path(&self.folder, first.base);
         let mut out = Cleaned::new(first.base, self.shared.disk.create(&path.with_extension("cleaned"))?);
         for segment in group {
@@ -211,17 +217,18 @@ impl Partition {
                 let counts = transactions.enter(&header);
                 let kept = if header.is_control() {
                     let has_records = transactions.end(&header);
-                    self.clean_marker(&header, bytes, has_records || header.base_offset >= latest.end, config, now)
+                    self.clean_marker(&header, bytes, has_records || header.base_offset >= latest.end, &config, now)
                 } else if !counts {
                     None
                 } else {
-                    let cleaned = self.clean_batch(&header, bytes, latest, config, now)?;
+                    let cleaned = self.clean_batch(&header, bytes, latest, &config, now)?;
                     if cleaned.is_some() && header.is_transactional() {
                         transactions.kept.insert(header.producer_id);
                     }
                     cleaned
                 };
-                if let Some(kept) = kept {
+                let is_last = plan.last_of_producers.contains(&header.last_offset()) && !header.is_control();
+                if let Some(kept) = kept.or_else(|| is_last.then(|| emptied(&header))) {
                     out.append(&kept, segment.summary.written_at)?;
                     out.summary.aborted.extend(markers.get(&header.base_offset));
                 }
@@ -326,6 +333,18 @@ impl Partition {
         self.remove(&rest)?;
         Ok(length)
     }
+}
+
+/// A batch without records. It keeps the last sequence of its producer in the log, for recovery to find.
+fn emptied(header: &Header) -> Vec<u8> {
+    let header = Header {
+        attributes: batch::plain(header.attributes),
+        base_timestamp: batch::NONE,
+        max_timestamp: batch::NONE,
+        records: 0,
+        ..*header
+    };
+    assemble(&header, LEADER_EPOCH, &[])
 }
 
 /// The batch with a delete horizon; its records' timestamps stay what they were.

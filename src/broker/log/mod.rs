@@ -15,3 +15,6 @@ pub(crate) mod producers;
 pub(crate) mod recover;
 pub(crate) mod retention;
 pub(crate) mod segment;
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 //! The rules are those of Apache Kafka's `ProducerStateManager`: a batch continues its producer's sequence, or it
 //! is one of the last five and is answered again without being written, or it is refused.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -165,6 +165,11 @@ impl Producers {
     /// Whether the producer has an open transaction here.
     pub(crate) fn is_open(&self, producer_id: i64) -> bool {
         self.known.get(&producer_id).is_some_and(|producer| producer.open_since.is_some())
+    }
+
+    /// Where the last batch of each producer ends.
+    pub(crate) fn last_offsets(&self) -> HashSet<i64> {
+        self.known.values().filter_map(|producer| Some(producer.batches.back()?.last_offset)).collect()
     }
 
     /// Every producer, ordered by id.
