@@ -50,7 +50,7 @@ fn measure(kind: Kind) {
     times.sort_unstable();
     let at = |share: usize| times[(times.len() - 1) * share / 100].as_secs_f64() * 1_000.0;
     println!(
-        "latency {kind:?}: p50 {:.1} ms, p90 {:.1} ms, p99 {:.1} ms, max {:.1} ms ({MEASURED} contributions)",
+        "\nlatency {kind:?}: p50 {:.1} ms, p90 {:.1} ms, p99 {:.1} ms, max {:.1} ms ({MEASURED} contributions)",
         at(50),
         at(90),
         at(99),
