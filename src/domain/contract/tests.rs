@@ -33,7 +33,7 @@ fn canonical_json_reads_back_as_the_same_contract() {
 #[test]
 fn the_digest_of_a_contract_is_frozen() {
     let digest = Spec::parse_yaml(EXAMPLE, "model.yaml").unwrap().contract_digest().unwrap();
-    assert_eq!(digest, "381a24e6a96e309e260419ad09e74aa7d65d60296241121a4b530608a6436209");
+    assert_eq!(digest, "3db7bb4c8820e3b644a9b21f765000fcebf48947c8c36e06e8b95768f7aa2a81");
 }
 
 #[test]
