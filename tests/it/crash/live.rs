@@ -9,7 +9,7 @@ use crate::support::eventually;
 use crate::support::flow::shop_spec;
 use crate::support::hokusai::Running;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn workers_killed_under_live_load_lose_nothing_embedded() {
@@ -44,7 +44,7 @@ fn workers_killed_under_live_load_lose_nothing(kind: Kind, seed: u64) {
                 }
                 // Slow enough that the load outlasts every kill: a fail point is only reached while there is work.
                 if !at_once.load(Ordering::Relaxed) {
-                    std::thread::sleep(Duration::from_millis(500));
+                    std::thread::sleep(Duration::from_millis(300));
                 }
             }
         });
@@ -69,6 +69,19 @@ fn workers_killed_under_live_load_lose_nothing(kind: Kind, seed: u64) {
     verify::tables(&plant, &receipts);
 }
 
+/// Whether a worker reaches its fail point while there is work; a kill ends the others. That each point is reached is
+/// what `same_log` shows.
+fn ends_by_itself(mut ended: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while Instant::now() < deadline {
+        if ended() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    false
+}
+
 /// Puts a new worker in the place of the killed one, some of them by way of one that ends itself.
 fn strike(plant: &Plant, end: Option<&str>) -> Running {
     match end {
@@ -76,14 +89,19 @@ fn strike(plant: &Plant, end: Option<&str>) -> Running {
             let first = plant.launch_worker(0, Some(revoke)).ready();
             let mut first = first.unwrap_or_else(|(status, log)| panic!("{status}\n{log}"));
             let second = plant.launch_worker(1, None);
-            first.wait();
+            if !ends_by_itself(|| first.ended().is_some()) {
+                first.kill();
+            }
             let first = plant.start_worker(0);
             let mut second = second.ready().unwrap_or_else(|(status, log)| panic!("{status}\n{log}"));
             assert_eq!(second.terminate().code(), Some(0), "{}", second.log());
             first
         }
         Some(failpoint) => {
-            plant.launch_worker(0, Some(failpoint)).wait();
+            let mut doomed = plant.launch_worker(0, Some(failpoint));
+            if !ends_by_itself(|| doomed.ended().is_some()) {
+                doomed.terminate();
+            }
             plant.start_worker(0)
         }
         None => plant.start_worker(0),
