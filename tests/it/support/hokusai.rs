@@ -106,11 +106,6 @@ impl Launched {
         }
     }
 
-    /// Waits until it has ended by itself (a fail point).
-    pub fn wait(&mut self) -> ExitStatus {
-        self.process.wait()
-    }
-
     /// The exit status when it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.process.ended()
