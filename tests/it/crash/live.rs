@@ -69,8 +69,8 @@ fn workers_killed_under_live_load_lose_nothing(kind: Kind, seed: u64) {
     verify::tables(&plant, &receipts);
 }
 
-/// Whether a worker reaches its fail point while there is work; a kill ends the others. That each point is reached is
-/// what `same_log` shows.
+/// Whether a worker reaches its fail point while there is work; a kill ends the others. So this test does not prove that
+/// `revoke.drain` was reached: `same_log` proves its own points only, and that one is not among them.
 fn ends_by_itself(mut ended: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + Duration::from_secs(30);
     while Instant::now() < deadline {
