@@ -135,7 +135,12 @@ pub fn describe_topics<C: ClientContext>(
         let mut count = 0;
         let array = rd::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
         for index in 0..count {
-            found.push(description(*array.add(index))?);
+            // A topic that the broker's answer leaves out is a hole in librdkafka's list.
+            let topic = *array.add(index);
+            if topic.is_null() {
+                return Err(KafkaError::AdminOp(RDKafkaErrorCode::BadMessage));
+            }
+            found.push(description(topic)?);
         }
     }
     topics
@@ -218,7 +223,11 @@ pub fn list_offsets<C: ClientContext>(
         let mut count = 0;
         let array = rd::rd_kafka_ListOffsets_result_infos(result, &raw mut count);
         for index in 0..count {
-            let place = &*rd::rd_kafka_ListOffsetsResultInfo_topic_partition(*array.add(index));
+            let info = *array.add(index);
+            if info.is_null() {
+                return Err(KafkaError::AdminOp(RDKafkaErrorCode::BadMessage));
+            }
+            let place = &*rd::rd_kafka_ListOffsetsResultInfo_topic_partition(info);
             if place.err != rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
                 return Err(KafkaError::AdminOp(place.err.into()));
             }

@@ -240,7 +240,7 @@ impl<S: Stage> Task<'_, S> {
                 let folded =
                     self.stage.broadcast(&broadcast.topic, &fact.key, fact.value.as_deref(), &self.shared.wire);
                 let Err(error) = folded else { continue };
-                tracing::warn!(task = %self.id, topic = %broadcast.topic, offset = fact.offset, "unreadable broadcast record");
+                tracing::warn!(task = %self.id, topic = %broadcast.topic, offset = fact.offset, %error, "unreadable broadcast record");
                 // Every task sees the record; one of them reports it.
                 if self.id.partition == 0 {
                     let value = fact.value.as_deref().unwrap_or_default();

@@ -9,7 +9,7 @@ use crate::support::eventually;
 use crate::support::flow::shop_spec;
 use crate::support::hokusai::Running;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[test]
 fn workers_killed_under_live_load_lose_nothing_embedded() {
@@ -49,14 +49,14 @@ fn workers_killed_under_live_load_lose_nothing(kind: Kind, seed: u64) {
             }
         });
         let mut random = Random::new(seed);
-        for end in ENDS {
+        for (round, end) in ENDS.into_iter().enumerate() {
             let next = plant.progress() + 20 + i64::try_from(random.below(60)).expect("small");
             eventually("progress under load", || match plant.progress() {
                 progress if progress >= next || plant.receipts() == sent.len() => Ok(()),
                 progress => Err(format!("{progress} of {next}; log:\n{}", plant.log())),
             });
             worker.kill();
-            worker = strike(&plant, end);
+            worker = strike(&plant, round, end);
         }
         at_once.store(true, Ordering::Relaxed);
     });
@@ -69,29 +69,15 @@ fn workers_killed_under_live_load_lose_nothing(kind: Kind, seed: u64) {
     verify::tables(&plant, &receipts);
 }
 
-/// Whether a worker reaches its fail point while there is work; a kill ends the others. So this test does not prove that
-/// `revoke.drain` was reached: `same_log` proves its own points only, and that one is not among them.
-fn ends_by_itself(mut ended: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while Instant::now() < deadline {
-        if ended() {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    false
-}
-
-/// Puts a new worker in the place of the killed one, some of them by way of one that ends itself.
-fn strike(plant: &Plant, end: Option<&str>) -> Running {
+/// Puts a new worker in the place of the killed one, some of them by way of one that ends itself. Whoever joins comes under a new name:
+/// a known static member would be given its old partitions back without a rebalance, and nothing would be revoked.
+fn strike(plant: &Plant, round: usize, end: Option<&str>) -> Running {
     match end {
         Some(revoke) if revoke.starts_with("revoke") => {
             let first = plant.launch_worker(0, Some(revoke)).ready();
             let mut first = first.unwrap_or_else(|(status, log)| panic!("{status}\n{log}"));
-            let second = plant.launch_worker(1, None);
-            if !ends_by_itself(|| first.ended().is_some()) {
-                first.kill();
-            }
+            let second = plant.launch_worker(1 + round, None);
+            plant.wait_for_failpoint(revoke, || first.ended());
             let first = plant.start_worker(0);
             let mut second = second.ready().unwrap_or_else(|(status, log)| panic!("{status}\n{log}"));
             assert_eq!(second.terminate().code(), Some(0), "{}", second.log());
@@ -99,9 +85,7 @@ fn strike(plant: &Plant, end: Option<&str>) -> Running {
         }
         Some(failpoint) => {
             let mut doomed = plant.launch_worker(0, Some(failpoint));
-            if !ends_by_itself(|| doomed.ended().is_some()) {
-                doomed.terminate();
-            }
+            plant.wait_for_failpoint(failpoint, || doomed.ended());
             plant.start_worker(0)
         }
         None => plant.start_worker(0),

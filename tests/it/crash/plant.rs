@@ -2,10 +2,11 @@
 
 use crate::support::broker::{Broker, Kind, shared};
 use crate::support::client::{Isolation, read, watermarks};
+use crate::support::eventually;
 use crate::support::hokusai::{Launched, Running, command, finish};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 /// The processes and their folder.
 #[derive(Debug)]
@@ -135,6 +136,17 @@ impl Plant {
     pub fn start_worker(&self, slot: usize) -> Running {
         let ready = self.launch_worker(slot, None).ready();
         ready.unwrap_or_else(|(status, log)| panic!("the worker ended with {status} before it was ready:\n{log}"))
+    }
+
+    /// Waits until a worker has aborted itself at a fail point; panics when it ends otherwise or never gets there.
+    pub fn wait_for_failpoint(&self, failpoint: &str, mut ended: impl FnMut() -> Option<ExitStatus>) {
+        eventually("the end at a fail point", || match ended() {
+            Some(status) => {
+                assert_eq!(status.code(), None, "{failpoint}: a signal: {}", self.log());
+                Ok(())
+            }
+            None => Err(format!("{failpoint} was not reached; {} receipts; log:\n{}", self.receipts(), self.log())),
+        });
     }
 
     /// How far the stages are: records and markers on the topics they write.

@@ -131,15 +131,7 @@ fn workers_killed_ten_times_give_the_receipts_of_an_uninterrupted_run() {
     for (round, failpoint) in FAILPOINTS.into_iter().enumerate() {
         let mut launched = plant.launch_worker(0, failpoint);
         if let Some(failpoint) = failpoint {
-            eventually("the end at a fail point", || match launched.ended() {
-                Some(status) => {
-                    assert_eq!(status.code(), None, "{failpoint}: a signal: {}", plant.log());
-                    Ok(())
-                }
-                None => {
-                    Err(format!("{failpoint} was not reached; {} receipts; log:\n{}", plant.receipts(), plant.log()))
-                }
-            });
+            plant.wait_for_failpoint(failpoint, || launched.ended());
         } else {
             let mut worker = launched.ready().unwrap_or_else(|(status, log)| panic!("{status}\n{log}"));
             let moment = moment(&plant, &mut random, reference.progress, FAILPOINTS.len() - round);
