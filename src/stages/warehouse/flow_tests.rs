@@ -172,6 +172,18 @@ async fn committed_records_arrive_once_over_markers_aborts_and_restarts_whatever
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_partition_beside_a_full_one_is_not_taken_for_stuck() {
+    let place = Place::new(2).await;
+    let running = place.start();
+    send(&place.producer("one"), Table::Rows.topic(), &[(0, rows(1, 5))], true);
+    place.fresh().await;
+    let busy = |health: &Health| health.tasks().values().any(|status| status.busy_for.is_some());
+    running.until("nothing is pending once the rows are in the table", |health| !busy(health)).await;
+    running.stop().await;
+    place.broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workers_that_come_and_go_share_the_tables_and_no_row_is_lost_or_doubled() {
     let place = Place::new(4).await;
     let producer = place.producer("one");

@@ -285,7 +285,8 @@ impl Reader {
             Ok(Ok(Some(committed))) => {
                 crate::failpoint!("warehouse.after_delta_commit");
                 self.commit_group_offsets(at, &committed.positions);
-                for partition in committed.positions.keys() {
+                // Also those that have no position yet because they are empty: nothing of theirs is pending either.
+                for partition in self.lanes.get(at).into_iter().flat_map(Lane::owned) {
                     self.config.health.committed(&task(table, *partition));
                 }
                 if committed.rows > 0 {
