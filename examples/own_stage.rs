@@ -1,7 +1,8 @@
 //! A stage of one's own on the stream runtime: JSON in, the e-mail replaced by an HMAC, JSON out, exactly once.
 //!
-//!     own_stage BROKERS IN OUT RECORDS COMMIT_MS
+//!     own_stage BROKERS IN OUT RECORDS COMMIT_MS NAME
 //!
+//! NAME is the stage's: progress is kept under it, so the same name goes on where it stopped and another begins anew.
 //! It does what the Kafka Streams program in `benches/peers` does, and prints CPU per record as that does.
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use tokio_util::sync::CancellationToken;
 
-fn topology(input: &str, output: &str) -> String {
+fn topology(name: &str, input: &str, output: &str) -> String {
     format!(
         "
 version: 1
@@ -29,7 +30,7 @@ topics:
   - {{name: dead-letters, about: Unreadable events, key: position, from: runtime, schema: dead_letter, partitions: 1, cleanup: kept}}
   - {{name: hokusai.progress, about: Progress, key: stage_partition, from: runtime, schema: progress, partitions: 1, cleanup: compacted}}
 stages:
-  - {{name: mask, about: Replaces e-mail addresses, implemented: true, state_key: none, inputs: [{input}], outputs: [{output}]}}
+  - {{name: {name}, about: Replaces e-mail addresses, implemented: true, state_key: none, inputs: [{input}], outputs: [{output}]}}
 "
     )
 }
@@ -46,6 +47,7 @@ struct Event<'a> {
 }
 
 struct Mask {
+    name: &'static str,
     key: Hmac<Sha256>,
     output: &'static str,
     done: Arc<AtomicU64>,
@@ -72,7 +74,7 @@ impl Stage for Mask {
     type State = ();
 
     fn name(&self) -> &'static str {
-        "mask"
+        self.name
     }
 
     fn state(&self) {}
@@ -105,11 +107,11 @@ fn cpu_seconds() -> f64 {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [brokers, input, output, records, commit_ms] = arguments.as_slice() else {
-        anyhow::bail!("usage: own_stage BROKERS IN OUT RECORDS COMMIT_MS");
+    let [brokers, input, output, records, commit_ms, name] = arguments.as_slice() else {
+        anyhow::bail!("usage: own_stage BROKERS IN OUT RECORDS COMMIT_MS NAME");
     };
     let (records, commit_interval) = (records.parse::<u64>()?, Duration::from_millis(commit_ms.parse()?));
-    let topology = Arc::new(Topology::parse("own_stage.yaml", &topology(input, output))?);
+    let topology = Arc::new(Topology::parse("own_stage.yaml", &topology(name, input, output))?);
     let cluster = Cluster::new(brokers, "");
     let options = ApplyOptions { prefix: String::new(), replication: -1, dry_run: false };
     apply(&topology, &cluster.client_config(), &options).await?;
@@ -121,12 +123,12 @@ async fn main() -> anyhow::Result<()> {
         digest: Arc::new(|bytes| format!("{} bytes", bytes.len())),
         settings: Settings { commit_interval, ..Settings::default() },
     });
-    // Topics of a program are known when it starts: their names live as long as it does.
-    let output: &'static str = Box::leak(output.clone().into_boxed_str());
+    // The names are known when the program starts, and live as long as it does.
+    let [name, output] = [name, output].map(|text| -> &'static str { Box::leak(text.clone().into_boxed_str()) });
     let key = Hmac::<Sha256>::new_from_slice(&[b'k'; 32])?;
     let done = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&done);
-    runtime.stage(move || Mask { key: key.clone(), output, done: Arc::clone(&counter) })?;
+    runtime.stage(move || Mask { name, key: key.clone(), output, done: Arc::clone(&counter) })?;
 
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(runtime.run(shutdown.clone()));

@@ -1,6 +1,6 @@
 //! What other programs rely on: arguments, exit codes, JSON lines, idempotence by content.
 
-use crate::on_both_clusters;
+use crate::on_every_cluster;
 use crate::support::cluster::Cluster;
 use crate::support::flow::{account, reasons, rows, shop};
 use crate::support::hokusai::{command, finish};
@@ -8,7 +8,7 @@ use crate::support::unique;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-on_both_clusters! {
+on_every_cluster! {
     submitting_the_same_file_again_changes_nothing,
     each_file_is_a_contribution,
     a_refused_contribution_exits_with_4,

@@ -1,6 +1,6 @@
 //! What becomes of contributions, good and bad: each gets one receipt, each refusal its reason, and the stages go on.
 
-use crate::on_both_clusters;
+use crate::on_every_cluster;
 use crate::support::client::Producer;
 use crate::support::cluster::Cluster;
 use crate::support::flow::{
@@ -11,7 +11,7 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-on_both_clusters! {
+on_every_cluster! {
     a_plain_client_contributes_rows_and_reads_the_receipt,
     every_refusal_of_a_row_has_its_reason,
     the_first_contributor_owns_a_row,

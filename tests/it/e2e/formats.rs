@@ -1,6 +1,6 @@
 //! The same rows in any format and any number of chunks are the same rows: same counts, same quality, same PII.
 
-use crate::on_both_clusters;
+use crate::on_every_cluster;
 use crate::support::cluster::Cluster;
 use crate::support::flow::{Receipts, account, contribute, contribution, reasons, rows, shop};
 use crate::support::unique;
@@ -11,7 +11,7 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-on_both_clusters! {
+on_every_cluster! {
     the_same_rows_in_every_format_get_the_same_account,
     the_same_rows_in_one_or_many_chunks_get_the_same_account,
     submit_takes_files_of_every_format,

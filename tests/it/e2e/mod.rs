@@ -1,6 +1,7 @@
 //! From a contribution to its receipt, through what other programs rely on, on both brokers.
 //!
-//! Tests share one running cluster per broker and keep apart by models of their own; those that stop it start their own.
+//! Tests share running clusters, one with a single worker and one with two per broker, and keep apart by models of their own; those that stop
+//! a cluster start their own.
 
 mod cli;
 mod contributions;
@@ -12,15 +13,21 @@ mod readme;
 mod recovery;
 mod tables;
 
-/// Makes each named case a test on the embedded broker and a test on Apache Kafka, on the shared cluster.
+/// Makes each named case a test on the embedded broker and one on Apache Kafka, each with one worker and with two, on shared clusters.
 #[macro_export]
-macro_rules! on_both_clusters {
+macro_rules! on_every_cluster {
     ($($case:ident),+ $(,)?) => {
         mod embedded {
-            $(#[test] fn $case() { $crate::support::cluster::with($crate::support::broker::Kind::Embedded, super::$case); })+
+            $(#[test] fn $case() { $crate::support::cluster::with($crate::support::broker::Kind::Embedded, 0, super::$case); })+
+        }
+        mod embedded_two_workers {
+            $(#[test] fn $case() { $crate::support::cluster::with($crate::support::broker::Kind::Embedded, 1, super::$case); })+
         }
         mod apache_kafka {
-            $(#[test] fn $case() { $crate::support::cluster::with($crate::support::broker::Kind::ApacheKafka, super::$case); })+
+            $(#[test] fn $case() { $crate::support::cluster::with($crate::support::broker::Kind::ApacheKafka, 0, super::$case); })+
+        }
+        mod apache_kafka_two_workers {
+            $(#[test] fn $case() { $crate::support::cluster::with($crate::support::broker::Kind::ApacheKafka, 1, super::$case); })+
         }
     };
 }

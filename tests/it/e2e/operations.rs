@@ -1,12 +1,12 @@
 //! What an operator sees: health, readiness, metrics, clean ends.
 
-use crate::on_both_clusters;
 use crate::on_both_own_clusters;
+use crate::on_every_cluster;
 use crate::support::cluster::Cluster;
 use crate::support::flow::{account, contribute, contribution, reasons, receipt, rows, shop};
 use crate::support::unique;
 
-on_both_clusters! {
+on_every_cluster! {
     health_readiness_and_metrics_are_served,
 }
 

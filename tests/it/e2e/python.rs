@@ -1,6 +1,6 @@
 //! A Python program with confluent-kafka alone contributes and reads its receipt.
 
-use crate::on_both_clusters;
+use crate::on_every_cluster;
 use crate::support::cluster::Cluster;
 use crate::support::flow::{account, reasons, rows, shop};
 use crate::support::{cache, root, skip};
@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-on_both_clusters! {
+on_every_cluster! {
     a_python_script_without_our_code_contributes_and_reads_its_receipt,
 }
 

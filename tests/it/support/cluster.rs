@@ -16,6 +16,8 @@ pub struct Cluster {
     pub prefix: String,
     /// The process of the stages (and of the embedded broker).
     pub process: Running,
+    /// Further workers: they share the brokers, the store and the key ring with the first process, and nothing else.
+    others: Vec<Running>,
     folder: tempfile::TempDir,
     environment: Vec<(String, String)>,
 }
@@ -27,6 +29,8 @@ pub struct Settings {
     pub topology: Option<String>,
     /// More environment for the stages.
     pub environment: Vec<(String, String)>,
+    /// Workers beside the first.
+    pub more_workers: usize,
 }
 
 impl Cluster {
@@ -57,7 +61,22 @@ impl Cluster {
             }
         };
         wait_until_ready(&process.http());
-        Some(Self { broker, prefix, process, folder, environment })
+        let mut cluster = Self { broker, prefix, process, others: Vec::new(), folder, environment };
+        cluster.others = (1..=settings.more_workers).map(|number| cluster.start_another(number)).collect();
+        Some(cluster)
+    }
+
+    fn start_another(&self, number: usize) -> Running {
+        let folder = self.folder.path();
+        let mut worker = self.command(&["worker", "--http", "127.0.0.1:0", "--format", "json"]);
+        worker
+            .env("HOKUSAI_DATA", folder.join(format!("worker-{number}")))
+            .env("HOKUSAI_INSTANCE", format!("worker-{number}"))
+            .env("HOKUSAI_KEYS", self.data().join("keys"))
+            .env("HOKUSAI_STORE", self.data().join("store"));
+        let worker = Running::start(worker, &folder.join(format!("worker-{number}.log")));
+        wait_until_ready(&worker.http());
+        worker
     }
 
     /// The name of a topic on the broker.
@@ -165,15 +184,13 @@ fn start_worker(folder: &Path, environment: &[(String, String)]) -> Running {
     Running::start(worker(environment), &folder.join("worker.log"))
 }
 
-/// The cluster of this kind that the tests of this run share; none when it cannot run here.
-pub fn shared(kind: Kind) -> Option<&'static Cluster> {
-    static EMBEDDED: OnceLock<Option<Cluster>> = OnceLock::new();
-    static APACHE_KAFKA: OnceLock<Option<Cluster>> = OnceLock::new();
-    let cell = match kind {
-        Kind::Embedded => &EMBEDDED,
-        Kind::ApacheKafka => &APACHE_KAFKA,
-    };
-    let cluster = cell.get_or_init(|| Cluster::start(kind, &Settings::default())).as_ref();
+/// The cluster of this kind, with so many workers beside the first, that the tests of this run share; none when it cannot run here.
+pub fn shared(kind: Kind, more_workers: usize) -> Option<&'static Cluster> {
+    static CLUSTERS: [[OnceLock<Option<Cluster>>; 2]; 2] =
+        [[OnceLock::new(), OnceLock::new()], [OnceLock::new(), OnceLock::new()]];
+    let cell = &CLUSTERS[usize::from(kind == Kind::ApacheKafka)][more_workers];
+    let start = || Cluster::start(kind, &Settings { more_workers, ..Settings::default() });
+    let cluster = cell.get_or_init(start).as_ref();
     if cluster.is_none() {
         super::skip("a test of all stages on Apache Kafka 4.1", "it cannot run here");
     }
@@ -181,8 +198,8 @@ pub fn shared(kind: Kind) -> Option<&'static Cluster> {
 }
 
 /// Runs a case on the shared cluster of this kind.
-pub fn with(kind: Kind, case: impl FnOnce(&'static Cluster)) {
-    if let Some(cluster) = shared(kind) {
+pub fn with(kind: Kind, more_workers: usize, case: impl FnOnce(&'static Cluster)) {
+    if let Some(cluster) = shared(kind, more_workers) {
         case(cluster);
     }
 }
