@@ -46,8 +46,8 @@ pub struct PipelineConfig {
     pub contribution_timeout: Option<Duration>,
     /// How often intake marks the time while idle.
     pub idle_mark: Duration,
-    /// Longest time between table commits.
-    pub table_commit: Duration,
+    /// Longest time between table commits, instead of the topology's.
+    pub table_commit: Option<Duration>,
     /// Name in the consumer groups that survives restarts.
     pub instance: Option<String>,
 }
@@ -68,7 +68,7 @@ impl Pipeline {
         let selected = select(&config.stages)?;
         let runs = |name: &str| selected.contains(&name);
         let keys = Arc::new(secrets::load_or_create_key_ring(&config.keys, tenant(&config.settings.prefix))?);
-        let mut runtime = Runtime::new(runtime_config(config, &keys));
+        let mut runtime = Runtime::new(runtime_config(config, &keys)?);
         if runs("keying") {
             runtime.stage(Keying::new)?;
         }
@@ -131,21 +131,24 @@ fn usable(spec: &Spec) -> Result<(), String> {
     Compiler::new().compile(spec.clone()).map(drop).map_err(|e| e.to_string())
 }
 
-fn runtime_config(config: &PipelineConfig, keys: &Arc<KeyRing>) -> RuntimeConfig {
+fn runtime_config(config: &PipelineConfig, keys: &Arc<KeyRing>) -> anyhow::Result<RuntimeConfig> {
+    let defaults = StreamSettings::default();
+    let marks = config.settings.topology.stage("intake")?.settings.mark_interval;
     // A dead letter has no model: the digest key is the ring's own for unreadable records.
     let digest = keys.dead_letter_key();
-    RuntimeConfig {
+    Ok(RuntimeConfig {
         cluster: config.settings.cluster(),
         topology: Arc::clone(&config.settings.topology),
         wire: Arc::clone(&config.settings.wire),
         digest: Arc::new(move |bytes: &[u8]| data_encoding::HEXLOWER.encode(&digest.digest(&[bytes]))),
         settings: StreamSettings {
             commit_interval: config.commit_interval,
+            mark_interval: marks.unwrap_or(defaults.mark_interval),
             idle_mark_interval: config.idle_mark,
             instance: config.instance.clone(),
-            ..StreamSettings::default()
+            ..defaults
         },
-    }
+    })
 }
 
 fn receipts_config(config: &PipelineConfig) -> anyhow::Result<ReceiptsConfig> {
@@ -166,7 +169,10 @@ fn receipts_config(config: &PipelineConfig) -> anyhow::Result<ReceiptsConfig> {
 
 fn warehouse_config(config: &PipelineConfig, keys: &Arc<KeyRing>, health: Health) -> anyhow::Result<WarehouseConfig> {
     let declared = &config.settings.topology.stage("warehouse")?.settings;
-    let mut thresholds = Thresholds { age: config.table_commit, ..Thresholds::default() };
+    let mut thresholds = Thresholds::default();
+    if let Some(age) = config.table_commit.or(declared.table_interval) {
+        thresholds.age = age;
+    }
     if let Some(rows) = declared.table_rows {
         thresholds.rows = usize::try_from(rows)?;
     }

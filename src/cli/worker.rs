@@ -41,9 +41,9 @@ pub struct StageArgs {
     /// is back at once; without it a clean end hands over at once and a kill after the session timeout
     #[arg(long, env = "HOKUSAI_INSTANCE", value_name = "NAME")]
     pub instance: Option<String>,
-    /// The tables are written at the latest after this time, in milliseconds
-    #[arg(long, env = "HOKUSAI_TABLE_COMMIT_MS", default_value_t = 5_000, value_name = "MS")]
-    pub table_commit: u64,
+    /// The tables are written at the latest after this time, in milliseconds [default: the topology's]
+    #[arg(long, env = "HOKUSAI_TABLE_COMMIT_MS", value_name = "MS")]
+    pub table_commit: Option<u64>,
 }
 
 /// Arguments of `worker`.
@@ -111,7 +111,7 @@ pub fn pipeline(args: &StageArgs, settings: &Settings, stages: &[String], instan
         commit_interval: Duration::from_millis(args.commit_interval.max(1)),
         contribution_timeout: args.contribution_timeout.map(Duration::from_secs),
         idle_mark: Duration::from_millis(args.idle_mark.max(100)),
-        table_commit: Duration::from_millis(args.table_commit.max(10)),
+        table_commit: args.table_commit.map(|ms| Duration::from_millis(ms.max(10))),
         instance: args.instance.clone().or_else(|| instance.map(str::to_owned)),
     };
     Pipeline::new(&config).map_err(|e| Failure::Usage(format!("{e:#}")))
