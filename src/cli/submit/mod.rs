@@ -362,6 +362,13 @@ fn describe(receipt: &Receipt) -> String {
     if !receipt.merkle_root.is_empty() {
         line("merkle root", receipt.merkle_root.clone());
     }
+    let id = &receipt.contribution_id;
+    // Ids are free texts: only a plain one may stand in a line that is meant for a shell.
+    let plain = id.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    if plain && !receipt.refused.is_empty() {
+        let query = format!("select * from refusals where contribution_id = '{id}'");
+        line("why", format!("hokusai sql --fresh \"{query}\""));
+    }
     text
 }
 
