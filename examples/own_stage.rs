@@ -25,7 +25,7 @@ fn topology(name: &str, input: &str, output: &str) -> String {
 version: 1
 defaults: {{partitions: 2, max_message_bytes: 1048588}}
 topics:
-  - {{name: {input}, about: JSON events, from: outsiders, schema: audit, cleanup: kept}}
+  - {{name: {input}, about: JSON events, from: outsiders, timestamps: append, schema: audit, cleanup: kept}}
   - {{name: {output}, about: Events without e-mail addresses, key: event, schema: audit, cleanup: kept}}
   - {{name: dead-letters, about: Unreadable events, key: position, from: runtime, schema: dead_letter, partitions: 1, cleanup: kept}}
   - {{name: hokusai.progress, about: Progress, key: stage_partition, from: runtime, schema: progress, partitions: 1, cleanup: compacted}}
