@@ -70,6 +70,7 @@ enum Command {
 /// Parses the process's arguments, runs the command and maps its end to an exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    crate::ops::memory::bound_heaps();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

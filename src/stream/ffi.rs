@@ -1,4 +1,4 @@
-//! The four librdkafka calls that rdkafka does not wrap. The only unsafe code of the package.
+//! The four librdkafka calls that rdkafka does not wrap. With `ops::memory` the only unsafe code of the package.
 //!
 //! Invariants:
 //! * every pointer that librdkafka hands out is either destroyed here, once, by a guard, or borrowed from a guard

@@ -75,5 +75,6 @@ pub fn read(stream: &[u8], stated: usize) -> Result<(RecordBatch, Vec<HashedRow>
 /// When they cannot be written.
 pub fn filter(batch: &RecordBatch, keep: &[bool]) -> Result<Vec<u8>, IpcError> {
     let kept = arrow::compute::filter_record_batch(batch, &BooleanArray::from(keep.to_vec()));
-    ipc::write(&kept.map_err(IpcError::Write)?, Compression::Lz4)
+    // Not compressed: the producer compresses whole batches of records.
+    ipc::write(&kept.map_err(IpcError::Write)?, Compression::None)
 }
