@@ -1,6 +1,9 @@
 //! Promises of the compiled contract and of the stage.
 
 mod contract;
+mod flags;
+mod identity;
 mod screening;
 mod stage;
 mod support;
+mod undeclared;
