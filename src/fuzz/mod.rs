@@ -28,14 +28,15 @@ const MOST_KEPT: usize = 4_096;
 const MOST_BYTES: usize = 1 << 16;
 
 /// Something that reads an outsider's bytes.
-struct Target {
-    name: &'static str,
+pub(crate) struct Target {
+    /// Name of the folder of its corpus.
+    pub(crate) name: &'static str,
     /// Valid inputs, besides those in the corpus.
-    seeds: Vec<Vec<u8>>,
+    pub(crate) seeds: Vec<Vec<u8>>,
     /// Words that mean something to it.
-    words: &'static [&'static str],
+    pub(crate) words: &'static [&'static str],
     /// Reads the bytes; an outcome in a few words. Panics when a promise is broken.
-    run: fn(&[u8]) -> String,
+    pub(crate) run: fn(&[u8]) -> String,
 }
 
 fn folder(kind: &str, name: &str) -> PathBuf {
@@ -81,7 +82,8 @@ impl Budget {
     }
 }
 
-fn fuzz(target: Target) {
+/// Searches for an input that breaks the target.
+pub(crate) fn fuzz(target: Target) {
     let budget = Budget::new(INPUTS);
     let mut kept = corpus(target.name);
     kept.extend(target.seeds);
@@ -120,4 +122,4 @@ macro_rules! targets {
     )*};
 }
 
-targets!(records, envelopes, json, csv, parquet, arrow, avro, contracts, commands, topology, requests);
+targets!(records, envelopes, json, csv, parquet, arrow, avro, contracts, commands, topology, requests, cells);

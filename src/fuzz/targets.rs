@@ -11,6 +11,9 @@ use crate::codec::wire::Wire;
 use crate::domain::contract::Spec;
 use crate::domain::limits::{MAX_CHUNKS, MAX_ID};
 use crate::domain::records::{Contribution, ManifestEvent, Receipt, ScreenedEvent, Verdict};
+use crate::pii::column::ColumnHints;
+use crate::pii::normal::normalise;
+use crate::pii::scan::Scanner;
 use crate::stages::intake::contract::Compiler;
 use crate::stages::registry::command;
 use crate::topology::Topology;
@@ -180,6 +183,29 @@ pub(super) fn topology() -> Target {
         }
     }
     Target { name: "topology", seeds: vec![include_bytes!("../../topology/hokusai.yaml").to_vec()], words: YAML, run }
+}
+
+/// Cells, each behind its column's name: findings lie within the cell and apart, and every cell without them keeps its bytes.
+pub(super) fn cells() -> Target {
+    fn run(bytes: &[u8]) -> String {
+        let text = String::from_utf8_lossy(bytes);
+        let (name, cell) = text.split_once('\n').unwrap_or(("note", &text));
+        let mut scanner = Scanner::new();
+        let found = scanner.scan(cell, &ColumnHints::of(name));
+        assert!(found.is_sorted_by(|a, b| a.end <= b.start));
+        for part in found {
+            let mut normal = String::new();
+            normalise(part.kind, cell.get(part.start..part.end).unwrap(), &mut normal);
+        }
+        let kinds: Vec<_> = found.iter().take(3).map(|part| part.kind.name()).collect();
+        format!("{kinds:?}")
+    }
+    let labelled = include_str!("../../tests/vectors/pii/labelled.jsonl").lines().filter_map(|line| {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        Some(format!("{}\n{}", row["column_name"].as_str()?, row["text"].as_str()?).into_bytes())
+    });
+    let words = &["@", "é", "\u{300}", "٣", "ﬁ", "+1 ", "born ", "0x", "::", "-----BEGIN ", "\u{200b}", "İ"];
+    Target { name: "cells", seeds: labelled.collect(), words, run }
 }
 
 /// Bodies of broker requests: api key and version in front. The decoder behind the check never sees a false claim.

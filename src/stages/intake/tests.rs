@@ -2,6 +2,7 @@
 
 mod contract;
 mod flags;
+mod fuzz;
 mod identity;
 mod screening;
 mod stage;

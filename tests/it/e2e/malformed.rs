@@ -318,6 +318,10 @@ fn documents(cases: &mut Cases) {
         ("plan", Arc::new(StringArray::from(vec!["basic"]))),
     ]);
     cases.payload("a column twice in Arrow", Refused(0, &[("PARSE_ARROW", 1)]), "arrow", &arrow_of(&twice));
+    let many = ["order,amount,plan,again\n", &"1,1,basic,1\n".repeat(70_000)].concat();
+    cases.payload("seventy thousand rows", Refused(0, &[("TOO_LARGE", 1)]), "csv", many.as_bytes());
+    let long = with("note", json!("x".repeat(5 << 20)));
+    cases.rows("a chunk beyond four megabytes", Refused(0, &[("TOO_LARGE", 1)]), &[long]);
     let names: Vec<String> = (0..20_000).map(|i| format!("c{i}")).collect();
     cases.payload(
         "twenty thousand columns",

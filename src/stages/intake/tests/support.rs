@@ -80,8 +80,13 @@ pub(super) fn row(i: usize) -> serde_json::Value {
 
 const PARTITIONS: [(&str, i32); 3] = [(topics::SCREENED, 4), (topics::MANIFESTS, 3), (topics::REFUSED, 2)];
 
+/// A task without a model.
+pub(super) fn bare() -> Task<Intake> {
+    Task::new(Intake::new(ring(), Limits::default()), 0, &PARTITIONS)
+}
+
 pub(super) fn task() -> Task<Intake> {
-    let mut task = Task::new(Intake::new(ring(), Limits::default()), 0, &PARTITIONS);
+    let mut task = bare();
     let old = spec("maximum: 120", "maximum: 200");
     apply(&mut task, &[&old, &spec("", "")]);
     task
