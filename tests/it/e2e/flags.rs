@@ -1,12 +1,12 @@
 //! Near duplicates and label conflicts are remarks on a receipt, unless the contract refuses them.
 
-use crate::on_both_clusters;
+use crate::on_every_cluster;
 use crate::support::cluster::Cluster;
 use crate::support::flow::{Receipts, account, contribute, contribution, reasons, row, rows, shop_spec};
 use crate::support::unique;
 use serde_json::{Value, json};
 
-on_both_clusters! {
+on_every_cluster! {
     what_is_a_remark_by_default_is_refused_when_the_contract_says_so,
     a_column_that_nobody_declared_refuses_its_chunk_and_the_refusal_tells_the_way_out,
 }

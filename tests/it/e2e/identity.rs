@@ -1,7 +1,7 @@
 //! The same row is the same row: one hash and one owner, whatever route, format and chunk it came in.
 
 use super::formats::document;
-use crate::on_both_clusters;
+use crate::on_every_cluster;
 use crate::support::client::Producer;
 use crate::support::cluster::Cluster;
 use crate::support::flow::{Receipts, account, contribute, contribution, reasons, rows, shop};
@@ -9,7 +9,7 @@ use crate::support::{eventually, unique};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-on_both_clusters! {
+on_every_cluster! {
     a_row_has_one_owner_and_one_hash_by_every_route_and_in_every_chunk,
     a_refused_contribution_gives_up_the_rows_of_its_good_chunks,
 }

@@ -2,7 +2,7 @@
 //! and a reason, and the stages go on.
 
 use super::formats::document;
-use crate::on_both_clusters;
+use crate::on_every_cluster;
 use crate::support::client::{Producer, Send};
 use crate::support::cluster::Cluster;
 use crate::support::flow::{Receipts, account, contribution, reasons, row, rows, schema};
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use std::io::Write as _;
 use std::sync::Arc;
 
-on_both_clusters! {
+on_every_cluster! {
     whatever_is_malformed_gets_its_reason_and_the_stages_go_on,
 }
 
