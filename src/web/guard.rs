@@ -156,7 +156,7 @@ mod tests {
             // Some are closed while they write: their loss.
             let _ = client.write_all(beginnings[n % beginnings.len()]);
             crowd.push(client);
-            if n % 100 == 0 {
+            if n.is_multiple_of(100) {
                 assert!(ask(address).ends_with("well"), "with {n} others");
             }
         }

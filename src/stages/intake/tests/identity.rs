@@ -8,7 +8,7 @@ use super::support::{chunk, refusals, row, row_hashes, send, task, with};
 
 fn any_row() -> impl Strategy<Value = Value> {
     let balance = prop_oneof![3 => -1e5..1e5_f64, 1 => Just(-0.0), 1 => Just(7.0)];
-    (0_usize..50, "x\\PC{0,12}", balance, 0_i64..120, any::<bool>()).prop_map(|(i, comment, balance, age, null)| {
+    (0_usize..50, "x\\PC{0,12}", balance, 18_i64..120, any::<bool>()).prop_map(|(i, comment, balance, age, null)| {
         let country = if null { Value::Null } else { json!("DE") };
         let mut changed = with(row(i), json!({"comment": comment, "balance": balance, "age": age}));
         changed["country"] = country;
