@@ -140,10 +140,9 @@ type Queued = (Answer, OwnedSemaphorePermit);
 async fn read_requests(mut reader: OwnedReadHalf, context: &Context, answers: mpsc::Sender<Queued>) -> Ended {
     let mut session = api::Session::new(context);
     let mut buffer = BytesMut::new();
-    // A peer that has never sent anything is no client yet.
-    let mut patience = context.node.config.limits.stalled_connection;
+    let mut greeted = false;
     loop {
-        let (request, permit) = match read_frame(&mut reader, &mut buffer, context, patience).await {
+        let (request, permit) = match read_frame(&mut reader, &mut buffer, context, greeted).await {
             Ok(frame) => frame,
             Err(ended) => return ended,
         };
@@ -154,23 +153,23 @@ async fn read_requests(mut reader: OwnedReadHalf, context: &Context, answers: mp
         if answers.send((answer, permit)).await.is_err() {
             return Ended::Closed;
         }
-        patience = context.node.config.limits.idle_connection;
+        greeted = true;
     }
 }
 
-/// Reads one frame without its length; the peer may take `patience` to begin it.
+/// Reads one frame without its length. A peer that has not `greeted` with a request yet is no client that may idle.
 async fn read_frame(
     reader: &mut OwnedReadHalf,
     buffer: &mut BytesMut,
     context: &Context,
-    patience: Duration,
+    greeted: bool,
 ) -> Result<(Bytes, OwnedSemaphorePermit), Ended> {
     let limits = &context.node.config.limits;
-    let first = match buffer.is_empty() {
-        true => patience,
-        false => limits.stalled_connection,
+    let (patience, impatience) = match greeted && buffer.is_empty() {
+        true => (limits.idle_connection, Ended::Idle),
+        false => (limits.stalled_connection, Ended::Stalled),
     };
-    fill(reader, buffer, 4, first, Ended::Idle).await?;
+    fill(reader, buffer, 4, patience, impatience).await?;
     fill(reader, buffer, 6, limits.stalled_connection, Ended::Stalled).await?;
     let size = i32::from_be_bytes([buffer[0], buffer[1], buffer[2], buffer[3]]);
     let api_key = i16::from_be_bytes([buffer[4], buffer[5]]);
