@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::contract::CompiledContract;
 use super::parts::Part;
 use crate::codec::formats::{self, Decoded};
+use crate::codec::json;
 use crate::domain::contract::{ExtraColumns, Flag, LogicalType};
 use crate::domain::reason::Reason;
 use crate::domain::records::{ColumnSums, Count, QualitySums, Refusal};
@@ -12,7 +13,6 @@ use crate::pii::Undeclared;
 
 /// Most column names that one refused chunk is told about.
 const MAX_LISTED: usize = 20;
-const MAX_SHOWN_NAME: usize = 64;
 
 /// Why a chunk is refused as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,7 +135,7 @@ pub(super) fn schema_faults(contract: &CompiledContract, decoded: &Decoded) -> V
             continue;
         }
         let reason = if refused { Reason::LeakageColumn } else { Reason::SchemaExtraColumn };
-        let shown = if leak.is_some() || (named && is_plain_name(extra)) { extra.clone() } else { String::new() };
+        let shown = if leak.is_some() || (named && json::is_plain_name(extra)) { extra.clone() } else { String::new() };
         let (rule, expected) = match leak {
             Some(leak) => ("leakage", format!("no such column: {}", leak.reason)),
             None => ("schema", "only columns that the contract names".to_owned()),
@@ -173,18 +173,4 @@ pub(super) fn leaks(contract: &CompiledContract, decoded: &Decoded) -> QualitySu
         .collect();
     columns.sort_by(|a, b| a.column.cmp(&b.column));
     QualitySums { columns, ..QualitySums::default() }
-}
-
-/// A name that may be repeated: an identifier without a long number.
-fn is_plain_name(name: &str) -> bool {
-    let mut run = 0;
-    let long_number = name.bytes().any(|b| {
-        run = if b.is_ascii_digit() { run + 1 } else { 0 };
-        run > 4
-    });
-    let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-    first
-        && !long_number
-        && name.len() <= MAX_SHOWN_NAME
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }

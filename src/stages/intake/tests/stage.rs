@@ -103,9 +103,10 @@ fn no_output_holds_a_value_of_a_refused_row_or_personal_data() {
         (None, with(chunk(&[with(row(1), json!({"zqxCanary77@x.org": 1}))]), json!({"contribution_id": "c-7"}))),
         (None, Value::String(canary.to_owned())),
         (None, with(chunk(&[]), json!({"chunk": canary}))),
+        (None, with(chunk(&[]), json!({"zqxCanary77@x.org": 1}))),
     ];
     send(&mut task, &records);
-    assert_eq!((manifests(&task).len(), task.dead_letters.len()), (7, 2));
+    assert_eq!((manifests(&task).len(), task.dead_letters.len()), (7, 3));
     for output in &task.outputs {
         let bytes = String::from_utf8_lossy(output.value.as_ref().unwrap()).to_lowercase();
         assert!(!bytes.contains("zqxcanary"), "{}: {bytes}", output.topic);
