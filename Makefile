@@ -10,7 +10,10 @@ export CARGO_TERM_COLOR ?= auto
 # Each end-to-end test runs a broker and every stage: more of them at a time than cores only makes deadlines tight.
 TEST_THREADS ?= 2
 
-.PHONY: help demo test lint bench latency setup peers clean-demo
+# Seconds that `make fuzz` gives each target.
+FUZZ_SECONDS ?= 600
+
+.PHONY: help demo test lint fuzz bench latency setup peers clean-demo
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +34,9 @@ test: setup lint ## every test: unit, property, golden, end to end on the embedd
 	cargo test --locked --no-fail-fast --lib --bins --examples
 	cargo test --locked --no-fail-fast --doc
 	cargo test --locked --no-fail-fast --test it -- --test-threads=$(TEST_THREADS)
+
+fuzz: ## mutated inputs for everything that reads an outsider's bytes, FUZZ_SECONDS (600) per target
+	HOKUSAI_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --locked --lib -- fuzz:: broker::tests::hostile --nocapture --test-threads=$(TEST_THREADS)
 
 bench: ## what a user would pick instead, beside ours, in one run (release build; needs Python)
 	@benches/run.sh

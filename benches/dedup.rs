@@ -96,7 +96,15 @@ fn screened(contribution: u64, rows: u64, first: u64) -> Vec<u8> {
         chunk_digest: "d".to_owned(),
         passed: "p".to_owned(),
     };
-    let rows = ScreenedRows { id, shard: 0, part: 0, parts: 1, rows: i64::try_from(rows).unwrap(), batch };
+    let rows = ScreenedRows {
+        id,
+        shard: 0,
+        part: 0,
+        parts: 1,
+        rows: i64::try_from(rows).unwrap(),
+        refuse_label_conflicts: false,
+        batch,
+    };
     Wire::default().encode(&ScreenedEvent { rows: Some(rows), release: None }).unwrap()
 }
 

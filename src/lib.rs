@@ -13,6 +13,8 @@ pub mod broker;
 pub mod cli;
 pub mod codec;
 pub mod domain;
+#[cfg(test)]
+mod fuzz;
 pub mod ops;
 pub mod pii;
 pub mod pipeline;

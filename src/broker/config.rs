@@ -63,7 +63,8 @@ pub struct Limits {
     pub produce_request_bytes: usize,
     /// Largest request of any other kind in bytes.
     pub request_bytes: usize,
-    /// Bytes of all requests being read or served at the same time.
+    /// Bytes of all large requests being read or served at the same time. Requests of at most 64 KiB have memory of their own,
+    /// as many as there may be connections.
     pub request_memory_bytes: usize,
     /// Requests of one connection that may wait for their answer.
     pub in_flight_per_connection: usize,
@@ -83,7 +84,8 @@ pub struct Limits {
     pub group_members: usize,
     /// A connection without any request is closed after this time.
     pub idle_connection: Duration,
-    /// A client that stalls inside a request, or does not take its answer, is dropped after this time.
+    /// A client that stalls inside a request, sends none after it connected, or does not take its answer, is dropped after this
+    /// time; inside a large request it has a second more for each MiB.
     pub stalled_connection: Duration,
     /// Shortest consumer session timeout.
     pub min_session_timeout: Duration,

@@ -3,16 +3,19 @@
 //! Invariants:
 //! - the length of a frame is checked before a byte of it is stored, and its buffer grows with the bytes that
 //!   really arrive;
+//! - a claim costs nobody else anything: memory for a large request is reserved when its first 64 KiB have come, and
+//!   given back when the rest does not follow at a decent rate; small requests never wait for it;
 //! - answers leave in the order of the requests. A Produce that waits for the disk does not keep the next
 //!   requests from being read, up to a bound; everything else is answered before the next request is read;
 //! - whatever is malformed ends this connection with one log line and touches nothing else;
-//! - a peer that stalls within a request or does not take its answers is dropped.
+//! - a peer that stalls within a request, sends none after it connected, or does not take its answers is dropped.
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,6 +32,10 @@ use super::wire::Malformed;
 /// Memory for requests is counted in units of so many bytes.
 const MEMORY_UNIT: usize = 1 << 10;
 const FIRST_READ: usize = 64 << 10;
+/// Requests up to here take from memory of their own: whoever claims large requests, small ones are served on.
+const SMALL_REQUEST: usize = FIRST_READ;
+/// Bytes per second that a peer inside a large request must send, besides [`Limits::stalled_connection`] for the whole of it.
+const SLOWEST_REQUEST: usize = 1 << 20;
 /// Api key, version, correlation id and the length of the client id.
 const MIN_REQUEST: usize = 10;
 const PRODUCE: i16 = 0;
@@ -44,16 +51,19 @@ pub(crate) struct Context {
 /// Memory that all connections share, in units of [`MEMORY_UNIT`].
 #[derive(Clone)]
 pub(crate) struct Memory {
-    requests: Arc<Semaphore>,
+    small_requests: Arc<Semaphore>,
+    large_requests: Arc<Semaphore>,
     records: Arc<Semaphore>,
 }
 
 impl Memory {
     pub(crate) fn new(limits: &Limits) -> Self {
         let units = |bytes: usize, largest: usize| bytes.max(largest).div_ceil(MEMORY_UNIT);
-        let requests = units(limits.request_memory_bytes, limits.produce_request_bytes.max(limits.request_bytes));
+        let large = units(limits.request_memory_bytes, limits.produce_request_bytes.max(limits.request_bytes));
+        let small = units(limits.connections.saturating_mul(SMALL_REQUEST), SMALL_REQUEST);
         let records = units(limits.fetch_memory_bytes, limits.fetch_bytes);
-        Self { requests: Arc::new(Semaphore::new(requests)), records: Arc::new(Semaphore::new(records)) }
+        let [small_requests, large_requests, records] = [small, large, records].map(|n| Arc::new(Semaphore::new(n)));
+        Self { small_requests, large_requests, records }
     }
 }
 
@@ -130,8 +140,9 @@ type Queued = (Answer, OwnedSemaphorePermit);
 async fn read_requests(mut reader: OwnedReadHalf, context: &Context, answers: mpsc::Sender<Queued>) -> Ended {
     let mut session = api::Session::new(context);
     let mut buffer = BytesMut::new();
+    let mut greeted = false;
     loop {
-        let (request, permit) = match read_frame(&mut reader, &mut buffer, context).await {
+        let (request, permit) = match read_frame(&mut reader, &mut buffer, context, greeted).await {
             Ok(frame) => frame,
             Err(ended) => return ended,
         };
@@ -142,21 +153,23 @@ async fn read_requests(mut reader: OwnedReadHalf, context: &Context, answers: mp
         if answers.send((answer, permit)).await.is_err() {
             return Ended::Closed;
         }
+        greeted = true;
     }
 }
 
-/// Reads one frame without its length.
+/// Reads one frame without its length. A peer that has not `greeted` with a request yet is no client that may idle.
 async fn read_frame(
     reader: &mut OwnedReadHalf,
     buffer: &mut BytesMut,
     context: &Context,
+    greeted: bool,
 ) -> Result<(Bytes, OwnedSemaphorePermit), Ended> {
     let limits = &context.node.config.limits;
-    let first = match buffer.is_empty() {
-        true => limits.idle_connection,
-        false => limits.stalled_connection,
+    let (patience, impatience) = match greeted && buffer.is_empty() {
+        true => (limits.idle_connection, Ended::Idle),
+        false => (limits.stalled_connection, Ended::Stalled),
     };
-    fill(reader, buffer, 4, first, Ended::Idle).await?;
+    fill(reader, buffer, 4, patience, impatience).await?;
     fill(reader, buffer, 6, limits.stalled_connection, Ended::Stalled).await?;
     let size = i32::from_be_bytes([buffer[0], buffer[1], buffer[2], buffer[3]]);
     let api_key = i16::from_be_bytes([buffer[4], buffer[5]]);
@@ -165,10 +178,22 @@ async fn read_frame(
         Ok(length) if (MIN_REQUEST..=allowed).contains(&length) => length,
         _ => return Err(Ended::TooLarge(i64::from(size))),
     };
-    let permit = reserve(&context.memory.requests, length).await?;
     buffer.advance(4);
-    fill(reader, buffer, length, limits.stalled_connection, Ended::Stalled).await?;
+    let stalled = limits.stalled_connection;
+    within(stalled, fill(reader, buffer, length.min(SMALL_REQUEST), stalled, Ended::Stalled)).await?;
+    if length <= SMALL_REQUEST {
+        let permit = reserve(&context.memory.small_requests, length).await?;
+        return Ok((buffer.split_to(length).freeze(), permit));
+    }
+    let permit = reserve(&context.memory.large_requests, length).await?;
+    let whole = stalled + Duration::from_secs((length / SLOWEST_REQUEST) as u64);
+    within(whole, fill(reader, buffer, length, stalled, Ended::Stalled)).await?;
     Ok((buffer.split_to(length).freeze(), permit))
+}
+
+/// However steadily the peer drips: the whole of it has to come in time.
+async fn within(time: Duration, filled: impl Future<Output = Result<(), Ended>>) -> Result<(), Ended> {
+    timeout(time, filled).await.unwrap_or(Err(Ended::Stalled))
 }
 
 async fn reserve(memory: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Ended> {
@@ -181,7 +206,7 @@ async fn fill(
     reader: &mut OwnedReadHalf,
     buffer: &mut BytesMut,
     needed: usize,
-    patience: std::time::Duration,
+    patience: Duration,
     impatience: Ended,
 ) -> Result<(), Ended> {
     while buffer.len() < needed {

@@ -38,7 +38,7 @@ mod node;
 mod server;
 mod topic_config;
 mod topics;
-mod wire;
+pub(crate) mod wire;
 
 #[cfg(test)]
 mod tests;

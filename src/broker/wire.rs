@@ -351,6 +351,9 @@ impl Walk<'_> {
 }
 
 #[cfg(test)]
+pub(crate) mod sample;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use bytes::{Bytes, BytesMut};

@@ -109,13 +109,16 @@ fn check(contribution: &Contribution) -> Result<(), WireError> {
     Ok(())
 }
 
-/// serde's texts repeat values except where they are about a field's name.
+/// serde's texts repeat values except where they are about a field's name. The name of an unknown field comes from outside.
 fn describe(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    if ["missing field", "duplicate field", "unknown field"].iter().any(|about| text.starts_with(about)) {
-        return text.chars().filter(|c| !c.is_control()).take(240).collect();
+    let named = text.strip_prefix("unknown field `").and_then(|rest| rest.rsplit_once("`, expected "));
+    match named {
+        Some((name, _)) if json::is_plain_name(name) => text,
+        Some((_, expected)) => format!("unknown field {}, expected {expected}", json::UNREPEATED),
+        None if text.starts_with("missing field") || text.starts_with("duplicate field") => text,
+        None => json::describe(error),
     }
-    json::describe(error)
 }
 
 #[cfg(test)]
@@ -161,6 +164,8 @@ mod tests {
             r#"{"contributor":"c","model":"m","chunk":"secret-4111","rows":[]}"#,
             r#"{"contributor":"c","model":"m","chunk":"secret-4111"#,
             r#"{"contributor":"c","model":"m","chunk":7,"rows":["secret-4111"]}"#,
+            r#"{"contributor":"c","secret-4111@example.org":1}"#,
+            r#"{"contributor":"c","`, expected secret-4111`, expected 4111":1}"#,
         ] {
             assert!(!decoded(text).unwrap_err().contains("4111"), "{text}");
         }

@@ -248,11 +248,32 @@ impl Reader<'_> {
     }
 }
 
-/// Says that a field is unknown, and names the ones that there are. The name is shortened: it comes from outside.
+/// Says that a field is unknown, and names the ones that there are.
 pub(super) fn unknown_field<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> String {
-    let name: String = name.chars().filter(|c| !c.is_control()).take(40).collect();
+    let name = if is_plain_name(name) { format!("{name:?}") } else { UNREPEATED.to_owned() };
     let known = known.collect::<Vec<_>>().join(", ");
-    format!("unknown field {name:?}; help: the fields are {known}")
+    format!("unknown field {name}; help: the fields are {known}")
+}
+
+/// What stands for a name that comes from outside and may hold personal data.
+pub(super) const UNREPEATED: &str = "(a name that is not repeated here)";
+
+/// Longest name that is repeated.
+const MAX_SHOWN_NAME: usize = 64;
+
+/// Whether a name that comes from outside may be repeated in an error or a refusal: an identifier without a long number.
+#[must_use]
+pub fn is_plain_name(name: &str) -> bool {
+    let mut run = 0;
+    let long_number = name.bytes().any(|b| {
+        run = if b.is_ascii_digit() { run + 1 } else { 0 };
+        run > 4
+    });
+    let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    first
+        && !long_number
+        && name.len() <= MAX_SHOWN_NAME
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 /// Kind of a JSON value.

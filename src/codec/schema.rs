@@ -78,7 +78,7 @@ embedded! {
     "receipt",
     "refused",
     "registry_event",
-    "screened",
+    "screened" reads ["2da3766394d42222"],
     "training_answer": planned,
     "training_job": planned,
     "training_request": planned,

@@ -21,8 +21,12 @@
 //!   Q = exp(−Σ loss): a reader recomputes loss and score from what a receipt shows. Rounding also hides the
 //!   last-bit differences between platforms' `ln` and `exp`.
 
+mod merge;
+
+pub use merge::{merge, merge_counts};
+
 use crate::domain::contract::{LogicalType, Policy, Property, Spec};
-use crate::domain::records::{ColumnSums, Count, Quality, QualityDimension, QualitySums};
+use crate::domain::records::{ColumnSums, Quality, QualityDimension, QualitySums};
 
 /// Version of the formula.
 pub const FORMULA: &str = "hk-quality/1";
@@ -194,6 +198,9 @@ fn flags(inputs: &QualityInputs<'_>, insufficient: bool) -> Vec<String> {
     if inputs.label_conflicts > 0 {
         flags.push(format!("label_conflict:{}", inputs.label_conflicts));
     }
+    if inputs.leakage {
+        flags.push("leakage_column".to_owned());
+    }
     if inputs.sums.near_duplicates > 0 {
         flags.push(format!("near_dup:{}", inputs.sums.near_duplicates));
     }
@@ -299,58 +306,12 @@ fn wilson_lower(successes: i64, trials: i64) -> f64 {
     round6(((p + z2 / (2.0 * n) - spread) / (1.0 + z2 / n)).max(0.0))
 }
 
-/// Adds the sums of another chunk under the same contract. Order and grouping do not matter.
-pub fn merge(into: &mut QualitySums, from: &QualitySums) {
-    into.valid += from.valid;
-    into.near_duplicates += from.near_duplicates;
-    into.incompatible_schema |= from.incompatible_schema;
-    merge_counts(&mut into.labels, &from.labels);
-    for column in &from.columns {
-        match into.columns.binary_search_by(|c| c.column.cmp(&column.column)) {
-            Ok(i) => {
-                if let Some(mine) = into.columns.get_mut(i) {
-                    merge_column(mine, column);
-                }
-            }
-            Err(i) => into.columns.insert(i, column.clone()),
-        }
-    }
-}
-
-/// Adds counts by name; the result is sorted by name.
-pub fn merge_counts(into: &mut Vec<Count>, from: &[Count]) {
-    for count in from {
-        match into.binary_search_by(|c| c.name.cmp(&count.name)) {
-            Ok(i) => {
-                if let Some(mine) = into.get_mut(i) {
-                    mine.count += count.count;
-                }
-            }
-            Err(i) => into.insert(i, count.clone()),
-        }
-    }
-}
-
-fn merge_column(into: &mut ColumnSums, from: &ColumnSums) {
-    into.nulls += from.nulls;
-    into.outliers += from.outliers;
-    into.bins.resize(into.bins.len().max(from.bins.len()), 0);
-    into.bins.iter_mut().zip(&from.bins).for_each(|(mine, theirs)| *mine += theirs);
-    if into.least.is_empty() || (!from.least.is_empty() && from.least < into.least) {
-        into.least.clone_from(&from.least);
-    }
-    if from.greatest > into.greatest {
-        into.greatest.clone_from(&from.greatest);
-    }
-    let number = |hex: &str| u64::from_str_radix(hex, 16).unwrap_or(0);
-    into.fingerprint = format!("{:016x}", number(&into.fingerprint).wrapping_add(number(&from.fingerprint)));
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::records::Count;
 
     fn spec() -> Spec {
         Spec::parse_yaml(include_str!("contract/example.yaml"), "example.yaml").unwrap()

@@ -59,6 +59,8 @@ reasons! {
     ParseArrow = "PARSE_ARROW",
     /// The payload is no valid Avro object container file.
     ParseAvro = "PARSE_AVRO",
+    /// A column that tells the answer, which the contract refuses.
+    LeakageColumn = "LEAKAGE_COLUMN",
     /// A column that the contract does not name.
     SchemaExtraColumn = "SCHEMA_EXTRA_COLUMN",
     /// A column that the contract requires is not there.
@@ -85,12 +87,16 @@ reasons! {
     Contamination = "CONTAMINATION",
     /// Looks like personal data that the contract does not declare.
     PiiUndeclared = "PII_UNDECLARED",
+    /// The row nearly repeats an earlier one of its chunk, which the contract refuses.
+    NearDup = "NEAR_DUP",
     /// The same row stands earlier in the same contribution.
     DupInBatch = "DUP_IN_BATCH",
     /// The contributor's own row, from an earlier contribution.
     DupInPool = "DUP_IN_POOL",
     /// Another contributor was first.
     DupOtherOwner = "DUP_OTHER_OWNER",
+    /// The row's features stand earlier with another label, which the contract refuses.
+    LabelConflict = "LABEL_CONFLICT",
     /// The contribution id was used before with other content.
     IdReused = "ID_REUSED",
     /// The row passed, but its contribution was not admitted.

@@ -111,7 +111,7 @@ pub struct ShardRows {
 }
 
 /// Integer sums of one column over the *valid* rows of a chunk: they add up over chunks in any order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ColumnSums {
     /// Column name.
     pub column: String,
@@ -138,7 +138,7 @@ pub struct QualitySums {
     pub columns: Vec<ColumnSums>,
     /// Valid rows by label value (as a class token, never a free value), sorted.
     pub labels: Vec<Count>,
-    /// Rows whose rounded quasi-key stands earlier in the same chunk.
+    /// Rows that nearly repeat an earlier row of the same chunk; exact duplicates do not count.
     pub near_duplicates: i64,
     /// The chunk lacks a required column or names an unknown one: gate 0.
     pub incompatible_schema: bool,
@@ -205,6 +205,8 @@ pub struct ScreenedRows {
     pub parts: i32,
     /// Rows in the batch.
     pub rows: i64,
+    /// The contract refuses a row whose features stand earlier with another label.
+    pub refuse_label_conflicts: bool,
     /// Arrow IPC stream: `_row` (UInt32, row in the chunk), `_row_hash` (FixedSizeBinary 16), `_feature_hash`
     /// (FixedSizeBinary 16, without the label), then the contract's columns with PII as tokens.
     #[serde(with = "apache_avro::serde::bytes")]
@@ -261,9 +263,9 @@ pub struct Verdict {
     pub parts: i32,
     /// Rows seen for the first time.
     pub accepted: i64,
-    /// Duplicates by reason code.
+    /// Rows that deduplication refused, by reason code.
     pub duplicates: Vec<Count>,
-    /// Accepted rows whose features stand earlier in the shard with another label.
+    /// Rows whose features stand earlier in the shard with another label: accepted, unless the contract refuses them.
     pub label_conflicts: i64,
 }
 record!(Verdict, "verdict");
@@ -344,7 +346,7 @@ pub struct Quality {
     pub validity_lower: Option<f64>,
     /// Gate that capped the score: `incompatible_schema`, `contamination`, `leakage`; empty when none did.
     pub gate: String,
-    /// Why there is no score, or other remarks: `insufficient`, `near_dup:N`, `label_conflict:N`; sorted.
+    /// Why there is no score, or other remarks: `insufficient`, `label_conflict:N`, `leakage_column`, `near_dup:N`; sorted.
     pub flags: Vec<String>,
     /// By dimension, in the order of the formula.
     pub dimensions: Vec<QualityDimension>,

@@ -4,6 +4,7 @@
 //!   digits ([`checks`]) and context ([`words`], [`column`]) decide.
 //! - [`normal`] brings a value to one spelling.
 //! - [`screen`] does this for Arrow columns under a contract's policy, and makes the tokens.
+//! - [`vote`] tells a column that holds personal data although nobody declared it.
 //!
 //! Invariants: what becomes of a cell depends on the cell, its column's name and the contract only; no log
 //! line, error or count holds a value.
@@ -14,8 +15,10 @@ pub mod kinds;
 pub mod normal;
 pub mod scan;
 pub mod screen;
+pub mod vote;
 pub mod words;
 
+mod birth;
 mod candidate;
 mod found;
 mod net;
@@ -26,3 +29,4 @@ mod corpus;
 
 pub use kinds::PiiType;
 pub use screen::{ColumnOutcome, ColumnRule, ColumnScreener, Generalisation, Policy, ScreenError};
+pub use vote::Undeclared;

@@ -357,13 +357,7 @@ pub(super) fn looks_secret(value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pii::scan::Scanner;
-
-    fn scan(column: &str, cell: &str) -> Vec<(PiiType, String)> {
-        let mut scanner = Scanner::new();
-        let found = scanner.scan(cell, &ColumnHints::of(column));
-        found.iter().map(|found| (found.kind, cell[found.start..found.end].to_owned())).collect()
-    }
+    use crate::pii::scan::tests::scan;
 
     #[test]
     fn mailboxes_are_found_with_their_exact_borders() {

@@ -7,9 +7,9 @@ use std::net::IpAddr;
 
 use unicode_normalization::UnicodeNormalization;
 
+use super::birth::BirthDate;
 use super::checks;
 use super::kinds::PiiType;
-use super::people::BirthDate;
 
 /// Appends the normal form of `value`, which is of `kind`, to `out`.
 pub fn normalise(kind: PiiType, value: &str, out: &mut String) {

@@ -11,7 +11,7 @@ use super::found::Findings;
 pub use super::found::Found;
 use super::kinds::{Kinds, PiiType};
 use super::words::{Roles, Vocabulary, Word};
-use super::{net, people};
+use super::{birth, net, people};
 
 /// Tokens before a number in which its keyword is looked for.
 const CONTEXT_TOKENS: usize = 7;
@@ -192,7 +192,7 @@ impl Scanner {
         if survey.digit {
             net::addresses(&text, column, found);
             identifiers(&text, column, found);
-            people::birth_dates(&text, column, found);
+            birth::birth_dates(&text, column, found);
             people::coordinates(&text, column, found);
             people::street_addresses(&text, found);
         }
@@ -270,7 +270,7 @@ fn whole_cell(cell: &str, column: &ColumnHints, tokens: &mut Vec<Token>) -> Opti
     if has(PiiType::Ip) && net::looks_like_ip(value) {
         return found(PiiType::Ip);
     }
-    if has(PiiType::BirthDate) && people::BirthDate::parse(value).is_some() {
+    if has(PiiType::BirthDate) && birth::BirthDate::parse(value).is_some() {
         return found(PiiType::BirthDate);
     }
     if has(PiiType::Secret) && column.firm && net::looks_secret(value) {
@@ -378,7 +378,7 @@ fn continues(text: &Text<'_>, first: usize, last: usize) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     pub(crate) fn scan(column: &str, cell: &str) -> Vec<(PiiType, String)> {

@@ -24,11 +24,12 @@ use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use thiserror::Error;
 
-use super::column::{ColumnHints, PersonColumn};
+use super::birth::BirthDate;
+use super::column::ColumnHints;
 use super::kinds::{Kinds, PiiType};
 use super::normal::normalise;
-use super::people::BirthDate;
 use super::scan::{Found, Scanner};
+use super::vote::{self, Undeclared};
 use crate::domain::keys::{KeyRing, TokenKey};
 
 /// Characters of a token's digest: 130 bits.
@@ -99,6 +100,8 @@ pub struct ColumnOutcome {
     pub counts: BTreeMap<PiiType, u64>,
     /// Cells that are not null.
     pub cells: u64,
+    /// What most cells are, if neither the contract nor the column's name says so.
+    pub undeclared: Option<Undeclared>,
 }
 
 /// Screens one column of one model, batch after batch.
@@ -142,10 +145,18 @@ impl ColumnScreener {
     /// [`ScreenError::Type`] if the column cannot be read as text.
     pub fn screen(&mut self, array: &ArrayRef) -> Result<ColumnOutcome, ScreenError> {
         let cells = (array.len() - array.logical_null_count()) as u64;
-        let unchanged =
-            || ColumnOutcome { tokenised: array.clone(), normalised: array.clone(), counts: BTreeMap::new(), cells };
-        if matches!(self.rule.policy, Policy::Keep { .. }) || !self.is_screened(array.data_type()) {
+        let unchanged = || ColumnOutcome {
+            tokenised: array.clone(),
+            normalised: array.clone(),
+            counts: BTreeMap::new(),
+            cells,
+            undeclared: None,
+        };
+        if matches!(self.rule.policy, Policy::Keep { .. }) {
             return Ok(unchanged());
+        }
+        if !self.is_screened(array.data_type()) {
+            return Ok(ColumnOutcome { undeclared: self.vote_on_numbers(array), ..unchanged() });
         }
         let text = self.as_text(array)?;
         let text = text.as_string::<i32>();
@@ -154,6 +165,7 @@ impl ColumnScreener {
         for (_, found) in &self.findings {
             *outcome.counts.entry(found.kind).or_default() += 1;
         }
+        outcome.undeclared = self.vote(text, cells);
         if !self.findings.is_empty() || !is_text(array.data_type()) {
             outcome.normalised = self.back(array, self.rewrite(text, Self::put_normal))?;
         }
@@ -187,6 +199,19 @@ impl ColumnScreener {
             DataType::Date32 | DataType::Date64 | DataType::Timestamp(..) => firm(Kinds::of(&[PiiType::BirthDate])),
             _ => false,
         }
+    }
+
+    /// The vote on the present findings; a column that the contract has a line about needs none.
+    fn vote(&self, text: &StringArray, cells: u64) -> Option<Undeclared> {
+        let open = self.rule == ColumnRule::default() && !self.findings.is_empty();
+        open.then(|| vote::vote(&self.hints, &vote::whole_cells(text, &self.findings), cells)).flatten()
+    }
+
+    /// Numbers stay numbers, so none is replaced by a token: all the more a column of card numbers must be settled.
+    fn vote_on_numbers(&mut self, array: &ArrayRef) -> Option<Undeclared> {
+        let numbers = vote::long_numbers(array)?;
+        self.find(&numbers);
+        self.vote(&numbers, (array.len() - array.null_count()) as u64)
     }
 
     fn as_text(&self, array: &ArrayRef) -> Result<ArrayRef, ScreenError> {
@@ -334,35 +359,6 @@ fn network(cell: &str) -> Option<String> {
     })
 }
 
-/// Whether a column that nobody has declared must be settled by the contract: more of its cells hold one kind than
-/// chance explains (a check digit alone passes one number in ten). Tells the kind.
-///
-/// The bound is the binomial tail by its normal approximation with continuity correction at five standard
-/// deviations, for at least 20 cells.
-pub fn undeclared(name: &str, outcome: &ColumnOutcome) -> Option<PiiType> {
-    let hints = ColumnHints::of(name);
-    let named = hints.person != PersonColumn::No;
-    outcome
-        .counts
-        .iter()
-        .find(|(kind, count)| {
-            let expected_by_name = hints.kinds.has(**kind) || named && **kind == PiiType::Person;
-            let (cells, chance) = (outcome.cells as f64, chance(**kind));
-            let bound = cells * chance + 5.0 * (cells * chance * (1.0 - chance)).sqrt() + 0.5;
-            !expected_by_name && outcome.cells >= 20 && **count as f64 > bound && **count * 2 > outcome.cells
-        })
-        .map(|(kind, _)| *kind)
-}
-
-/// How often a random number of the right length passes as `kind`.
-fn chance(kind: PiiType) -> f64 {
-    match kind {
-        PiiType::Card | PiiType::Imei | PiiType::CaSin | PiiType::UsNpi | PiiType::InAadhaar => 0.10,
-        PiiType::UkNhs | PiiType::NlBsn | PiiType::AuTfn | PiiType::DeTaxId => 0.09,
-        _ => 0.01,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use arrow::array::{Date32Array, DictionaryArray, Int64Array};
@@ -496,15 +492,5 @@ mod tests {
         let after = ColumnScreener::new(&ring, "email", ColumnRule::default()).screen(&array).unwrap();
         assert_ne!(texts(&before.tokenised), texts(&after.tokenised));
         assert_eq!(texts(&before.normalised), texts(&after.normalised));
-    }
-
-    #[test]
-    fn a_column_full_of_undeclared_cards_must_be_settled_but_order_numbers_pass() {
-        let column = |cell: &str| screen("c", StringArray::from(vec![cell; 100]));
-        assert_eq!(undeclared("c", &column("4111111111111111")), Some(PiiType::Card));
-        assert_eq!(undeclared("card_number", &column("4111111111111111")), None);
-        let mut cells = vec!["4111111111111112"; 90];
-        cells.extend(["4111111111111111"; 10]);
-        assert_eq!(undeclared("c", &screen("c", StringArray::from(cells))), None);
     }
 }

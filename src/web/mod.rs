@@ -1,5 +1,7 @@
 //! HTTP for operators: health, readiness, metrics.
 
+mod guard;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -13,6 +15,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::guard::Guard;
 use crate::ops::health::Probe;
 
 /// What the handlers share.
@@ -55,7 +58,9 @@ impl Server {
             .route("/ready", get(ready))
             .route("/metrics", get(metrics))
             .with_state(self.shared);
-        axum::serve(self.listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await
+        axum::serve(Guard::new(self.listener), router)
+            .with_graceful_shutdown(async move { stop.cancelled().await })
+            .await
     }
 }
 

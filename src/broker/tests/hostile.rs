@@ -3,6 +3,7 @@
 use super::raw::{Raw, topic};
 use super::*;
 use crate::broker::wire::SHAPES;
+use crate::broker::wire::sample::valid;
 use bytes::{BufMut, BytesMut};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::Encodable;
@@ -83,29 +84,31 @@ fn seeds() -> Vec<(i16, i16, Vec<u8>)> {
     seed(ApiKey::JoinGroup, 7, &|body| join.encode(body, 7).unwrap());
     for shape in SHAPES {
         for version in shape.min..=shape.max {
-            seeds_push_zeroes(&mut seeds, shape.api as i16, version);
+            seeds.push((shape.api as i16, version, vec![0; 64]));
+            let sample = |seed| (shape.api as i16, version, valid(shape, version, seed));
+            seeds.extend([sample(1), sample(2)]);
         }
     }
     seeds
-}
-
-fn seeds_push_zeroes(seeds: &mut Vec<(i16, i16, Vec<u8>)>, api: i16, version: i16) {
-    seeds.push((api, version, vec![0; 64]));
 }
 
 #[test]
 fn mutated_requests_end_their_connection_at_most_and_the_broker_serves_on() {
     watch_for_panics();
     let cluster = Cluster::start_with(|config| config.limits.partitions = 50);
+    // Requests name the topic `t`, and some of them delete it: that is their right.
     cluster.create_topic("t", 1, &[]);
+    cluster.create_topic("kept", 1, &[]);
     let address = cluster.broker().address().to_string();
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let budget = crate::fuzz::Budget::new(3_000);
+    let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ budget.seed());
     let seeds = seeds();
-    for round in 0..3_000 {
+    for round in (0..).take_while(|round| budget.goes_on(*round)) {
         let (api, version, body) = &seeds[round % seeds.len()];
         let shape = crate::broker::wire::find(*api).unwrap();
         let mut body = body.clone();
-        for _ in 0..random.below(6) {
+        let changes = if body.is_empty() { 0 } else { random.below(6) };
+        for _ in 0..changes {
             let at = random.below(body.len());
             body[at] = match random.below(4) {
                 0 => 0xff,
@@ -115,7 +118,7 @@ fn mutated_requests_end_their_connection_at_most_and_the_broker_serves_on() {
             };
         }
         if random.below(4) == 0 {
-            body.truncate(random.below(body.len()));
+            body.truncate(random.below(body.len().max(1)));
         }
         let mut client = Raw::connect(&address);
         client.send_frame(&frame(*api, *version, shape.is_flexible(*version), &body));
@@ -128,9 +131,9 @@ fn mutated_requests_end_their_connection_at_most_and_the_broker_serves_on() {
         assert!(client.is_closed(), "a frame of {size} bytes");
     }
     let producer = cluster.producer(&[]);
-    send(&producer, "t", "k", "still here");
+    send(&producer, "kept", "k", "still here");
     drain(&producer);
-    assert_eq!(cluster.values("t", "read_uncommitted").last().map(String::as_str), Some("still here"));
+    assert_eq!(cluster.values("kept", "read_uncommitted").last().map(String::as_str), Some("still here"));
     assert_eq!(PANICS.load(SeqCst), 0);
 }
 
@@ -140,6 +143,30 @@ fn a_client_that_stalls_inside_a_request_is_dropped() {
     let mut client = Raw::connect(&cluster.broker().address().to_string());
     client.send_bytes(&[0, 0, 1, 0, 0, 3]).unwrap();
     assert!(client.is_closed());
+}
+
+#[test]
+fn a_client_that_never_says_anything_is_dropped_long_before_an_idle_one() {
+    let cluster = Cluster::start_with(|config| config.limits.stalled_connection = Duration::from_millis(100));
+    let address = cluster.broker().address().to_string();
+    let mut client = Raw::connect(&address);
+    client.call(0, &ApiVersionsRequest::default());
+    assert!(Raw::connect(&address).is_closed());
+    client.call(0, &ApiVersionsRequest::default());
+}
+
+#[test]
+fn claims_of_large_requests_do_not_keep_small_ones_waiting() {
+    let cluster = Cluster::start_with(|config| {
+        (config.limits.request_memory_bytes, config.limits.produce_request_bytes) = (8 << 20, 8 << 20);
+    });
+    let address = cluster.broker().address().to_string();
+    let claim = [&(8_i32 << 20).to_be_bytes()[..], &[0, 3], &[0; 80 << 10]].concat();
+    let mut claimants: Vec<_> = (0..8).map(|_| Raw::connect(&address)).collect();
+    for claimant in &mut claimants {
+        claimant.send_bytes(&claim).unwrap();
+    }
+    Raw::connect(&address).call(0, &ApiVersionsRequest::default());
 }
 
 #[test]

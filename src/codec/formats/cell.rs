@@ -1,5 +1,7 @@
 //! Single values: texts → typed values, and the shape of a value that does not fit.
 
+use std::borrow::Cow;
+
 use ::arrow::datatypes::DataType;
 
 /// Whole numbers up to this one are exact in a float.
@@ -20,6 +22,20 @@ pub(super) enum Cell<'a> {
 }
 
 impl Cell<'_> {
+    /// The value as a text that tells it from others of its column; of what is nested, only that it is.
+    pub(super) fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Null => "null".into(),
+            Self::Bool(value) => value.to_string().into(),
+            Self::Int(value) => value.to_string().into(),
+            Self::UInt(value) => value.to_string().into(),
+            Self::Float(value) => value.to_string().into(),
+            Self::Text(text) => (*text).into(),
+            Self::Array => "[]".into(),
+            Self::Object => "{}".into(),
+        }
+    }
+
     pub(super) fn shape(self) -> String {
         match self {
             Self::Null => "null".to_owned(),

@@ -1,7 +1,7 @@
 //! Columns as a columnar document has them → columns of the contract. Same types are kept as they come; others are
 //! cast, and a cell that has a value but gets none refuses its row.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use ::arrow::array::{
@@ -13,10 +13,11 @@ use ::arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Float64Type, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType,
 };
 use ::arrow::error::ArrowError;
+use ::arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::cell::{self, Cell, expected};
-use super::rows::{Extra, without_rejects};
-use super::{Decoded, Format, FormatError, Limits, RowReject};
+use super::rows::{Extra, Split, without_rejects};
+use super::{Decoded, Format, FormatError, Limits, RowReject, Unfit};
 use crate::domain::reason::Reason;
 
 /// Collects the batches of a document, bounded, and turns them into the contract's columns.
@@ -75,9 +76,10 @@ impl<'t> Columns<'t> {
     pub(super) fn push(&mut self, batch: &RecordBatch) -> Result<(), FormatError> {
         let first = self.rows;
         self.admit(batch)?;
-        let mut refused: HashSet<usize> = HashSet::new();
+        // Row of the batch → its reject.
+        let mut refused: HashMap<usize, usize> = HashMap::new();
         let mut arrays = Vec::with_capacity(self.target.fields().len());
-        for field in self.target.fields() {
+        for (column, field) in self.target.fields().iter().enumerate() {
             let Some(source) = batch.column_by_name(field.name()) else {
                 arrays.push(new_null_array(field.data_type(), batch.num_rows()));
                 continue;
@@ -86,16 +88,23 @@ impl<'t> Columns<'t> {
             if converted.null_count() > source.logical_null_count() {
                 for row in (0..batch.num_rows()).filter(|row| converted.is_null(*row)) {
                     let shape = shape(source, row);
-                    if shape == "null" || !refused.insert(row) {
+                    if shape == "null" {
                         continue;
                     }
-                    self.rejects.push(RowReject {
-                        row: u32::try_from(first + row).unwrap_or(u32::MAX),
-                        reason: Reason::TypeMismatch,
-                        column: field.name().clone(),
-                        expected: expected(field.data_type()).to_owned(),
-                        shape,
-                    });
+                    let number = *refused.entry(row).or_insert(self.rejects.len());
+                    if number == self.rejects.len() {
+                        self.rejects.push(RowReject {
+                            row: u32::try_from(first + row).unwrap_or(u32::MAX),
+                            reason: Reason::TypeMismatch,
+                            column: field.name().clone(),
+                            expected: expected(field.data_type()).to_owned(),
+                            shape,
+                            unfit: Unfit::default(),
+                        });
+                    }
+                    if let Some(reject) = self.rejects.get_mut(number) {
+                        reject.unfit.add(column, &text(source, row));
+                    }
                 }
             }
             arrays.push(converted);
@@ -116,12 +125,13 @@ impl<'t> Columns<'t> {
             1 => self.batches.pop().ok_or_else(|| self.broken())?,
             _ => concat_batches(self.target, &self.batches).map_err(|_| self.broken())?,
         };
-        let (batch, rows) = without_rejects(whole, &self.rejects).map_err(|_| self.broken())?;
+        let Split { batch, rows, rejected } = without_rejects(whole, &self.rejects).map_err(|_| self.broken())?;
         Ok(Decoded {
             batch,
             rows,
             received: self.rows,
             rejects: self.rejects,
+            rejected,
             extra_columns: self.extra,
             missing_columns: self.missing,
         })
@@ -250,6 +260,13 @@ fn zoned(instants: &ArrayRef, label: Option<&Arc<str>>) -> Result<ArrayRef, Arro
     };
     let micros = cast(instants, &DataType::Timestamp(TimeUnit::Microsecond, own))?;
     Ok(Arc::new(micros.as_primitive::<TimestampMicrosecondType>().clone().with_timezone_opt(label.cloned())))
+}
+
+/// The value of a cell of any type; bytes that are not UTF-8 in hexadecimal.
+fn text(column: &ArrayRef, row: usize) -> String {
+    let options = FormatOptions::new();
+    let formatter = ArrayFormatter::try_new(column.as_ref(), &options);
+    formatter.and_then(|f| f.value(row).try_to_string()).unwrap_or_default()
 }
 
 /// Shape of a cell of any type.

@@ -45,6 +45,7 @@ pub(super) fn decode(document: &[u8], target: &SchemaRef, limits: &Limits) -> Re
         } else {
             rows.reject_row(
                 Reason::ParseCsv,
+                fields.iter(),
                 format!("{width} fields, as in the header"),
                 format!("{} fields", fields.len()),
             );

@@ -116,7 +116,8 @@ impl Row<'_, '_> {
     fn refuse<E: de::Error>(self, cell: Cell<'_>) -> Result<(), E> {
         let begun = self.0.rows.begin();
         self.0.guard(begun)?;
-        self.0.rows.reject_row(Reason::TypeMismatch, "an object".to_owned(), cell.shape());
+        let cells = std::iter::once(cell.text());
+        self.0.rows.reject_row(Reason::TypeMismatch, cells, "an object".to_owned(), cell.shape());
         self.0.rows.end();
         Ok(())
     }

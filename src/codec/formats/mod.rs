@@ -24,6 +24,7 @@ use std::str::FromStr;
 
 use ::arrow::array::RecordBatch;
 use ::arrow::datatypes::{DataType, SchemaRef, TimeUnit};
+use sha2::{Digest, Sha256};
 
 pub use self::cell::text_shape;
 pub(super) use self::csv::Splitter;
@@ -117,6 +118,30 @@ impl Default for Limits {
     }
 }
 
+/// What identifies the cells of a row that did not fit: a running SHA-256 over their columns and texts, so that two refused rows
+/// are told apart by more than what could be read. It is not keyed: it goes into a keyed digest and nowhere else.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unfit([u8; 32]);
+
+impl Unfit {
+    fn add(&mut self, column: usize, text: &str) {
+        let hasher = Sha256::new().chain_update(self.0).chain_update((column as u64).to_be_bytes());
+        self.0 = hasher.chain_update(text.as_bytes()).finalize().into();
+    }
+
+    /// The hash; all zero when every cell fitted.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Unfit(redacted)")
+    }
+}
+
 /// A row that does not fit the contract's columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowReject {
@@ -130,6 +155,8 @@ pub struct RowReject {
     pub expected: String,
     /// Shape of what was found.
     pub shape: String,
+    /// The cells of the row that did not fit.
+    pub unfit: Unfit,
 }
 
 /// The rows of a document.
@@ -143,6 +170,8 @@ pub struct Decoded {
     pub received: usize,
     /// The rows that do not fit, in the document's order.
     pub rejects: Vec<RowReject>,
+    /// Their cells that fit, one row per reject; the others are null.
+    pub rejected: RecordBatch,
     /// Columns that the contract does not name, in the document's order, at most 256, names cut at 256 characters.
     pub extra_columns: Vec<String>,
     /// Columns of the contract that the document does not have, in the contract's order.
@@ -231,4 +260,4 @@ fn is_target(data_type: &DataType) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

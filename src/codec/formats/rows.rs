@@ -7,12 +7,12 @@ use ::arrow::array::{
     ArrayRef, BooleanArray, BooleanBuilder, Date32Builder, Float64Builder, Int64Builder, RecordBatch, StringBuilder,
     TimestampMicrosecondBuilder,
 };
-use ::arrow::compute::filter_record_batch;
+use ::arrow::compute::{filter_record_batch, not};
 use ::arrow::datatypes::{DataType, SchemaRef};
 use ::arrow::error::ArrowError;
 
 use super::cell::{self, Cell, expected};
-use super::{Decoded, Format, FormatError, Limits, RowReject};
+use super::{Decoded, Format, FormatError, Limits, RowReject, Unfit};
 use crate::domain::reason::Reason;
 
 const MAX_EXTRA: usize = 256;
@@ -136,6 +136,8 @@ pub(super) struct Rows<'t> {
     rejects: Vec<RowReject>,
     /// Column (in the contract's order) of the present row's reject.
     worst: Option<usize>,
+    /// The present row's cells that do not fit.
+    unfit: Unfit,
     extra: Extra,
 }
 
@@ -153,6 +155,7 @@ impl<'t> Rows<'t> {
             bytes: 0,
             rejects: Vec::new(),
             worst: None,
+            unfit: Unfit::default(),
             extra: Extra::default(),
         }
     }
@@ -179,7 +182,7 @@ impl<'t> Rows<'t> {
             return Err(FormatError::TooLarge { what: "rows are", limit: self.limits.rows });
         }
         self.rows += 1;
-        self.worst = None;
+        (self.worst, self.unfit) = (None, Unfit::default());
         self.take(self.columns.len() * CELL)
     }
 
@@ -197,9 +200,9 @@ impl<'t> Rows<'t> {
             self.take(text.len())?;
         }
         if self.is_filled(column) {
-            self.reject_cell(column, "one value", "two values".to_owned());
+            self.reject_cell(column, &cell.text(), "one value", "two values".to_owned());
         } else if !self.columns[column].push(cell) {
-            self.reject_cell(column, expected(self.target.field(column).data_type()), cell.shape());
+            self.reject_cell(column, &cell.text(), expected(self.target.field(column).data_type()), cell.shape());
         }
         self.filled[column] = self.rows;
         Ok(())
@@ -209,7 +212,7 @@ impl<'t> Rows<'t> {
     pub(super) fn put_text(&mut self, column: usize, text: &str) -> Result<(), FormatError> {
         self.take(text.len())?;
         if !self.columns[column].push_text(text) {
-            self.reject_cell(column, expected(self.target.field(column).data_type()), cell::text_shape(text));
+            self.reject_cell(column, text, expected(self.target.field(column).data_type()), cell::text_shape(text));
         }
         self.filled[column] = self.rows;
         Ok(())
@@ -220,30 +223,39 @@ impl<'t> Rows<'t> {
     }
 
     /// The first column in the contract's order is the row's reason, in whatever order the document has them.
-    fn reject_cell(&mut self, column: usize, expected: &str, shape: String) {
-        if self.worst.is_some_and(|worst| worst <= column) {
-            return;
-        }
-        if self.worst.is_some() {
-            self.rejects.pop();
+    fn reject_cell(&mut self, column: usize, text: &str, expected: &str, shape: String) {
+        self.unfit.add(column, text);
+        match self.worst {
+            Some(worst) if worst <= column => {
+                if let Some(reject) = self.rejects.last_mut() {
+                    reject.unfit = self.unfit;
+                }
+                return;
+            }
+            Some(_) => drop(self.rejects.pop()),
+            None => {}
         }
         self.worst = Some(column);
         let name = self.target.field(column).name().clone();
         self.push_reject(Reason::TypeMismatch, name, expected.to_owned(), shape);
     }
 
-    /// Refuses the present row as a whole.
-    pub(super) fn reject_row(&mut self, reason: Reason, expected: String, shape: String) {
-        if self.worst.is_some() {
-            self.rejects.pop();
-        }
+    /// Refuses the present row as a whole, before any of its cells was put.
+    pub(super) fn reject_row(
+        &mut self,
+        reason: Reason,
+        cells: impl Iterator<Item = impl AsRef<str>>,
+        expected: String,
+        shape: String,
+    ) {
+        cells.enumerate().for_each(|(number, text)| self.unfit.add(number, text.as_ref()));
         self.worst = Some(0);
         self.push_reject(reason, String::new(), expected, shape);
     }
 
     fn push_reject(&mut self, reason: Reason, column: String, expected: String, shape: String) {
         let row = u32::try_from(self.rows.saturating_sub(1)).unwrap_or(u32::MAX);
-        self.rejects.push(RowReject { row, reason, column, expected, shape });
+        self.rejects.push(RowReject { row, reason, column, expected, shape, unfit: self.unfit });
     }
 
     /// Ends the present row: columns without a value are null.
@@ -267,26 +279,36 @@ impl<'t> Rows<'t> {
         let format = self.format;
         let built = RecordBatch::try_new_with_options(self.target.clone(), arrays, &options)
             .and_then(|batch| without_rejects(batch, &self.rejects));
-        let (batch, rows) = built.map_err(|_| FormatError::parse(format, "its columns do not fit together"))?;
+        let Split { batch, rows, rejected } =
+            built.map_err(|_| FormatError::parse(format, "its columns do not fit together"))?;
         Ok(Decoded {
             batch,
             rows,
             received: self.rows,
             rejects: self.rejects,
+            rejected,
             extra_columns: self.extra.into_names(),
             missing_columns,
         })
     }
 }
 
-/// Takes refused rows out; gives the rows' numbers beside them.
-pub(super) fn without_rejects(
-    batch: RecordBatch,
-    rejects: &[RowReject],
-) -> Result<(RecordBatch, Vec<u32>), ArrowError> {
+/// The rows of a document, apart.
+pub(super) struct Split {
+    /// Those that fit.
+    pub(super) batch: RecordBatch,
+    /// Their numbers.
+    pub(super) rows: Vec<u32>,
+    /// Those that do not.
+    pub(super) rejected: RecordBatch,
+}
+
+/// Takes refused rows out.
+pub(super) fn without_rejects(batch: RecordBatch, rejects: &[RowReject]) -> Result<Split, ArrowError> {
     let count = u32::try_from(batch.num_rows()).unwrap_or(u32::MAX);
     if rejects.is_empty() {
-        return Ok((batch, (0..count).collect()));
+        let rejected = batch.slice(0, 0);
+        return Ok(Split { batch, rows: (0..count).collect(), rejected });
     }
     let mut keep = vec![true; batch.num_rows()];
     for reject in rejects {
@@ -295,5 +317,7 @@ pub(super) fn without_rejects(
         }
     }
     let rows = (0..count).zip(&keep).filter(|(_, keep)| **keep).map(|(row, _)| row).collect();
-    Ok((filter_record_batch(&batch, &BooleanArray::from(keep))?, rows))
+    let keep = BooleanArray::from(keep);
+    let rejected = filter_record_batch(&batch, &not(&keep)?)?;
+    Ok(Split { batch: filter_record_batch(&batch, &keep)?, rows, rejected })
 }

@@ -12,7 +12,7 @@ use ::parquet::file::properties::WriterProperties;
 use apache_avro::types::Value as Avro;
 use std::sync::Arc;
 
-fn target() -> SchemaRef {
+pub(crate) fn target() -> SchemaRef {
     let zone: Arc<str> = "UTC".into();
     Arc::new(Schema::new(vec![
         Field::new("flag", DataType::Boolean, true),
@@ -117,7 +117,7 @@ true,42,0.30000000000000004,\"Zürich, \"\"X\"\"\n\",2023-11-14,2023-11-14 22:13
 FALSE,-7.0,1e-300,b,1969-12-31,1969-12-31T23:59:59.999999\r
 ";
 
-fn documents() -> Vec<(Format, Vec<u8>)> {
+pub(crate) fn documents() -> Vec<(Format, Vec<u8>)> {
     let lines = JSON.trim_matches(['[', ']']).replace("},\n", "}\n");
     vec![
         (Format::Json, JSON.into()),

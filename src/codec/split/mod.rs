@@ -21,6 +21,7 @@ use std::time::SystemTime;
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
+use super::formats::Format;
 use crate::domain::limits::{MAX_CHUNK_ROWS, MAX_CHUNK_WIRE};
 
 /// Why a file cannot be cut.
@@ -58,37 +59,14 @@ pub enum SplitError {
     TooManyChunks(usize),
 }
 
-/// Formats of contributed documents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Json,
-    Csv,
-    Parquet,
-    Arrow,
-    Avro,
-}
-
-impl Format {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Json => "json",
-            Self::Csv => "csv",
-            Self::Parquet => "parquet",
-            Self::Arrow => "arrow",
-            Self::Avro => "avro",
-        }
-    }
-
-    fn of(path: &Path, named: Option<&str>) -> Result<Self, SplitError> {
-        let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-        match named.unwrap_or(&ending) {
-            "json" | "jsonl" | "ndjson" => Ok(Self::Json),
-            "csv" => Ok(Self::Csv),
-            "parquet" | "pq" => Ok(Self::Parquet),
-            "arrow" | "arrows" | "ipc" | "feather" => Ok(Self::Arrow),
-            "avro" => Ok(Self::Avro),
-            _ => Err(SplitError::UnknownFormat),
-        }
+/// The format that somebody named, or that a file's ending tells.
+fn format_of(path: &Path, named: Option<&str>) -> Result<Format, SplitError> {
+    let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    match named.unwrap_or(&ending) {
+        "jsonl" | "ndjson" => Ok(Format::Json),
+        "pq" => Ok(Format::Parquet),
+        "arrows" | "ipc" | "feather" => Ok(Format::Arrow),
+        name => name.parse().map_err(|_| SplitError::UnknownFormat),
     }
 }
 
@@ -143,7 +121,7 @@ impl Plan {
     /// # Errors
     /// When the file is unreadable, no document of its format, empty, or cannot be cut small enough.
     pub fn open(path: &Path, format: Option<&str>) -> Result<Self, SplitError> {
-        let format = Format::of(path, format)?;
+        let format = format_of(path, format)?;
         let stamp = Stamp::of(path)?;
         let read = || File::open(path).map(|file| BufReader::with_capacity(1 << 16, file));
         let cut = match format {

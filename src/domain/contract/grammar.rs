@@ -36,12 +36,16 @@ pub struct Spec {
     /// What happens to a chunk with a column that the contract does not name.
     #[serde(default, skip_serializing_if = "ExtraColumns::is_refuse")]
     pub extra_columns: ExtraColumns,
-    /// Columns that tell the answer; they are no properties, and a chunk that brings one is refused.
+    /// Columns that tell the answer; they are no properties. A chunk that brings one is refused, or with `extraColumns: ignore`
+    /// remarked: the column is dropped and the quality score capped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leakage: Vec<Leakage>,
     /// How near duplicates within a chunk are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub near_duplicates: Option<NearDuplicates>,
+    /// What is refused instead of being remarked on a receipt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refuse: Vec<Flag>,
     /// Exactly one table.
     pub schema: Vec<Table>,
 }
@@ -88,6 +92,18 @@ impl ExtraColumns {
     }
 }
 
+/// What is a remark on a receipt unless the contract refuses it. Named as the code of the refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Flag {
+    /// A row whose features stand earlier with another label.
+    LabelConflict,
+    /// A row that nearly repeats an earlier row of its chunk.
+    NearDup,
+    /// A chunk with a column that tells the answer.
+    LeakageColumn,
+}
+
 /// A column that tells the answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -98,15 +114,22 @@ pub struct Leakage {
     pub reason: String,
 }
 
-/// The quasi-key of near duplicates.
+/// What makes two rows of a chunk near duplicates: an equal quasi-key and, where texts are named, similar texts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NearDuplicates {
-    /// Columns that make the quasi-key.
+    /// Columns that make the quasi-key; there may be none besides texts.
+    #[serde(default)]
     pub columns: Vec<String>,
     /// Numbers are rounded to multiples of this before they are compared.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub round: BTreeMap<String, Scalar>,
+    /// Columns of free text that are compared by their words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub text: Vec<String>,
+    /// Share of three-word sequences that similar texts have in common at least; 0.8 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub similarity: Option<f64>,
 }
 
 /// The table that a chunk holds rows of.

@@ -16,6 +16,8 @@
 //! nearDuplicates:
 //!   columns: [carrier, distance]
 //!   round: {distance: 10}
+//!   text: [remark]                    # compared by MinHash over three-word sequences
+//! refuse: [LABEL_CONFLICT]            # remarks on the receipt otherwise: LABEL_CONFLICT, NEAR_DUP, LEAKAGE_COLUMN
 //! schema:                             # exactly one table
 //!   - name: flights
 //!     properties:
@@ -39,6 +41,8 @@
 //!       - name: contact
 //!         logicalType: string
 //!         pii: {policy: hash, type: email_address}
+//!       - name: remark
+//!         logicalType: string
 //!       - name: late
 //!         logicalType: integer
 //!         logicalTypeOptions: {enum: [0, 1]}

@@ -127,8 +127,10 @@ impl Spec {
             check_text(&leak.column, &format!("{path}.column"), MAX_NAME)?;
             check_text(&leak.reason, &format!("{path}.reason"), MAX_REASON)?;
         }
+        self.check_refuse()?;
         let Some(near) = &self.near_duplicates else { return Ok(()) };
-        require(!near.columns.is_empty(), "nearDuplicates.columns", "is empty", "name the columns of the quasi-key")?;
+        let help = "name the columns of the quasi-key, or free text under `text`";
+        require(!near.columns.is_empty() || !near.text.is_empty(), "nearDuplicates.columns", "is empty", help)?;
         for (i, name) in near.columns.iter().enumerate() {
             let path = format!("nearDuplicates.columns[{i}]");
             require(known(name), &path, &format!("`{name}` is no column"), "name one of schema[0].properties")?;
@@ -145,6 +147,40 @@ impl Spec {
             )?;
             let positive = step.as_f64().is_some_and(|s| s.is_finite() && s > 0.0);
             require(positive, &path, "is no step", "write a number above 0")?;
+        }
+        for (i, name) in near.text.iter().enumerate() {
+            let path = format!("nearDuplicates.text[{i}]");
+            let text = self.property(name).is_some_and(|p| p.logical_type == LogicalType::String);
+            require(
+                text,
+                &path,
+                &format!("`{name}` is no column of text"),
+                "name a column with `logicalType: string`",
+            )?;
+            let twice = near.columns.contains(name) || near.text.iter().take(i).any(|earlier| earlier == name);
+            require(!twice, &path, "is named twice", "a column is part of the quasi-key or free text")?;
+        }
+        let share = near.similarity.is_none_or(|s| s > 0.0 && s <= 1.0 && !near.text.is_empty());
+        let help = "write a number above 0 and at most 1, beside `text`";
+        require(share, "nearDuplicates.similarity", "is no share of similar texts", help)
+    }
+
+    /// Only what can happen under the contract is worth refusing: a line without an effect is a mistake.
+    fn check_refuse(&self) -> Check {
+        let mut seen = HashSet::new();
+        for (i, flag) in self.refuse.iter().enumerate() {
+            let path = format!("refuse[{i}]");
+            require(seen.insert(flag), &path, "occurs twice", "remove one")?;
+            let keyed = |p: &Property| p.unique || p.primary_key;
+            let (possible, help) = match flag {
+                Flag::LabelConflict => (self.label.is_some(), "declare a `label`"),
+                Flag::NearDup => (
+                    self.near_duplicates.is_some() || self.properties().iter().any(keyed),
+                    "declare `nearDuplicates`, or a column as `unique` or `primaryKey`",
+                ),
+                Flag::LeakageColumn => (!self.leakage.is_empty(), "name the columns under `leakage`"),
+            };
+            require(possible, &path, "can never happen under this contract", help)?;
         }
         Ok(())
     }

@@ -86,6 +86,16 @@ fn contradictions_are_refused_where_they_stand() {
         ("edges: [", "edges: [99999, ", "schema[0].properties[2].reference.edges"),
         ("round: {age: 5}", "round: {plan: 5}", "nearDuplicates.round.plan"),
         ("column: closed_at", "column: age", "leakage[0]"),
+        ("round: {age: 5}", "text: [age]", "nearDuplicates.text[0]"),
+        ("round: {age: 5}", "text: [plan]", "nearDuplicates.text[0]"),
+        ("round: {age: 5}", "similarity: 0.5", "nearDuplicates.similarity"),
+        ("round: {age: 5}", "text: [comment]\n  similarity: 1.5", "nearDuplicates.similarity"),
+        ("label: churned", "label: churned\nrefuse: [NEAR_DUP, NEAR_DUP]", "refuse[1]"),
+        (
+            "leakage:\n  - column: closed_at\n    reason: only those who left have it",
+            "refuse: [LEAKAGE_COLUMN]",
+            "refuse[0]",
+        ),
         ("minority: 0.27", "minority: 0.9", "schema[0].properties[8].reference.minority"),
     ] {
         let error = error(from, to);

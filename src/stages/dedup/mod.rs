@@ -131,16 +131,22 @@ fn deduplicate(state: &mut DedupState, part: Part, out: &mut Outputs<'_>) -> Res
         return send_verdict(&screened, &verdict, out);
     }
     let owner = state.intern(&facts)?;
-    let outcome = classify(state, owner, &facts, &hashed, screened.parts);
+    let outcome = classify(state, owner, &facts, &hashed, &screened);
     state.set_verdict(owner, number, outcome.verdict);
     send_verdict(&screened, &outcome.verdict, out)?;
     send_refusals(&screened.id, outcome.refusals, out)?;
     send_accepted(screened, &batch, &outcome.keep, out)
 }
 
-fn classify(state: &mut DedupState, owner: u32, facts: &OwnerFacts, hashed: &[HashedRow], parts: i32) -> Outcome {
+fn classify(
+    state: &mut DedupState,
+    owner: u32,
+    facts: &OwnerFacts,
+    hashed: &[HashedRow],
+    screened: &ScreenedRows,
+) -> Outcome {
     let mut outcome = Outcome {
-        verdict: PartVerdict { parts: u32::try_from(parts).unwrap_or_default(), ..PartVerdict::default() },
+        verdict: PartVerdict { parts: u32::try_from(screened.parts).unwrap_or_default(), ..PartVerdict::default() },
         keep: Vec::with_capacity(hashed.len()),
         refusals: Vec::new(),
     };
@@ -148,7 +154,8 @@ fn classify(state: &mut DedupState, owner: u32, facts: &OwnerFacts, hashed: &[Ha
         let key = RowKey::new(row.row_hash, row.feature_hash);
         let known = state.look_up(key);
         let earlier = known.owner.and_then(|(earlier, at)| Some((state.relation(earlier, facts)?, at)));
-        outcome.keep.push(earlier.is_none());
+        let conflict = earlier.is_none() && known.other_label && screened.refuse_label_conflicts;
+        outcome.keep.push(earlier.is_none() && !conflict);
         let verdict = &mut outcome.verdict;
         if let Some((relation, at)) = earlier {
             match relation {
@@ -156,7 +163,11 @@ fn classify(state: &mut DedupState, owner: u32, facts: &OwnerFacts, hashed: &[Ha
                 Relation::SameContributor => verdict.in_pool += 1,
                 Relation::Other => verdict.other_owner += 1,
             }
-            outcome.refusals.push(refusal(row, relation, at));
+            outcome.refusals.push(duplicate(row, relation, at));
+        } else if conflict {
+            verdict.label_conflicts += 1;
+            let (rule, expected) = ("refuse", "one label for the same features");
+            outcome.refusals.push(refusal(row, Reason::LabelConflict, rule, expected, "another label".to_owned()));
         } else {
             state.accept(key, owner, row.row);
             verdict.accepted += 1;
@@ -166,18 +177,22 @@ fn classify(state: &mut DedupState, owner: u32, facts: &OwnerFacts, hashed: &[Ha
     outcome
 }
 
-fn refusal(row: &HashedRow, relation: Relation, at: u32) -> Refusal {
+fn duplicate(row: &HashedRow, relation: Relation, at: u32) -> Refusal {
     let (reason, shape) = match relation {
         Relation::SameContribution(chunk) => (Reason::DupInBatch, format!("same as row {at} of chunk {chunk}")),
         Relation::SameContributor => (Reason::DupInPool, "same as a row of an earlier contribution".to_owned()),
         Relation::Other => (Reason::DupOtherOwner, String::new()),
     };
+    refusal(row, reason, "unique", "a row that is new to the pool", shape)
+}
+
+fn refusal(row: &HashedRow, reason: Reason, rule: &str, expected: &str, shape: String) -> Refusal {
     Refusal {
         row: i64::from(row.row),
         code: reason.code().to_owned(),
         column: String::new(),
-        rule: "unique".to_owned(),
-        expected: "a row that is new to the pool".to_owned(),
+        rule: rule.to_owned(),
+        expected: expected.to_owned(),
         shape,
         row_digest: data_encoding::HEXLOWER.encode(&row.row_hash.to_be_bytes()),
     }
@@ -188,6 +203,8 @@ fn send_verdict(screened: &ScreenedRows, verdict: &PartVerdict, out: &mut Output
         (Reason::DupInBatch, verdict.in_batch),
         (Reason::DupInPool, verdict.in_pool),
         (Reason::DupOtherOwner, verdict.other_owner),
+        // The same chunk met the same contract whenever it was judged: a replay's verdict is read as the first one was.
+        (Reason::LabelConflict, if screened.refuse_label_conflicts { verdict.label_conflicts } else { 0 }),
     ];
     let record = Verdict {
         id: screened.id.clone(),

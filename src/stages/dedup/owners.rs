@@ -83,7 +83,7 @@ pub struct PartVerdict {
     pub in_pool: u32,
     /// Rows that somebody else had contributed.
     pub other_owner: u32,
-    /// Accepted rows whose features stand earlier with another label.
+    /// Rows whose features stand earlier with another label: accepted, unless their contract refuses them.
     pub label_conflicts: u32,
 }
 

@@ -61,6 +61,7 @@ fn screened_part(
 ) -> ScreenedEvent {
     ScreenedEvent {
         rows: Some(ScreenedRows {
+            refuse_label_conflicts: false,
             id: chunk_id(contribution, contributor, chunk),
             shard: 0,
             part,
@@ -134,6 +135,24 @@ fn who_owns_a_row_of_somebody_else_stands_in_no_refusal() {
 fn a_row_with_another_label_is_accepted_and_counts_as_a_label_conflict() {
     let task = run(&[screened("a1", "alice", &[(1, 0), (1, 1)]), screened("b1", "bob", &[(1, 2), (1, 1), (2, 0)])]);
     assert_eq!(verdicts(&task), [(2, 0, 0, 0, 1), (2, 0, 0, 1, 1)]);
+}
+
+#[test]
+fn a_row_with_another_label_is_refused_when_its_contract_says_so_and_owns_nothing() {
+    let strict = |mut event: ScreenedEvent| {
+        event.rows.as_mut().unwrap().refuse_label_conflicts = true;
+        event
+    };
+    let chunk = strict(screened("b1", "bob", &[(1, 2), (1, 1), (2, 0)]));
+    let task = run(&[screened("a1", "alice", &[(1, 0)]), chunk.clone(), chunk, screened("c1", "carol", &[(1, 2)])]);
+    assert_eq!(verdicts(&task), [(1, 0, 0, 0, 0), (1, 0, 0, 0, 2), (1, 0, 0, 0, 2), (1, 0, 0, 0, 1)]);
+    let refused = &task.values::<Verdict>(topics::VERDICTS)[1].duplicates;
+    assert_eq!(refused.iter().map(|c| (c.name.as_str(), c.count)).collect::<Vec<_>>(), [("LABEL_CONFLICT", 2)]);
+    let refusals: Vec<_> = task.values::<Refused>(topics::REFUSED).into_iter().flat_map(|r| r.refusals).collect();
+    assert_eq!(
+        refusals.iter().map(|r| (r.row, r.code.as_str())).collect::<Vec<_>>(),
+        [(0, "LABEL_CONFLICT"), (1, "LABEL_CONFLICT")]
+    );
 }
 
 #[test]

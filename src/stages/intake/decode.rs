@@ -3,7 +3,9 @@
 use super::Limits;
 use super::contract::CompiledContract;
 use super::refusals::Whole;
+use crate::codec::canonical::CanonicalError;
 use crate::codec::formats::{self, Decoded, Format, FormatError, RowReject};
+use crate::domain::keys::ModelKeys;
 use crate::domain::limits::MAX_NESTING;
 use crate::domain::reason::Reason;
 use crate::domain::records::{Contribution, Refusal};
@@ -45,8 +47,24 @@ fn whole(error: FormatError) -> Whole {
     }
 }
 
-/// The refusal of a row that is not of the contract's types. It has no digest: its cells could not be read.
-pub(super) fn refusal(reject: &RowReject) -> Refusal {
+/// The refusals of rows that are not of the contract's types. Each has a digest over the cells that could be read and those
+/// that could not.
+pub(super) fn refusals(
+    contract: &CompiledContract,
+    keys: &ModelKeys,
+    decoded: &Decoded,
+) -> Result<Vec<Refusal>, CanonicalError> {
+    if decoded.rejects.is_empty() {
+        return Ok(Vec::new());
+    }
+    let cells = contract.encoder().encode(&decoded.rejected)?;
+    let refused = |(reject, cells): (&RowReject, &[u8])| {
+        refusal(reject, &keys.refused_row_digest(&[cells, reject.unfit.bytes()].concat()))
+    };
+    Ok(decoded.rejects.iter().zip(cells.iter()).map(refused).collect())
+}
+
+fn refusal(reject: &RowReject, digest: &[u8]) -> Refusal {
     Refusal {
         row: i64::from(reject.row),
         code: reject.reason.code().to_owned(),
@@ -54,6 +72,6 @@ pub(super) fn refusal(reject: &RowReject) -> Refusal {
         rule: "type".to_owned(),
         expected: reject.expected.clone(),
         shape: reject.shape.clone(),
-        row_digest: String::new(),
+        row_digest: data_encoding::HEXLOWER.encode(digest),
     }
 }

@@ -19,6 +19,7 @@ pub mod contract;
 mod decode;
 mod identity;
 mod models;
+mod near;
 mod parts;
 mod protect;
 mod refusals;
@@ -36,12 +37,12 @@ use crate::codec::contribution;
 use crate::codec::formats::Decoded;
 use crate::codec::wire::Wire;
 use crate::domain::keys::KeyRing;
-use crate::domain::limits;
 use crate::domain::records::{
     ChunkId, Contribution, Manifest, ManifestEvent, Mark, Model, Position, Refused, ScreenedEvent, ScreenedRows,
     ShardRows,
 };
 use crate::domain::topics;
+use crate::domain::{limits, quality};
 use crate::stages::limits::split_by_size;
 use crate::stream::stage::{Batch, Context, Destination, Message, Outputs, Stage, StageError, Tick};
 
@@ -165,7 +166,10 @@ impl Intake {
             shards: u32::try_from(context.partitions_of(topics::SCREENED)).unwrap_or(1).max(1),
             row_bytes: self.limits.row_bytes,
         };
-        screen::screen(ready, keys, self.models.ring(), &source, decoded)
+        let leaks = refusals::leaks(&ready.contract, &decoded);
+        let mut account = screen::screen(ready, keys, self.models.ring(), &source, decoded)?;
+        quality::merge(&mut account.quality, &leaks);
+        Ok(account)
     }
 }
 
@@ -197,7 +201,7 @@ impl Chunk<'_> {
         for (shard, parts) in account.shards {
             let shard = i32::try_from(shard).unwrap_or(i32::MAX);
             shards.push(ShardRows { shard, rows: parts.iter().map(|p| count_of(p.rows)).sum() });
-            send_rows(&id, shard, parts, out)?;
+            send_rows(&id, shard, parts, account.refuse_label_conflicts, out)?;
         }
         for refusals in split_by_size(account.refusals, refusals::size) {
             let record =
@@ -226,7 +230,13 @@ impl Chunk<'_> {
     }
 }
 
-fn send_rows(id: &ChunkId, shard: i32, parts: Vec<parts::Part>, out: &mut Outputs<'_>) -> Result<(), StageError> {
+fn send_rows(
+    id: &ChunkId,
+    shard: i32,
+    parts: Vec<parts::Part>,
+    refuse_label_conflicts: bool,
+    out: &mut Outputs<'_>,
+) -> Result<(), StageError> {
     let count = i32::try_from(parts.len()).unwrap_or(i32::MAX);
     for (part, content) in (0..).zip(parts) {
         let rows = ScreenedRows {
@@ -235,6 +245,7 @@ fn send_rows(id: &ChunkId, shard: i32, parts: Vec<parts::Part>, out: &mut Output
             part,
             parts: count,
             rows: count_of(content.rows),
+            refuse_label_conflicts,
             batch: content.stream,
         };
         let record = ScreenedEvent { rows: Some(rows), release: None };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 
 use super::contract::{CompiledContract, Compiler};
+use super::near::NearPlan;
 use super::parts::screened_schema;
 use super::protect::Protection;
 use super::sums::{CellKey, SumPlan};
@@ -24,16 +25,17 @@ const MAX_COMPILED: usize = 128;
 pub(super) struct Ready {
     pub contract: CompiledContract,
     pub sums: SumPlan,
+    pub near: NearPlan,
     pub protection: Protection,
     pub screened: SchemaRef,
 }
 
 impl Ready {
     pub(super) fn new(contract: CompiledContract, keys: &KeyRing) -> Result<Self, SpecError> {
-        let sums = SumPlan::new(contract.spec());
+        let (sums, near) = (SumPlan::new(contract.spec()), NearPlan::new(contract.spec()));
         let protection = Protection::new(contract.spec(), keys)?;
         let screened = Arc::new(screened_schema(protection.screened_schema()));
-        Ok(Self { contract, sums, protection, screened })
+        Ok(Self { contract, sums, near, protection, screened })
     }
 }
 

@@ -16,7 +16,7 @@ use super::contract::arrow_type;
 use crate::domain::contract::{Generalise, Policy, Property, Spec, SpecError};
 use crate::domain::keys::KeyRing;
 use crate::pii;
-use crate::pii::{ColumnRule, ColumnScreener, Generalisation, PiiType};
+use crate::pii::{ColumnRule, ColumnScreener, Generalisation, PiiType, Undeclared};
 
 /// How each column of a contract is protected.
 pub(super) struct Protection {
@@ -47,6 +47,8 @@ pub(super) struct Protected {
     pub screened: Option<RecordBatch>,
     /// Findings by type.
     pub found: BTreeMap<String, i64>,
+    /// Columns, by position, that the contract must settle before any of it leaves.
+    pub undeclared: Vec<(usize, Undeclared)>,
 }
 
 impl Protection {
@@ -82,7 +84,7 @@ impl Protection {
     pub(super) fn protect(&self, batch: &RecordBatch) -> Result<Protected, ArrowError> {
         let mut columns = self.columns.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut canonical, mut screened) = (batch.columns().to_vec(), batch.columns().to_vec());
-        let (mut found, mut tokens) = (BTreeMap::new(), false);
+        let (mut found, mut undeclared, mut tokens) = (BTreeMap::new(), Vec::new(), false);
         for (i, column) in columns.iter_mut().enumerate() {
             let (Some(column), Some(cells)) = (column, batch.columns().get(i)) else { continue };
             let outcome = column.screener.screen(cells).map_err(|error| ArrowError::ComputeError(error.to_string()))?;
@@ -92,12 +94,14 @@ impl Protection {
             if column.keep {
                 continue;
             }
+            undeclared.extend(outcome.undeclared.map(|what| (i, what)));
             tokens |= !Arc::ptr_eq(&outcome.tokenised, &outcome.normalised);
             canonical[i] = outcome.normalised;
             screened[i] = outcome.tokenised;
         }
         let canonical = named(batch, canonical)?;
-        Ok(Protected { screened: tokens.then(|| named(batch, screened)).transpose()?, canonical, found })
+        let screened = tokens.then(|| named(batch, screened)).transpose()?;
+        Ok(Protected { screened, canonical, found, undeclared })
     }
 }
 

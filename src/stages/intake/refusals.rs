@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use super::contract::CompiledContract;
 use super::parts::Part;
-use super::shape;
-use crate::codec::formats::Decoded;
-use crate::domain::contract::ExtraColumns;
+use crate::codec::formats::{self, Decoded};
+use crate::codec::json;
+use crate::domain::contract::{ExtraColumns, Flag, LogicalType};
 use crate::domain::reason::Reason;
-use crate::domain::records::{Count, QualitySums, Refusal};
+use crate::domain::records::{ColumnSums, Count, QualitySums, Refusal};
+use crate::pii::Undeclared;
 
 /// Most column names that one refused chunk is told about.
 const MAX_LISTED: usize = 20;
-const MAX_SHOWN_NAME: usize = 64;
 
 /// Why a chunk is refused as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +67,8 @@ pub(super) struct Account {
     pub chunk_root: String,
     /// [`crate::domain::records::ChunkId::passed`].
     pub passed: String,
+    /// [`crate::domain::records::ScreenedRows::refuse_label_conflicts`].
+    pub refuse_label_conflicts: bool,
 }
 
 impl Account {
@@ -81,6 +83,15 @@ impl Account {
         let refusals = wholes.into_iter().map(Whole::refusal).collect();
         Self { received, refused: counted.into_iter().collect(), refusals, ..Self::default() }
     }
+
+    /// The rows that nothing was wrong with are refused together; the first of the reasons counts.
+    pub(super) fn refuse_rest(&mut self, wholes: Vec<Whole>) {
+        let rest = self.received - self.refused.values().sum::<i64>();
+        if let Some(first) = wholes.first() {
+            *self.refused.entry(first.reason.code().to_owned()).or_default() += rest;
+        }
+        self.refusals.splice(0..0, wholes.into_iter().map(Whole::refusal));
+    }
 }
 
 /// Sorted counts without zeros.
@@ -94,6 +105,23 @@ pub(super) fn size(refusal: &Refusal) -> usize {
     texts.iter().map(|text| text.len() + 4).sum::<usize>() + 10
 }
 
+/// Columns of personal data that the contract says nothing about, each with the lines that would settle it.
+pub(super) fn undeclared(contract: &CompiledContract, columns: &[(usize, Undeclared)]) -> Vec<Whole> {
+    let whole = |(column, found): &(usize, Undeclared)| {
+        let (name, kind) = (contract.column_name(*column).to_owned(), found.kind.name());
+        let is_text = contract.spec().property(&name).is_some_and(|p| p.logical_type == LogicalType::String);
+        // A token is text: a column of numbers cannot hold any.
+        let retyped = if is_text { "" } else { "logicalType: string, " };
+        let expected = format!(
+            "a line of the contract: {retyped}pii: {{policy: hash, type: {kind}}}, or pii: {{policy: none, reason: …}} \
+             if it is no personal data"
+        );
+        let shape = format!("{} of {} cells are {kind}", found.matching, found.cells);
+        Whole { column: name, ..Whole::new(Reason::PiiUndeclared, "pii", expected, shape) }
+    };
+    columns.iter().take(MAX_LISTED).map(whole).collect()
+}
+
 /// Columns that the contract does not name or that it misses, extra ones first: the order of the reasons.
 pub(super) fn schema_faults(contract: &CompiledContract, decoded: &Decoded) -> Vec<Whole> {
     let spec = contract.spec();
@@ -102,18 +130,24 @@ pub(super) fn schema_faults(contract: &CompiledContract, decoded: &Decoded) -> V
     let named = decoded.missing_columns.len() < spec.properties().len();
     for extra in &decoded.extra_columns {
         let leak = spec.leakage.iter().find(|leak| leak.column == *extra);
-        if leak.is_none() && spec.extra_columns == ExtraColumns::Ignore {
+        let refused = leak.is_some() && spec.refuse.contains(&Flag::LeakageColumn);
+        if !refused && spec.extra_columns == ExtraColumns::Ignore {
             continue;
         }
-        let shown = if leak.is_some() || (named && is_plain_name(extra)) { extra.clone() } else { String::new() };
+        let reason = if refused { Reason::LeakageColumn } else { Reason::SchemaExtraColumn };
+        let shown = if leak.is_some() || (named && json::is_plain_name(extra)) { extra.clone() } else { String::new() };
         let (rule, expected) = match leak {
             Some(leak) => ("leakage", format!("no such column: {}", leak.reason)),
             None => ("schema", "only columns that the contract names".to_owned()),
         };
-        let shape =
-            if shown.is_empty() { format!("column named by a {}", shape::text(extra)) } else { "column".to_owned() };
-        faults.push(Whole { column: shown, ..Whole::new(Reason::SchemaExtraColumn, rule, expected, shape) });
+        let shape = if shown.is_empty() {
+            format!("column named by a {}", formats::text_shape(extra))
+        } else {
+            "column".to_owned()
+        };
+        faults.push(Whole { column: shown, ..Whole::new(reason, rule, expected, shape) });
     }
+    faults.sort_by_key(|fault| fault.reason);
     let extra = faults.len();
     for missing in &decoded.missing_columns {
         let Some(property) = spec.property(missing) else { continue };
@@ -129,16 +163,14 @@ pub(super) fn schema_faults(contract: &CompiledContract, decoded: &Decoded) -> V
     faults
 }
 
-/// A name that may be repeated: an identifier without a long number.
-fn is_plain_name(name: &str) -> bool {
-    let mut run = 0;
-    let long_number = name.bytes().any(|b| {
-        run = if b.is_ascii_digit() { run + 1 } else { 0 };
-        run > 4
-    });
-    let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-    first
-        && !long_number
-        && name.len() <= MAX_SHOWN_NAME
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+/// Columns that tell the answer and that the contract lets pass: they were dropped, and their names stand in the sums, so that
+/// the receipt remarks them.
+pub(super) fn leaks(contract: &CompiledContract, decoded: &Decoded) -> QualitySums {
+    let leaks = contract.spec().leakage.iter().map(|leak| &leak.column);
+    let mut columns: Vec<_> = leaks
+        .filter(|leak| decoded.extra_columns.contains(leak))
+        .map(|leak| ColumnSums { column: leak.clone(), ..ColumnSums::default() })
+        .collect();
+    columns.sort_by(|a, b| a.column.cmp(&b.column));
+    QualitySums { columns, ..QualitySums::default() }
 }

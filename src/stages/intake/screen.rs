@@ -1,7 +1,7 @@
 //! The rows of a chunk: checked, protected, hashed, cut by shard.
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::compute::{filter_record_batch, not};
 use arrow::datatypes::DataType;
 
 use super::contract::CompiledContract;
@@ -9,9 +9,10 @@ use super::decode;
 use super::models::{Keys, Ready};
 use super::parts::{by_shard, parts, screened_batch};
 use super::protect::Protected;
-use super::refusals::Account;
+use super::refusals::{self, Account};
 use crate::attest::row::{ChunkTree, RowSalts};
 use crate::codec::formats::Decoded;
+use crate::domain::contract::Flag;
 use crate::domain::keys::KeyRing;
 use crate::domain::reason::Reason;
 use crate::domain::records::{ChunkId, Refusal};
@@ -40,7 +41,7 @@ pub(super) fn screen(
     let mut account = Account { received: i64::try_from(decoded.received).unwrap_or(i64::MAX), ..Account::default() };
     let failures = first_failures(contract, &decoded.batch, source);
     let refused = failures.iter().filter(|f| **f != Failure::None).count();
-    let mut refusals: Vec<_> = decoded.rejects.iter().map(decode::refusal).collect();
+    let mut refusals = decode::refusals(contract, &keys.model, &decoded).map_err(compute)?;
     if refused > 0 {
         refusals.extend(refusals_of(contract, keys, &decoded, &failures)?);
         refusals.sort_by_key(|refusal| refusal.row);
@@ -49,6 +50,7 @@ pub(super) fn screen(
         *account.refused.entry(refusal.code.clone()).or_default() += 1;
     }
     account.refusals = refusals;
+    account.refuse_label_conflicts = contract.spec().refuse.contains(&Flag::LabelConflict);
     let (batch, rows) =
         if refused == 0 { (decoded.batch, decoded.rows) } else { passed(&decoded, &failures).map_err(compute)? };
     if batch.num_rows() > 0 {
@@ -67,11 +69,23 @@ fn protect_and_hash(
     account: &mut Account,
 ) -> Result<(), StageError> {
     let contract = &ready.contract;
-    let Protected { canonical, screened, found } = ready.protection.protect(batch).map_err(compute)?;
+    let Protected { canonical, screened, found, undeclared } = ready.protection.protect(batch).map_err(compute)?;
+    if !undeclared.is_empty() {
+        account.refuse_rest(refusals::undeclared(contract, &undeclared));
+        return Ok(());
+    }
     account.pii = found;
     let encoded = contract.encoder().encode(&canonical).map_err(compute)?;
     let hashes = encoded.hash(keys.model.rows());
+    let nears = ready.near.find(&canonical, &hashes.rows, keys.cells);
+    let near_duplicates = nears.iter().flatten().count();
+    if near_duplicates > 0 && contract.spec().refuse.contains(&Flag::NearDup) {
+        let (batch, rows) = refuse_near(ready, keys, batch, rows, &nears, account)?;
+        // What is left has no near duplicate: every row that one could be near to is an earlier one that stays.
+        return protect_and_hash(ready, keys, ring, source, &batch, &rows, account);
+    }
     account.quality = ready.sums.sum(&canonical, &hashes.rows, keys.cells);
+    account.quality.near_duplicates = i64::try_from(near_duplicates).unwrap_or(i64::MAX);
     account.passed = ChunkId::passed_rows(rows);
     let chunk = u32::try_from(source.chunk).unwrap_or(u32::MAX);
     let mut tree = ChunkTree::new(RowSalts::new(ring.tree_key(), source.contribution_id, chunk));
@@ -89,6 +103,38 @@ fn protect_and_hash(
         account.shards.push((shard, parts(&batch).map_err(compute)?));
     }
     Ok(())
+}
+
+/// Refuses the rows that nearly repeat an earlier one; gives the others with their numbers.
+fn refuse_near(
+    ready: &Ready,
+    keys: &Keys,
+    batch: &RecordBatch,
+    rows: &[u32],
+    nears: &[Option<u32>],
+    account: &mut Account,
+) -> Result<(RecordBatch, Vec<u32>), StageError> {
+    let near = BooleanArray::from_iter(nears.iter().map(|near| Some(near.is_some())));
+    let refused = filter_record_batch(batch, &near).map_err(compute)?;
+    let canonical = ready.contract.encoder().encode(&refused).map_err(compute)?;
+    let pairs = rows.iter().zip(nears).filter_map(|(row, near)| Some((row, (*near)?)));
+    for ((row, earlier), bytes) in pairs.zip(canonical.iter()) {
+        let earlier = rows.get(earlier as usize).copied().unwrap_or_default();
+        account.refusals.push(Refusal {
+            row: i64::from(*row),
+            code: Reason::NearDup.code().to_owned(),
+            column: String::new(),
+            rule: "nearDuplicates".to_owned(),
+            expected: "a row unlike the earlier rows of its chunk".to_owned(),
+            shape: format!("nearly row {earlier}"),
+            row_digest: data_encoding::HEXLOWER.encode(&keys.model.refused_row_digest(bytes)),
+        });
+    }
+    account.refusals.sort_by_key(|refusal| refusal.row);
+    let count = i64::try_from(refused.num_rows()).unwrap_or(i64::MAX);
+    *account.refused.entry(Reason::NearDup.code().to_owned()).or_default() += count;
+    let left = rows.iter().zip(nears).filter(|(_, near)| near.is_none()).map(|(row, _)| *row).collect();
+    Ok((filter_record_batch(batch, &not(&near).map_err(compute)?).map_err(compute)?, left))
 }
 
 /// The shard of a row: the first 8 bytes of the hash of its features, big-endian, modulo the shards.

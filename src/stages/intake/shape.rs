@@ -3,40 +3,21 @@
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Date32Type, Float64Type, Int64Type, TimestampMicrosecondType};
 
+use crate::codec::formats::text_shape;
+
 /// Shape of the cell at `row`.
 pub(super) fn of(column: &ArrayRef, row: usize) -> String {
     if column.is_null(row) {
         return "null".to_owned();
     }
     match column.data_type() {
-        DataType::Utf8 => text(column.as_string::<i32>().value(row)),
+        DataType::Utf8 => text_shape(column.as_string::<i32>().value(row)),
         DataType::Int64 => format!("integer, {}", digits(column.as_primitive::<Int64Type>().value(row).unsigned_abs())),
         DataType::Float64 => number(column.as_primitive::<Float64Type>().value(row)),
         DataType::Boolean => "boolean".to_owned(),
         DataType::Date32 => "date".to_owned(),
         DataType::Timestamp(..) => "timestamp".to_owned(),
         other => format!("{other}"),
-    }
-}
-
-/// Shape of a text: how many characters, of which kinds.
-pub(super) fn text(text: &str) -> String {
-    let (mut digits, mut letters, mut others) = (0_usize, 0_usize, 0_usize);
-    for c in text.chars() {
-        match c {
-            '0'..='9' => digits += 1,
-            c if c.is_alphabetic() => letters += 1,
-            _ => others += 1,
-        }
-    }
-    match (digits, letters, others) {
-        (0, 0, 0) => "empty string".to_owned(),
-        (n, 0, 0) => format!("string, {n} digits"),
-        (0, n, 0) => format!("string, {n} letters"),
-        _ => format!(
-            "string, {} characters: {digits} digits, {letters} letters, {others} others",
-            digits + letters + others
-        ),
     }
 }
 
@@ -102,10 +83,10 @@ mod tests {
 
     #[test]
     fn shapes_say_kind_and_size() {
-        assert_eq!(text("12345678901"), "string, 11 digits");
-        assert_eq!(text("Zürich"), "string, 6 letters");
-        assert_eq!(text("a-1"), "string, 3 characters: 1 digits, 1 letters, 1 others");
-        assert_eq!(text(""), "empty string");
+        assert_eq!(text_shape("12345678901"), "string, 11 digits");
+        assert_eq!(text_shape("Zürich"), "string, 6 letters");
+        assert_eq!(text_shape("a-1"), "string, 3 characters: 1 digits, 1 letters, 1 others");
+        assert_eq!(text_shape(""), "empty string");
         let ages: ArrayRef = Arc::new(Int64Array::from(vec![Some(216), Some(-3), None]));
         assert_eq!(beyond(&ages, 0, 120.0), "above max by 1.5× to 2×, integer, 3 digits");
         assert_eq!(beyond(&ages, 1, 0.0), "below min, integer, 1 digit");
@@ -126,7 +107,7 @@ mod tests {
 
         #[test]
         fn a_shape_holds_no_word_of_the_text(word in "[a-z]{4,12}[0-9]{4,12}") {
-            prop_assert!(!text(&word).contains(&word));
+            prop_assert!(!text_shape(&word).contains(&word));
         }
     }
 }

@@ -4,10 +4,10 @@
 //! or equals another is read from sums of such hashes, so that no value and no unkeyed digest leaves intake. Cells
 //! count as *normalised*, before tokens, so that a rotated key does not change what is equal.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::hash::Hasher;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, PrimitiveArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch};
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Date32Type, Float64Type, Int64Type, TimestampMicrosecondType};
 use siphasher::sip::SipHasher24;
 
@@ -30,7 +30,7 @@ impl CellKey {
     }
 
     /// A hasher for values of one kind: equal bytes of different kinds differ.
-    fn kind(self, kind: u64) -> SipHasher24 {
+    pub(super) fn kind(self, kind: u64) -> SipHasher24 {
         SipHasher24::new_with_keys(self.0 ^ kind, self.1)
     }
 }
@@ -47,7 +47,6 @@ pub(super) struct SumPlan {
     /// Sorted by name.
     columns: Vec<ColumnPlan>,
     label: Option<usize>,
-    near: Vec<NearKey>,
 }
 
 #[derive(Debug)]
@@ -57,14 +56,6 @@ struct ColumnPlan {
     /// Median and the distance from it beyond which a cell is an outlier.
     outliers: Option<(f64, f64)>,
     edges: Vec<f64>,
-}
-
-/// Columns that make a near duplicate when they are equal, with the steps that numbers are rounded to.
-#[derive(Debug)]
-struct NearKey {
-    columns: Vec<(usize, Option<f64>)>,
-    /// A key with a null equals no other.
-    nulls_differ: bool,
 }
 
 impl SumPlan {
@@ -79,24 +70,11 @@ impl SumPlan {
             .as_deref()
             .and_then(position)
             .filter(|&i| properties[i].logical_type != crate::domain::contract::LogicalType::Number);
-        let mut near = Vec::new();
-        if let Some(declared) = &spec.near_duplicates {
-            let step = |name: &String| declared.round.get(name).and_then(crate::domain::contract::Scalar::as_f64);
-            let columns = declared.columns.iter().filter_map(|name| Some((position(name)?, step(name))));
-            near.push(NearKey { columns: columns.collect(), nulls_differ: false });
-        }
-        let key = |wanted: &dyn Fn(&Property) -> bool| -> Vec<_> {
-            properties.iter().enumerate().filter(|(_, p)| wanted(p)).map(|(i, _)| (i, None)).collect()
-        };
-        near.extend(key(&|p| p.unique).into_iter().map(|column| NearKey { columns: vec![column], nulls_differ: true }));
-        let primary = key(&|p| p.primary_key);
-        if !primary.is_empty() {
-            near.push(NearKey { columns: primary, nulls_differ: true });
-        }
-        Self { columns, label, near }
+        Self { columns, label }
     }
 
-    /// Sums over the rows of `batch`: valid rows, normalised; `hashes` are their row hashes.
+    /// Sums over the rows of `batch`: valid rows, normalised; `hashes` are their row hashes. Near duplicates are
+    /// counted elsewhere ([`super::near`]).
     pub(super) fn sum(&self, batch: &RecordBatch, hashes: &[[u8; 16]], key: CellKey) -> QualitySums {
         if batch.num_rows() == 0 {
             return QualitySums::default();
@@ -108,30 +86,9 @@ impl SumPlan {
             valid: i64::try_from(batch.num_rows()).unwrap_or(i64::MAX),
             columns,
             labels: self.label.map(|label| labels(batch.column(label))).unwrap_or_default(),
-            near_duplicates: self.near_duplicates(batch, key),
+            near_duplicates: 0,
             incompatible_schema: false,
         }
-    }
-
-    /// Rows that repeat an earlier row of the chunk in one of the keys.
-    fn near_duplicates(&self, batch: &RecordBatch, key: CellKey) -> i64 {
-        let mut repeats = vec![false; batch.num_rows()];
-        for near in &self.near {
-            let mut keys = vec![0_u64; batch.num_rows()];
-            for (column, step) in &near.columns {
-                let column =
-                    step.map_or_else(|| batch.column(*column).clone(), |step| rounded(batch.column(*column), step));
-                for (mixed, cell) in keys.iter_mut().zip(cell_hashes(&column, key)) {
-                    *mixed = (mixed.rotate_left(29) ^ cell).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                }
-            }
-            let mut seen = HashSet::with_capacity(keys.len());
-            for (row, (repeat, key)) in repeats.iter_mut().zip(keys).enumerate() {
-                let null = near.nulls_differ && near.columns.iter().any(|(c, _)| batch.column(*c).is_null(row));
-                *repeat |= !null && !seen.insert(key);
-            }
-        }
-        i64::try_from(repeats.into_iter().filter(|r| *r).count()).unwrap_or(i64::MAX)
     }
 }
 
@@ -193,7 +150,7 @@ impl ColumnPlan {
 }
 
 /// Keyed hash of every cell; the null of a kind has one of its own.
-fn cell_hashes(column: &ArrayRef, key: CellKey) -> Vec<u64> {
+pub(super) fn cell_hashes(column: &ArrayRef, key: CellKey) -> Vec<u64> {
     let null = key.kind(0).hash(&[]);
     let mut hashes = match column.data_type() {
         DataType::Utf8 => {
@@ -230,17 +187,6 @@ fn words<T: ArrowPrimitiveType>(
         hasher.finish()
     };
     column.values().iter().map(hash).collect()
-}
-
-#[allow(clippy::cast_precision_loss)] // near duplicates are a remark, not a verdict
-fn rounded(column: &ArrayRef, step: f64) -> ArrayRef {
-    let round = |value: f64| (value / step).round();
-    let rounded: Float64Array = match column.data_type() {
-        DataType::Int64 => column.as_primitive::<Int64Type>().unary(|v| round(v as f64)),
-        DataType::Float64 => column.as_primitive::<Float64Type>().unary(round),
-        _ => return column.clone(),
-    };
-    std::sync::Arc::new(rounded)
 }
 
 /// Rows by class of the label.

@@ -1,6 +1,10 @@
 //! Promises of the compiled contract and of the stage.
 
 mod contract;
+mod flags;
+mod fuzz;
+mod identity;
 mod screening;
 mod stage;
 mod support;
+mod undeclared;

@@ -45,7 +45,7 @@ pub fn close(desk: &mut Desk<'_, '_, '_>, id: &str, header: &Header) -> Result<C
     if verdicts.accepted + duplicates != tally.rows {
         return Err(account_error(id, format!("{} rows judged of {}", verdicts.accepted + duplicates, tally.rows)));
     }
-    let quality = quality(desk, header, verdicts, duplicates);
+    let quality = quality(desk, header, verdicts);
     let (status, why) = status(header, verdicts.accepted, &quality);
     let admitted = why.is_none();
     if let Some(why) = why {
@@ -128,13 +128,14 @@ fn root_of(hex: &str, rows: i64) -> Option<Hash> {
     data_encoding::HEXLOWER.decode(hex.as_bytes()).ok()?.try_into().ok()
 }
 
-fn quality(desk: &Desk<'_, '_, '_>, header: &Header, verdicts: &Verdicts, duplicates: i64) -> Quality {
+fn quality(desk: &Desk<'_, '_, '_>, header: &Header, verdicts: &Verdicts) -> Quality {
+    let exact = verdicts.duplicates.iter().filter(|d| d.name != Reason::LabelConflict.code());
     let reference = desk.references.get(&header.contract_digest);
     let mut quality = score(&QualityInputs {
         reference: reference.map(|r| &r.quality),
         received: header.received,
         sums: &header.quality,
-        duplicates,
+        duplicates: exact.map(|d| d.count).sum(),
         label_conflicts: verdicts.label_conflicts,
         contaminated: 0,
         collision_rate: 0.0,

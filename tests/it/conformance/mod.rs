@@ -5,6 +5,7 @@
 
 mod admin;
 mod clients;
+mod crowd;
 mod groups;
 mod idempotence;
 mod log;

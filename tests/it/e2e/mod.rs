@@ -5,7 +5,10 @@
 
 mod cli;
 mod contributions;
+mod flags;
 mod formats;
+mod identity;
+mod malformed;
 mod operations;
 mod privacy;
 mod python;

@@ -165,6 +165,13 @@ impl Running {
         self.process.terminate()
     }
 
+    /// Bytes of memory that the process has now.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("a running process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        1_024 * line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
+    }
+
     /// A signal by name.
     pub fn signal(&self, name: &str) {
         self.process.signal(name);

@@ -54,6 +54,7 @@ fn rows(range: std::ops::Range<usize>, ready: &Ready) -> RecordBatch {
 fn decoded(batch: RecordBatch) -> Decoded {
     let received = batch.num_rows();
     Decoded {
+        rejected: batch.slice(0, 0),
         batch,
         rows: (0..received as u32).collect(),
         received,

@@ -1,0 +1,232 @@
+//! The targets: what is promised of each reader, whatever the bytes are.
+
+use std::path::PathBuf;
+
+use super::Target;
+use crate::attest::dsse::Envelope;
+use crate::broker::wire;
+use crate::codec::contribution;
+use crate::codec::formats::{Format, Limits, decode, tests};
+use crate::codec::wire::Wire;
+use crate::domain::contract::Spec;
+use crate::domain::limits::{MAX_CHUNKS, MAX_ID};
+use crate::domain::records::{Contribution, ManifestEvent, Receipt, ScreenedEvent, Verdict};
+use crate::pii::column::ColumnHints;
+use crate::pii::normal::normalise;
+use crate::pii::scan::Scanner;
+use crate::stages::intake::contract::Compiler;
+use crate::stages::registry::command;
+use crate::topology::Topology;
+
+const JSON: &[&str] = &["{", "}", "[", "]", ":", ",", "null", "true", "\"\"", "\\u0000", "\\ud800", "1e400", "-0.0"];
+const YAML: &[&str] =
+    &[": ", "- ", "\n  ", "&a ", "*a", "!!binary ", "? ", "|\n", "[", "]", "{", "}", "~", "<<: ", "---\n"];
+
+/// Records of every topic in Avro: what can be read can be written, and is then the same record.
+pub(super) fn records() -> Target {
+    fn again<R: crate::domain::records::Record + PartialEq + std::fmt::Debug>(wire: &Wire, bytes: &[u8]) {
+        if let Ok(record) = wire.decode::<R>(bytes) {
+            let written = wire.encode(&record).unwrap();
+            assert_eq!(wire.decode::<R>(&written).unwrap(), record);
+        }
+    }
+    fn run(bytes: &[u8]) -> String {
+        let wire = Wire::default();
+        again::<Contribution>(&wire, bytes);
+        again::<ManifestEvent>(&wire, bytes);
+        again::<ScreenedEvent>(&wire, bytes);
+        again::<Verdict>(&wire, bytes);
+        again::<Receipt>(&wire, bytes);
+        wire.to_json(bytes).map_or_else(|error| error.to_string(), |_| "read".to_owned())
+    }
+    let history = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("schemas/history");
+    let mut seeds = Vec::new();
+    for folder in std::fs::read_dir(history).unwrap() {
+        for file in std::fs::read_dir(folder.unwrap().path()).unwrap() {
+            let file = file.unwrap().path();
+            if file.extension().is_some_and(|e| e == "bin") {
+                seeds.push((file.clone(), std::fs::read(file).unwrap()));
+            }
+        }
+    }
+    seeds.sort();
+    Target { name: "records", seeds: seeds.into_iter().map(|(_, bytes)| bytes).collect(), words: &[], run }
+}
+
+/// Contributions as outsiders send them: what is read is within the limits.
+pub(super) fn envelopes() -> Target {
+    fn run(bytes: &[u8]) -> String {
+        match contribution::decode(&Wire::default(), bytes) {
+            Ok(read) => {
+                assert!((1..=MAX_CHUNKS).contains(&read.chunks) && (0..read.chunks).contains(&read.chunk));
+                assert!([&read.contributor, &read.model].iter().all(|name| (1..=MAX_ID).contains(&name.len())));
+                assert!(read.payload.len() <= bytes.len());
+                format!("read {}", read.format)
+            }
+            Err(error) => error.to_string(),
+        }
+    }
+    let seed = Contribution {
+        contribution_id: Some("c-1".to_owned()),
+        contributor: "UA".to_owned(),
+        model: "flight-delay".to_owned(),
+        format: "json".to_owned(),
+        chunks: 1,
+        payload: b"[]".to_vec(),
+        ..Contribution::default()
+    };
+    Target { name: "envelopes", seeds: vec![Wire::default().encode(&seed).unwrap()], words: JSON, run }
+}
+
+/// Small limits, so that inputs reach them.
+const LIMITS: Limits = Limits { wire_bytes: 1 << 15, decoded_bytes: 1 << 20, rows: 1_000, depth: 16 };
+
+fn document(format: Format, bytes: &[u8]) -> String {
+    match decode(format, bytes, &tests::target(), &LIMITS) {
+        Ok(decoded) => {
+            assert!(decoded.received <= LIMITS.rows);
+            assert_eq!(decoded.batch.num_rows() + decoded.rejects.len(), decoded.received);
+            assert_eq!(
+                (decoded.rows.len(), decoded.rejected.num_rows()),
+                (decoded.batch.num_rows(), decoded.rejects.len())
+            );
+            assert_eq!(decoded.batch.schema(), tests::target());
+            assert!(decoded.rows.is_sorted() && decoded.rejects.is_sorted_by_key(|reject| reject.row));
+            // Values are limited before they are stored; builders may have reserved twice as much.
+            assert!(decoded.batch.get_array_memory_size() <= 4 * LIMITS.decoded_bytes);
+            let rejects: Vec<_> =
+                decoded.rejects.iter().take(3).map(|r| (r.column.as_str(), r.shape.as_str())).collect();
+            format!(
+                "{} {rejects:?} {} {}",
+                decoded.batch.num_rows() > 0,
+                decoded.extra_columns.len(),
+                decoded.missing_columns.len()
+            )
+        }
+        Err(error) => error.to_string(),
+    }
+}
+
+fn format(format: Format, words: &'static [&'static str], run: fn(&[u8]) -> String) -> Target {
+    let seeds = tests::documents().into_iter().filter(|(of, _)| *of == format).map(|(_, bytes)| bytes).collect();
+    Target { name: format.name(), seeds, words, run }
+}
+
+pub(super) fn json() -> Target {
+    format(Format::Json, JSON, |bytes| document(Format::Json, bytes))
+}
+
+pub(super) fn csv() -> Target {
+    format(Format::Csv, &["\"", "\"\"", ",", "\r\n", "\n", "\r", "\u{feff}"], |bytes| document(Format::Csv, bytes))
+}
+
+pub(super) fn parquet() -> Target {
+    format(Format::Parquet, &["PAR1"], |bytes| document(Format::Parquet, bytes))
+}
+
+pub(super) fn arrow() -> Target {
+    format(Format::Arrow, &["ARROW1"], |bytes| document(Format::Arrow, bytes))
+}
+
+pub(super) fn avro() -> Target {
+    format(Format::Avro, &["Obj\u{1}", "avro.codec", "deflate", "\"type\":", "[\"null\","], |bytes| {
+        document(Format::Avro, bytes)
+    })
+}
+
+/// Contracts: one that is accepted has one canonical form, which is read back as the same contract, and compiles or says why not.
+pub(super) fn contracts() -> Target {
+    fn run(bytes: &[u8]) -> String {
+        let Ok(text) = std::str::from_utf8(bytes) else { return "no text".to_owned() };
+        let spec = match Spec::parse_yaml(text, "f") {
+            Ok(spec) => spec,
+            Err(error) => return error.problem,
+        };
+        let canonical = spec.canonical_json().unwrap();
+        let again = Spec::from_canonical_json(&canonical).unwrap();
+        assert_eq!(again.contract_digest().unwrap(), spec.contract_digest().unwrap());
+        thread_local!(static COMPILER: Compiler = Compiler::new());
+        COMPILER.with(|compiler| compiler.compile(spec)).map_or_else(|error| error.problem, |_| "compiled".to_owned())
+    }
+    let seeds = vec![
+        include_bytes!("../domain/contract/example.yaml").to_vec(),
+        include_bytes!("../../examples/flights/model.yaml").to_vec(),
+    ];
+    Target { name: "contracts", seeds, words: YAML, run }
+}
+
+/// Signed commands: whoever signed them, reading them ends.
+pub(super) fn commands() -> Target {
+    fn run(bytes: &[u8]) -> String {
+        let routed = std::str::from_utf8(bytes).map(|text| command::model_of(text).is_ok());
+        match Envelope::from_json(bytes) {
+            Ok(envelope) => command::read(&envelope).map_or_else(|e| e.to_string(), |_| "read".to_owned()),
+            Err(error) => format!("{routed:?} {error}"),
+        }
+    }
+    let spec = Spec::parse_yaml(include_str!("../domain/contract/example.yaml"), "f").unwrap();
+    let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
+    let signed = command::build_apply(&spec, 0, &key).unwrap();
+    Target { name: "commands", seeds: vec![signed.envelope.into_bytes()], words: JSON, run }
+}
+
+pub(super) fn topology() -> Target {
+    fn run(bytes: &[u8]) -> String {
+        let Ok(text) = std::str::from_utf8(bytes) else { return "no text".to_owned() };
+        match Topology::parse("f", text) {
+            Ok(topology) => {
+                let (json, table) = (topology.to_json(), topology.render_table());
+                assert!(json.is_object() && !table.is_empty());
+                "read".to_owned()
+            }
+            Err(error) => error.to_string(),
+        }
+    }
+    Target { name: "topology", seeds: vec![include_bytes!("../../topology/hokusai.yaml").to_vec()], words: YAML, run }
+}
+
+/// Cells, each behind its column's name: findings lie within the cell and apart, and every cell without them keeps its bytes.
+pub(super) fn cells() -> Target {
+    fn run(bytes: &[u8]) -> String {
+        let text = String::from_utf8_lossy(bytes);
+        let (name, cell) = text.split_once('\n').unwrap_or(("note", &text));
+        let mut scanner = Scanner::new();
+        let found = scanner.scan(cell, &ColumnHints::of(name));
+        assert!(found.is_sorted_by(|a, b| a.end <= b.start));
+        for part in found {
+            let mut normal = String::new();
+            normalise(part.kind, cell.get(part.start..part.end).unwrap(), &mut normal);
+        }
+        let kinds: Vec<_> = found.iter().take(3).map(|part| part.kind.name()).collect();
+        format!("{kinds:?}")
+    }
+    let labelled = include_str!("../../tests/vectors/pii/labelled.jsonl").lines().filter_map(|line| {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        Some(format!("{}\n{}", row["column_name"].as_str()?, row["text"].as_str()?).into_bytes())
+    });
+    let words = &["@", "é", "\u{300}", "٣", "ﬁ", "+1 ", "born ", "0x", "::", "-----BEGIN ", "\u{200b}", "İ"];
+    Target { name: "cells", seeds: labelled.collect(), words, run }
+}
+
+/// Bodies of broker requests: api key and version in front. The decoder behind the check never sees a false claim.
+pub(super) fn requests() -> Target {
+    fn run(bytes: &[u8]) -> String {
+        let [a, b, version, body @ ..] = bytes else { return "short".to_owned() };
+        let Some(shape) = wire::find(i16::from_be_bytes([*a, *b])) else { return "unknown".to_owned() };
+        let version = i16::from(*version);
+        if !(shape.min..=shape.max).contains(&version) {
+            return format!("{:?}: no such version", shape.api);
+        }
+        let checked = shape.check(version, body);
+        format!("{:?} {checked:?}", shape.api)
+    }
+    let seeds = wire::SHAPES.iter().flat_map(|shape| {
+        (shape.min..=shape.max).map(|version| {
+            let mut seed = (shape.api as i16).to_be_bytes().to_vec();
+            seed.push(version as u8);
+            seed.extend(wire::sample::valid(shape, version, u64::from(version.unsigned_abs()) + 1));
+            seed
+        })
+    });
+    Target { name: "requests", seeds: seeds.collect(), words: &[], run }
+}
