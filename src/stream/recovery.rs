@@ -31,8 +31,6 @@ pub(super) struct Recovered<S> {
     pub progress: ProgressByInput,
     /// End of the changelog: the state is as of there.
     pub log_end: i64,
-    /// As of when the state on disk is.
-    pub saved: i64,
 }
 
 /// Reads state and progress: from disk and the changelog, or for a stateless stage from `hokusai.progress`.
@@ -58,7 +56,7 @@ pub(super) fn recover<S: Stage>(
         }
         ProgressIn::Shared => {
             let progress = shared_progress(shared, plan, inputs, urgent).map_err(ended)?;
-            Ok(Recovered { state: stage.state(), progress, log_end: 0, saved: 0 })
+            Ok(Recovered { state: stage.state(), progress, log_end: 0 })
         }
     }
 }
@@ -95,7 +93,6 @@ fn replay<S: Stage>(
     let local = opened.is_some();
     let Checkpoint { next_offset, progress } = opened.unwrap_or_default();
     let mut found: ProgressByInput = progress.into_iter().map(|p| ((p.topic.clone(), p.partition), p)).collect();
-    let mut saved = next_offset;
     let from = local.then_some(next_offset);
     let read = read_to_end(&shared.admin, topic, id.partition, from, urgent, |offset, key, value| {
         match ChangelogKey::parse(key) {
@@ -104,8 +101,7 @@ fn replay<S: Stage>(
             ChangelogKey::Unknown => {}
         }
         if state.wants_checkpoint() {
-            saved = offset + 1;
-            state.checkpoint(&Checkpoint { next_offset: saved, progress: found.values().cloned().collect() })?;
+            state.checkpoint(&Checkpoint { next_offset: offset + 1, progress: found.values().cloned().collect() })?;
         }
         Ok(())
     });
@@ -113,7 +109,7 @@ fn replay<S: Stage>(
     match whole {
         Ok(log_end) => {
             tracing::debug!(task = %id, from = next_offset, log_end, "state restored");
-            Ok(Recovered { state, progress: found, log_end, saved })
+            Ok(Recovered { state, progress: found, log_end })
         }
         Err(cause) => {
             let unfit = match &cause {

@@ -300,7 +300,8 @@ impl State for KeyValue {
     }
 
     fn wants_checkpoint(&self) -> bool {
-        self.table.is_some() && self.bytes >= self.memory / 2
+        // An eighth, because writing them stops the task: some ten microseconds per entry.
+        self.table.is_some() && self.bytes >= self.memory / 8
     }
 
     fn checkpoint(&mut self, at: &Checkpoint) -> Result<(), StageError> {

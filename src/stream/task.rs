@@ -99,8 +99,6 @@ pub(super) struct Task<'r, S: Stage> {
     pub progress: ProgressByInput,
     /// The changelog's end as the restore found it.
     pub log_end: i64,
-    /// As of when the state was last written to disk.
-    pub saved: i64,
     pub next_input: usize,
     pub aborts_in_a_row: u32,
     pub unreadable_broadcasts: Vec<crate::domain::records::DeadLetter>,
@@ -187,7 +185,7 @@ fn start<'r, S: Stage>(
     let producer = TxnProducer::create(&shared.cluster, &name, &shared.settings.transaction, log);
     let producer = producer.map_err(|e| failed(&e))?;
     producer.init(&urgent).map_err(|e| ended(&e))?;
-    let Recovered { state, progress, log_end, saved } =
+    let Recovered { state, progress, log_end } =
         recovery::recover(shared, plan, id, &attachment.inputs, &stage, &urgent)?;
     let inputs = decide(shared, &attachment, &progress)?;
     let broadcasts: Vec<_> =
@@ -217,7 +215,6 @@ fn start<'r, S: Stage>(
         marks: Marks::default(),
         progress,
         log_end,
-        saved,
         next_input: 0,
         aborts_in_a_row: 0,
         unreadable_broadcasts: Vec::new(),
@@ -307,12 +304,10 @@ impl<S: Stage> Task<'_, S> {
 
     /// At a clean end the state goes to disk, so that the next start reads little of the changelog.
     fn save(&mut self) {
-        let now = self.now();
-        if !S::State::STATELESS && now.next_offset != self.saved {
-            match self.state.checkpoint(&now) {
-                Ok(()) => self.saved = now.next_offset,
-                Err(error) => tracing::warn!(task = %self.id, %error, "the state was not written at the end"),
-            }
+        if !S::State::STATELESS
+            && let Err(error) = self.state.checkpoint(&self.now())
+        {
+            tracing::warn!(task = %self.id, %error, "the state was not written at the end");
         }
     }
 

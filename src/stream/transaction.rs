@@ -486,7 +486,6 @@ impl<S: Stage> Task<'_, S> {
         if self.state.wants_checkpoint() {
             let now = self.now();
             self.state.checkpoint(&now).map_err(|e| Ended::Failed(e.to_string()))?;
-            self.saved = now.next_offset;
         }
         Ok(())
     }

@@ -127,6 +127,9 @@ impl<T> At<T> for std::io::Result<T> {
 
 /// The first 8 bytes of a key, as a number in key order.
 fn head(key: &[u8]) -> u64 {
+    if let Some(head) = key.first_chunk::<8>() {
+        return u64::from_be_bytes(*head);
+    }
     let mut head = [0; 8];
     key.iter().zip(&mut head).for_each(|(from, to)| *to = *from);
     u64::from_be_bytes(head)
