@@ -26,7 +26,7 @@ const BLOCK: usize = 4_096;
 /// Bytes of a block before its checksum.
 const BODY: usize = BLOCK - 4;
 const MAGIC: &[u8; 8] = b"HOKU-RUN";
-/// Distinct heads per filter: bounds the memory that building one takes, about 40 bytes each.
+/// Distinct heads per filter: bounds the memory that building one takes, some 35 bytes each.
 const FILTER_HEADS: usize = 1 << 19;
 /// Blocks that a sequential reader takes at once.
 const READ_AHEAD: usize = 64;
