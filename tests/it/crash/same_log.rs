@@ -14,13 +14,13 @@ const SEED: u64 = 20_130_101;
 const MODEL: &str = "crash-shop";
 /// Where a worker aborts itself in the first seven rounds; the other five are killed from outside at seeded moments.
 const FAILPOINTS: [Option<&str>; 12] = [
+    Some("state.after_runs"),
+    Some("state.after_manifest"),
     Some("commit.before:3"),
     Some("commit.after_offsets:3"),
     Some("restore.middle"),
     Some("warehouse.after_delta_commit"),
     Some("commit.after:3"),
-    Some("state.after_runs:3"),
-    Some("state.after_manifest:3"),
     None,
     None,
     None,
