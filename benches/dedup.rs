@@ -39,7 +39,7 @@ fn facts(i: u64) -> OwnerFacts {
 fn add(state: &mut DedupState, from: u64, rows: u64) {
     let owner = state.intern(&facts(from)).unwrap();
     for i in from..from + rows {
-        if state.look_up(key(i)).owner.is_none() {
+        if state.look_up(key(i)).unwrap().owner.is_none() {
             state.accept(key(i), owner, u32::try_from(i - from).unwrap());
         }
     }
@@ -124,7 +124,7 @@ fn stage(what: &str, state: &mut DedupState, records: &[Vec<u8>], rows: u64) {
 fn cpu() {
     let mut state = filled(1_000_000);
     cpu_per_row("state, duplicates", 1_000_000, || {
-        black_box((0..1_000_000).filter(|i| state.look_up(key(*i)).owner.is_some()).count());
+        black_box((0..1_000_000).filter(|i| state.look_up(key(*i)).unwrap().owner.is_some()).count());
     });
     cpu_per_row("state, new rows logged and committed", 20 * ROWS, || {
         for from in (0..20).map(|i| 50_000_000 + i * ROWS) {
@@ -154,7 +154,7 @@ fn rows(c: &mut Criterion) {
     let mut group = c.benchmark_group("dedup");
     group.throughput(Throughput::Elements(ROWS)).sample_size(20);
     group.bench_function("look up duplicates", |b| {
-        b.iter(|| (0..ROWS).filter(|i| black_box(state.look_up(key(i * 97))).owner.is_some()).count());
+        b.iter(|| (0..ROWS).filter(|i| black_box(state.look_up(key(i * 97)).unwrap()).owner.is_some()).count());
     });
     let mut next = 10_000_000;
     group.bench_function("new rows, logged and aborted", |b| {

@@ -48,6 +48,8 @@ pub struct PipelineConfig {
     pub idle_mark: Duration,
     /// Longest time between table commits, instead of the topology's.
     pub table_commit: Option<Duration>,
+    /// Bytes of memory that each task takes for state that is not on disk yet.
+    pub state_memory: usize,
     /// Name in the consumer groups that survives restarts.
     pub instance: Option<String>,
 }
@@ -146,9 +148,17 @@ fn runtime_config(config: &PipelineConfig, keys: &Arc<KeyRing>) -> anyhow::Resul
             mark_interval: marks.unwrap_or(defaults.mark_interval),
             idle_mark_interval: config.idle_mark,
             instance: config.instance.clone(),
+            state_folder: Some(state_folder(&config.settings)),
+            state_memory: config.state_memory,
             ..defaults
         },
     })
+}
+
+/// Where the tasks of this machine keep committed state.
+#[must_use]
+pub fn state_folder(settings: &Settings) -> PathBuf {
+    settings.data.join("state")
 }
 
 fn receipts_config(config: &PipelineConfig) -> anyhow::Result<ReceiptsConfig> {

@@ -85,7 +85,7 @@ impl fmt::Display for Finding {
 /// # Errors
 /// No broker, or (exit 1) something is wrong.
 pub async fn run(_args: DoctorArgs, settings: Settings) -> Outcome<()> {
-    let mut findings = vec![disk(&settings), keys(&settings), schemas(&settings)];
+    let mut findings = vec![disk(&settings), state(&settings), keys(&settings), schemas(&settings)];
     let no_broker = broker(&settings).await;
     match no_broker {
         Ok(finding) => {
@@ -230,6 +230,27 @@ fn disk(settings: &Settings) -> Finding {
             }
         }
     }
+}
+
+/// What the tasks of this machine keep on disk, by stage, and whether this program can read it.
+fn state(settings: &Settings) -> Finding {
+    let kept = match crate::stream::runs::manifest::kept(&crate::pipeline::state_folder(settings)) {
+        Ok(kept) => kept,
+        Err(e) => return Finding::new("state", Status::Wrong, e.to_string(), ""),
+    };
+    if kept.is_empty() {
+        return Finding::ok("state", "none on this machine yet");
+    }
+    let mut stages: std::collections::BTreeMap<&str, (usize, u64)> = std::collections::BTreeMap::new();
+    for task in &kept {
+        let (tasks, bytes) = stages.entry(&task.stage).or_default();
+        (*tasks, *bytes) = (*tasks + 1, *bytes + task.bytes);
+    }
+    let stages: Vec<String> = stages
+        .into_iter()
+        .map(|(stage, (tasks, bytes))| format!("{stage} {} KiB in {}", bytes >> 10, plural(tasks, "task")))
+        .collect();
+    Finding::ok("state", format!("on this machine's disk: {}", stages.join(", ")))
 }
 
 fn fsync(settings: &Settings) -> Option<Finding> {

@@ -44,6 +44,9 @@ pub struct StageArgs {
     /// The tables are written at the latest after this time, in milliseconds [default: the topology's]
     #[arg(long, env = "HOKUSAI_TABLE_COMMIT_MS", value_name = "MS")]
     pub table_commit: Option<u64>,
+    /// Memory that each task with state takes for what is not on disk yet, in MiB; 0 writes every commit to disk, in DATA/state
+    #[arg(long, env = "HOKUSAI_STATE_MEMORY_MIB", default_value_t = 64, value_name = "MIB")]
+    pub state_memory: usize,
 }
 
 /// Arguments of `worker`.
@@ -112,6 +115,7 @@ pub fn pipeline(args: &StageArgs, settings: &Settings, stages: &[String], instan
         contribution_timeout: args.contribution_timeout.map(Duration::from_secs),
         idle_mark: Duration::from_millis(args.idle_mark.max(100)),
         table_commit: args.table_commit.map(|ms| Duration::from_millis(ms.max(10))),
+        state_memory: args.state_memory.min(1 << 20) << 20,
         instance: args.instance.clone().or_else(|| instance.map(str::to_owned)),
     };
     Pipeline::new(&config).map_err(|e| Failure::Usage(format!("{e:#}")))

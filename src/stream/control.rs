@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::consumer::{ConsumerHandle, Queue, Signal};
 use super::health::TaskId;
 use super::progress::Stop;
+use crate::domain::records::Progress;
 
 /// One input partition of a task, as it was described when it was assigned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,19 @@ pub(crate) struct InputFacts {
     pub partitions: i32,
     /// Partitions that the topology declares, for topics that must not change.
     pub declared: Option<i32>,
+}
+
+impl InputFacts {
+    /// The record of a stage's progress in this partition.
+    pub fn progress(&self, stage: &str, next_offset: i64) -> Progress {
+        Progress {
+            stage: stage.to_owned(),
+            topic: self.topic.clone(),
+            topic_id: self.topic_id.clone(),
+            partition: self.partition,
+            next_offset,
+        }
+    }
 }
 
 /// The right to read the task's inputs, until the next drain.

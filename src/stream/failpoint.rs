@@ -20,6 +20,8 @@ pub const NAMES: &[&str] = &[
     "commit.after_produce",
     "commit.after_offsets",
     "commit.after",
+    "state.after_runs",
+    "state.after_manifest",
     "warehouse.after_delta_commit",
 ];
 

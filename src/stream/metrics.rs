@@ -32,8 +32,10 @@ pub const FENCED: &str = "hokusai_fenced_total";
 pub const RESTORE_SECONDS: &str = "hokusai_restore_seconds";
 /// Entries of committed state.
 pub const STATE_ENTRIES: &str = "hokusai_state_entries";
-/// Bytes of committed state.
+/// Bytes of committed state in memory.
 pub const STATE_BYTES: &str = "hokusai_state_bytes";
+/// Bytes of committed state on this machine's disk.
+pub const STATE_DISK_BYTES: &str = "hokusai_state_disk_bytes";
 /// Tasks that are stopped until somebody acts.
 pub const STOPPED: &str = "hokusai_stopped_tasks";
 
@@ -61,7 +63,8 @@ pub fn describe() {
     );
     metrics::describe_gauge!(LAG, Unit::Count, "Records between a task's position and the end of its input");
     metrics::describe_gauge!(STATE_ENTRIES, Unit::Count, "Entries of committed state");
-    metrics::describe_gauge!(STATE_BYTES, Unit::Bytes, "Approximate bytes of committed state");
+    metrics::describe_gauge!(STATE_BYTES, Unit::Bytes, "Approximate bytes of committed state in memory");
+    metrics::describe_gauge!(STATE_DISK_BYTES, Unit::Bytes, "Bytes of committed state on this machine's disk");
     metrics::describe_gauge!(STOPPED, Unit::Count, "Tasks stopped with a named outcome until somebody acts");
 }
 
@@ -81,6 +84,7 @@ pub(crate) struct TaskMetrics {
     pub restore: Histogram,
     pub state_entries: Gauge,
     pub state_bytes: Gauge,
+    pub state_disk: Gauge,
     pub lag: Vec<Gauge>,
 }
 
@@ -104,6 +108,7 @@ impl TaskMetrics {
             restore: metrics::histogram!(RESTORE_SECONDS, "stage" => stage),
             state_entries: metrics::gauge!(STATE_ENTRIES, "stage" => stage, "partition" => partition.clone()),
             state_bytes: metrics::gauge!(STATE_BYTES, "stage" => stage, "partition" => partition.clone()),
+            state_disk: metrics::gauge!(STATE_DISK_BYTES, "stage" => stage, "partition" => partition.clone()),
             lag: inputs.iter().map(lag).collect(),
         }
     }
@@ -113,6 +118,7 @@ impl TaskMetrics {
     pub fn state(&self, size: super::stage::StateSize) {
         self.state_entries.set(size.entries as f64);
         self.state_bytes.set(size.bytes as f64);
+        self.state_disk.set(size.disk as f64);
     }
 
     /// Records the lag of one input.

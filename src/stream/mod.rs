@@ -8,8 +8,9 @@
 //! | [`health`], [`metrics`] | what operations see |
 //! | [`progress`] | how far a task has read, and where it starts: pure decisions |
 //! | [`state`] | small keyed state |
+//! | [`runs`] | sorted runs on disk, for state larger than memory |
 //! | `supervisor`, `tasks`, `control` | one stage in one process: group, rebalance, supervision |
-//! | `task`, `transaction`, `replay`, `producer`, `restore` | one task: restore, the transaction, what follows an abort |
+//! | `task`, `transaction`, `replay`, `producer`, `recovery`, `restore` | one task: restore, the transaction, what follows an abort |
 //! | `consumer`, `broadcast` | reading |
 //! | `purge` | deletes what every declared reader has read |
 //! | [`ffi`] | the librdkafka calls that rdkafka lacks |
@@ -21,6 +22,7 @@ pub mod health;
 pub mod metrics;
 pub mod partitioner;
 pub mod progress;
+pub mod runs;
 pub mod runtime;
 pub mod stage;
 pub mod state;
@@ -30,6 +32,7 @@ pub(crate) mod consumer;
 mod control;
 mod producer;
 mod purge;
+mod recovery;
 mod replay;
 mod restore;
 mod supervisor;

@@ -11,9 +11,11 @@
 //! every commit cost that much. An abort first waits for what is in flight too, because `abort_transaction` does not
 //! serve the queue. All calls block: they belong on the task's own thread.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rdkafka::Message;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -91,10 +93,12 @@ pub(crate) struct ProduceError {
     pub source: KafkaError,
 }
 
-/// Remembers the first delivery of a transaction that failed.
+/// Remembers the first delivery of a transaction that failed, and how far the task's own log was written.
 #[derive(Default)]
 struct Deliveries {
     first_error: Mutex<Option<KafkaError>>,
+    /// Offset after the last record of the changelog that was delivered; 0 before the first.
+    log_end: AtomicI64,
 }
 
 impl ClientContext for Deliveries {
@@ -108,12 +112,19 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
+    /// 1 for records of the changelog.
+    type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            let mut first = self.first_error.lock().unwrap_or_else(PoisonError::into_inner);
-            first.get_or_insert_with(|| error.clone());
+    fn delivery(&self, result: &DeliveryResult<'_>, to_log: usize) {
+        match result {
+            Ok(message) if to_log == 1 => {
+                self.log_end.fetch_max(message.offset().saturating_add(1), Ordering::AcqRel);
+            }
+            Ok(_) => {}
+            Err((error, _)) => {
+                let mut first = self.first_error.lock().unwrap_or_else(PoisonError::into_inner);
+                first.get_or_insert_with(|| error.clone());
+            }
         }
     }
 }
@@ -152,17 +163,24 @@ pub(crate) struct TxnProducer {
     producer: BaseProducer<Deliveries>,
     message_timeout: Duration,
     some_topic: String,
+    /// Full name of the changelog.
+    log: Option<String>,
 }
 
 impl TxnProducer {
-    /// Creates the producer; it is of no use before [`TxnProducer::init`].
-    pub fn create(cluster: &Cluster, id: &str, times: &TransactionTimes) -> Result<Self, ClientError> {
+    /// Creates the producer; it is of no use before [`TxnProducer::init`]. `log` is the full name of the task's changelog.
+    pub fn create(
+        cluster: &Cluster,
+        id: &str,
+        times: &TransactionTimes,
+        log: Option<String>,
+    ) -> Result<Self, ClientError> {
         let producer = cluster
             .producer(Some(id), times)
             .create_with_context(Deliveries::default())
             .map_err(|source| ClientError::Create { source })?;
         let some_topic = cluster.topic(crate::domain::topics::DEAD_LETTERS);
-        Ok(Self { producer, message_timeout: times.timeout, some_topic })
+        Ok(Self { producer, message_timeout: times.timeout, some_topic, log })
     }
 
     fn fail(&self, step: &'static str, source: KafkaError) -> ProduceError {
@@ -212,7 +230,8 @@ impl TxnProducer {
 
     /// Queues a record; waits while the local queue is full.
     pub fn send(&self, topic: &str, partition: i32, key: &[u8], value: Option<&[u8]>) -> Result<(), ProduceError> {
-        let mut record = BaseRecord::to(topic).partition(partition).key(key);
+        let to_log = usize::from(self.log.as_deref() == Some(topic));
+        let mut record = BaseRecord::with_opaque_to(topic, to_log).partition(partition).key(key);
         record.payload = value;
         let deadline = Instant::now() + self.message_timeout;
         let mut pause = Pause::default();
@@ -274,6 +293,11 @@ impl TxnProducer {
         self.producer.purge(PurgeConfig::default().queue());
         self.drain();
         self.retry("abort_transaction", interrupted, || self.producer.abort_transaction(SLICE))
+    }
+
+    /// Offset after the last record of the changelog that was delivered; 0 before the first.
+    pub fn log_end(&self) -> i64 {
+        self.producer.context().log_end.load(Ordering::Acquire)
     }
 
     /// Serves log lines and errors while the task is idle.

@@ -1,4 +1,4 @@
-//! Reads a partition of ours from its start to its present end: changelogs and progress.
+//! Reads a partition of ours to its present end, from its start or from where local state ends: changelogs and progress.
 //!
 //! The end is the high watermark, taken *after* the caller has fenced its predecessor. What lies between the last
 //! stable offset and that end belongs to open transactions of other tasks (several share `hokusai.progress`), and
@@ -25,6 +25,9 @@ pub(crate) enum RestoreError {
     /// Reading failed.
     #[error("{topic}-{partition} cannot be read: {source}; help: is the broker healthy? the task tries again")]
     Read { topic: String, partition: i32, source: KafkaError },
+    /// Local state is of offsets that the log does not hold.
+    #[error("{topic}-{partition} holds the offsets {start} to {end}, local state goes on from {from}")]
+    Outside { topic: String, partition: i32, start: i64, end: i64, from: i64 },
     /// A record does not fit the state.
     #[error("{topic}-{partition} at offset {offset}: {source}")]
     State { topic: String, partition: i32, offset: i64, source: StageError },
@@ -36,19 +39,25 @@ pub(crate) enum RestoreError {
 /// How long one poll may wait: bounds the reaction to an interruption.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Reads one partition (topic without prefix) from its start to its present end; returns the number of records.
+/// Reads one partition (topic without prefix) to its present end: from its start, or `from` an offset that must be in it.
+/// Each record comes with its offset; returns the end.
 pub(crate) fn read_to_end(
     admin: &Admin,
     topic: &str,
     partition: i32,
+    from: Option<i64>,
     interrupted: &dyn Fn() -> bool,
-    mut on_record: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), StageError>,
-) -> Result<u64, RestoreError> {
+    mut on_record: impl FnMut(i64, &[u8], Option<&[u8]>) -> Result<(), StageError>,
+) -> Result<i64, RestoreError> {
     let place = [(topic.to_owned(), partition)];
     let end = admin.offsets(&place, End::HighWatermark)?.first().copied().unwrap_or(0);
     let start = admin.offsets(&place, End::Start)?.first().copied().unwrap_or(0);
+    if let Some(from) = from.filter(|from| !(start..=end).contains(from)) {
+        return Err(RestoreError::Outside { topic: topic.to_owned(), partition, start, end, from });
+    }
+    let start = from.unwrap_or(start);
     if start >= end {
-        return Ok(0);
+        return Ok(end);
     }
     wait_until_stable(admin, &place, end, interrupted)?;
     let full = admin.cluster().topic(topic);
@@ -58,7 +67,6 @@ pub(crate) fn read_to_end(
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(&full, partition, Offset::Offset(start)).map_err(read)?;
     consumer.assign(&list).map_err(read)?;
-    let mut records = 0_u64;
     let mut failing_since: Option<Instant> = None;
     loop {
         if interrupted() {
@@ -70,16 +78,15 @@ pub(crate) fn read_to_end(
                 failing_since = None;
                 let offset = message.offset();
                 let wrap = |source| RestoreError::State { topic: topic.to_owned(), partition, offset, source };
-                on_record(message.key().unwrap_or_default(), message.payload()).map_err(wrap)?;
-                records += 1;
+                on_record(offset, message.key().unwrap_or_default(), message.payload()).map_err(wrap)?;
                 if offset + 1 >= end {
-                    return Ok(records);
+                    return Ok(end);
                 }
                 if offset >= start + (end - start) / 2 {
                     crate::failpoint!("restore.middle");
                 }
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(records),
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(end),
             Some(Err(source)) => give_up_after(&mut failing_since, source).map_err(read)?,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -57,6 +58,11 @@ pub struct Settings {
     /// Static membership: with a name that stays the same over restarts, a restart does not wait for the session of the
     /// killed process to expire. Two processes must not share it.
     pub instance: Option<String>,
+    /// Folder of this machine where tasks keep committed state; without one it is in memory only, and every start reads
+    /// the whole changelog.
+    pub state_folder: Option<PathBuf>,
+    /// Bytes of memory that a task takes for state that is not on disk yet, and for caches.
+    pub state_memory: usize,
 }
 
 impl Default for Settings {
@@ -76,6 +82,8 @@ impl Default for Settings {
             transaction: TransactionTimes::default(),
             fetch: FetchBounds::default(),
             instance: None,
+            state_folder: None,
+            state_memory: 64 << 20,
         }
     }
 }

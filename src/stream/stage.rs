@@ -14,8 +14,11 @@
 
 use bytes::Bytes;
 
+use std::path::PathBuf;
+
+use super::runs::{DiskError, Identity};
 use crate::codec::wire::{Wire, WireError};
-use crate::domain::records::{DeadLetter, Position, Record};
+use crate::domain::records::{DeadLetter, Position, Progress, Record};
 
 /// A record of a batch, borrowed from the batch's one buffer.
 #[derive(Debug, Clone, Copy)]
@@ -319,6 +322,30 @@ pub struct StateSize {
     pub entries: u64,
     /// Approximate bytes in memory.
     pub bytes: u64,
+    /// Bytes on this machine's disk.
+    pub disk: u64,
+}
+
+/// Where a task may keep committed state on this machine, and what names it there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// A folder of the task's own.
+    pub folder: PathBuf,
+    /// Whose state it is: what is found of another identity is not used.
+    pub identity: Identity,
+    /// Bytes of memory for what is not on disk yet, and for caches.
+    pub memory: usize,
+    /// Begin with nothing: what is there was found not to fit the changelog.
+    pub fresh: bool,
+}
+
+/// As of when state is: everything in the changelog before an offset, and nothing from there on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Offset of the first record of the changelog that is not in the state.
+    pub next_offset: i64,
+    /// The task's progress there: the runtime's, kept with the state because the changelog before is not read again.
+    pub progress: Vec<Progress>,
 }
 
 /// State of one task. Changes are buffered per transaction, applied after its commit and dropped on abort;
@@ -344,6 +371,38 @@ pub trait State: Send + 'static {
 
     /// Size of the committed state.
     fn size(&self) -> StateSize;
+
+    /// Opens what this machine keeps of the committed state, and says as of when that is. The changelog from there on is
+    /// then restored; without a checkpoint all of it. By default state lives in memory only.
+    ///
+    /// # Errors
+    /// When it is of a newer version or the disk fails.
+    fn open(&mut self, place: &Place) -> Result<Option<Checkpoint>, StageError> {
+        let _ = place;
+        Ok(None)
+    }
+
+    /// The changelog was read to its end: the state is whole, or an error says that it cannot be.
+    ///
+    /// # Errors
+    /// When what was restored does not add up.
+    fn restored(&mut self) -> Result<(), StageError> {
+        Ok(())
+    }
+
+    /// Memory is full, or work on disk waits: [`State::checkpoint`] is wanted. Asked after every commit and restored record.
+    fn wants_checkpoint(&self) -> bool {
+        false
+    }
+
+    /// Writes committed state to disk, where it then is as of `at`. Never called while changes are buffered.
+    ///
+    /// # Errors
+    /// When the disk fails: the task starts anew from what is there.
+    fn checkpoint(&mut self, at: &Checkpoint) -> Result<(), StageError> {
+        let _ = at;
+        Ok(())
+    }
 }
 
 impl State for () {
@@ -379,6 +438,9 @@ pub enum StageError {
         /// What is wrong with it.
         detail: String,
     },
+    /// State on this machine's disk cannot be used: no record is to blame, and the task starts anew.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// A limit of the stage is reached.
     #[error("{what} is limited to {limit}; help: {help}")]
     Limit {

@@ -1,7 +1,8 @@
 //! A task: one stage on one partition number of its inputs, on a thread of its own.
 //!
 //! ```text
-//!  attach ──► fence the predecessor ──► read changelog to its end ──► decide where to start ──► seek, resume
+//!  attach ──► fence the predecessor ──► open local state, read the changelog from there to its end
+//!        ──► decide where to start ──► seek, resume ───────────────────────────────────────────────┐
 //!                                                                                                  │
 //!     ┌──────────────────────────── wait for records, marks or a command ◄─────────────────────────┤
 //!     │                                            │                                               │
@@ -26,13 +27,12 @@ use super::health::{TaskId, TaskState};
 use super::metrics::TaskMetrics;
 use super::producer::{ErrorClass, ProduceError, TxnProducer};
 use super::progress::{
-    ChangelogKey, Cursor, StartDecision, StartFacts, Stop, changelog_progress_key, decide_start, shared_progress_key,
+    Cursor, StartDecision, StartFacts, Stop, changelog_progress_key, decide_start, shared_progress_key,
 };
+use super::recovery::{self, ProgressByInput, Recovered};
 use super::replay::Replay;
-use super::restore::{RestoreError, read_to_end};
 use super::runtime::{ProgressIn, Shared, StagePlan};
-use super::stage::{Stage, State};
-use crate::domain::records::Progress;
+use super::stage::{Checkpoint, Stage, State};
 use crate::domain::topics;
 
 /// One input partition while the task runs.
@@ -95,6 +95,10 @@ pub(super) struct Task<'r, S: Stage> {
     pub partitions: Arc<BTreeMap<String, i32>>,
     pub metrics: TaskMetrics,
     pub marks: Marks,
+    /// Progress as it stands in the changelog.
+    pub progress: ProgressByInput,
+    /// The changelog's end as the restore found it.
+    pub log_end: i64,
     pub next_input: usize,
     pub aborts_in_a_row: u32,
     pub unreadable_broadcasts: Vec<crate::domain::records::DeadLetter>,
@@ -126,7 +130,10 @@ pub(crate) fn run<S: Stage>(
     };
     loop {
         match control.take() {
-            Some(Command::Stop) => return Ended::Asked,
+            Some(Command::Stop) => {
+                task.save();
+                return Ended::Asked;
+            }
             Some(Command::Drain) => {
                 crate::failpoint!("revoke.drain");
                 task.attachment = None;
@@ -171,10 +178,15 @@ fn start<'r, S: Stage>(
         shared.cluster.group(plan.name),
         id.to_string().replacen(plan.name, "", 1).trim_start_matches('-')
     );
-    let producer = TxnProducer::create(&shared.cluster, &name, &shared.settings.transaction).map_err(|e| failed(&e))?;
+    let log = match &plan.progress {
+        ProgressIn::Changelog(topic) => Some(shared.cluster.topic(topic)),
+        ProgressIn::Shared => None,
+    };
+    let producer = TxnProducer::create(&shared.cluster, &name, &shared.settings.transaction, log);
+    let producer = producer.map_err(|e| failed(&e))?;
     producer.init(&urgent).map_err(|e| ended(&e))?;
-    let mut state = stage.state();
-    let progress = restore(shared, plan, id, &attachment.inputs, &mut state, &urgent)?;
+    let Recovered { state, progress, log_end } =
+        recovery::recover(shared, plan, id, &attachment.inputs, &stage, &urgent)?;
     let inputs = decide(shared, &attachment, &progress)?;
     let broadcasts: Vec<_> =
         plan.broadcast.iter().filter_map(|t| shared.broadcasts.get(t)).map(|b| (Arc::clone(b), 0)).collect();
@@ -201,6 +213,8 @@ fn start<'r, S: Stage>(
         partitions: shared.partition_counts(),
         metrics,
         marks: Marks::default(),
+        progress,
+        log_end,
         next_input: 0,
         aborts_in_a_row: 0,
         unreadable_broadcasts: Vec::new(),
@@ -216,61 +230,6 @@ pub(super) fn ended(error: &ProduceError) -> Ended {
     match error.class {
         ErrorClass::Fenced => Ended::Fenced,
         _ => Ended::Failed(error.to_string()),
-    }
-}
-
-type ProgressByInput = BTreeMap<(String, i32), Progress>;
-
-/// Reads state and progress: from the changelog, or for a stateless stage from `hokusai.progress`.
-fn restore<S: State>(
-    shared: &Shared,
-    plan: &StagePlan,
-    id: &TaskId,
-    inputs: &[InputFacts],
-    state: &mut S,
-    urgent: &dyn Fn() -> bool,
-) -> Result<ProgressByInput, Ended> {
-    let mut found = ProgressByInput::new();
-    let mut keep = |value: Option<&[u8]>| -> Result<(), super::stage::StageError> {
-        if let Some(value) = value {
-            let progress: Progress = shared.wire.decode(value)?;
-            if progress.stage == plan.name {
-                found.insert((progress.topic.clone(), progress.partition), progress);
-            }
-        }
-        Ok(())
-    };
-    let outcome = match &plan.progress {
-        ProgressIn::Changelog(topic) => {
-            read_to_end(&shared.admin, topic, id.partition, urgent, |key, value| match ChangelogKey::parse(key) {
-                ChangelogKey::State(key) => state.restore(key, value),
-                ChangelogKey::Progress => keep(value),
-                ChangelogKey::Unknown => Ok(()),
-            })
-            .map(drop)
-        }
-        ProgressIn::Shared => {
-            let wanted: Vec<Vec<u8>> =
-                inputs.iter().map(|i| shared_progress_key(plan.name, &i.topic, i.partition)).collect();
-            let mut places: Vec<i32> = wanted.iter().map(|key| shared.progress_partition(key)).collect();
-            places.sort_unstable();
-            places.dedup();
-            places.into_iter().try_for_each(|place| {
-                read_to_end(&shared.admin, topics::PROGRESS, place, urgent, |key, value| {
-                    if wanted.iter().any(|w| w == key) { keep(value) } else { Ok(()) }
-                })
-                .map(drop)
-            })
-        }
-    };
-    match outcome {
-        Ok(()) => Ok(found),
-        Err(RestoreError::Interrupted) => Err(Ended::Asked),
-        Err(error @ RestoreError::State { .. }) => Err(Ended::Stopped(Stop::Misconfigured {
-            what: error.to_string(),
-            help: "the state was written by another version: run that version, or reset the stage".to_owned(),
-        })),
-        Err(error) => Err(Ended::Failed(error.to_string())),
     }
 }
 
@@ -335,6 +294,21 @@ impl<S: Stage> Task<'_, S> {
         self.attachment = Some(attachment);
         self.shared.health.set(&self.id, TaskState::Running);
         Ok(())
+    }
+
+    /// As of when the committed state is.
+    pub(super) fn now(&self) -> Checkpoint {
+        let next_offset = self.log_end.max(self.producer.log_end());
+        Checkpoint { next_offset, progress: self.progress.values().cloned().collect() }
+    }
+
+    /// At a clean end the state goes to disk, so that the next start reads little of the changelog.
+    fn save(&mut self) {
+        if !S::State::STATELESS
+            && let Err(error) = self.state.checkpoint(&self.now())
+        {
+            tracing::warn!(task = %self.id, %error, "the state was not written at the end");
+        }
     }
 
     /// How long the task may sleep when no record comes: until a mark is due, and a second at most.

@@ -19,7 +19,7 @@ use super::replay::{GivenUp, Work};
 use super::runtime::ProgressIn;
 use super::stage::{Batch, Context, Destination, OutputRecord, Outputs, Stage, StageError, State, Tick};
 use super::task::{Input, Task, ended};
-use crate::domain::records::{DeadLetter, Position, Progress, Record};
+use crate::domain::records::{DeadLetter, Position, Record};
 use crate::domain::topics;
 
 /// Why a transaction did not commit.
@@ -82,7 +82,7 @@ impl<S: Stage> Task<'_, S> {
         let filled = self.fill(first, &mut open);
         let filled_at = Instant::now();
         match filled.and_then(|()| self.finish(&mut open)) {
-            Ok(cursors) => self.committed(&open, cursors, filled_at),
+            Ok(cursors) => self.committed(&open, cursors, filled_at)?,
             Err(failure) => self.roll_back(open.works, failure)?,
         }
         Ok(true)
@@ -222,6 +222,8 @@ impl<S: Stage> Task<'_, S> {
                     }
                     insist = true;
                 }
+                // No record is to blame for a disk: the task starts anew, and waits between its tries.
+                Err(StageError::Disk(error)) => return Err(Failure::Ended(Ended::Failed(error.to_string()))),
                 Err(error) => {
                     return Err(Failure::Blamed(GivenUp { reason: "STAGE_FAILED", detail: error.to_string() }));
                 }
@@ -422,13 +424,7 @@ impl<S: Stage> Task<'_, S> {
             if *cursor == input.committed {
                 continue;
             }
-            let progress = Progress {
-                stage: self.plan.name.to_owned(),
-                topic: input.facts.topic.clone(),
-                topic_id: input.facts.topic_id.clone(),
-                partition: input.facts.partition,
-                next_offset: cursor.next(),
-            };
+            let progress = input.facts.progress(self.plan.name, cursor.next());
             let (topic, partition, key) = self.progress_place(&input.facts);
             let value = self.encode(&progress)?;
             self.send(&topic, partition, &key, Some(&value), open)?;
@@ -457,12 +453,14 @@ impl<S: Stage> Task<'_, S> {
         Ok(self.producer.send_offsets(&list, &group, &|| self.control.is_late())?)
     }
 
-    fn committed(&mut self, open: &Open, cursors: Vec<Cursor>, filled_at: Instant) {
+    fn committed(&mut self, open: &Open, cursors: Vec<Cursor>, filled_at: Instant) -> Result<(), Ended> {
         self.state.commit();
         for (input, cursor) in self.inputs.iter_mut().zip(cursors) {
             if input.committed != cursor {
                 input.committed = cursor;
                 let Input { facts, .. } = input;
+                let (name, next) = (self.plan.name, cursor.next());
+                self.progress.insert((facts.topic.clone(), facts.partition), facts.progress(name, next));
                 self.shared.positions.note(self.plan.name, &facts.topic, facts.partition, cursor.next());
             }
         }
@@ -485,6 +483,11 @@ impl<S: Stage> Task<'_, S> {
         metrics.dead_letters.increment(open.dead_letters);
         metrics.state(self.state.size());
         self.shared.health.committed(&self.id);
+        if self.state.wants_checkpoint() {
+            let now = self.now();
+            self.state.checkpoint(&now).map_err(|e| Ended::Failed(e.to_string()))?;
+        }
+        Ok(())
     }
 
     /// Undoes the transaction and keeps its batches for the next one.

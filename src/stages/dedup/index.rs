@@ -1,4 +1,4 @@
-//! The exact index: features of a row → who owns it.
+//! The rows that came last, in memory: features of a row → who owns it. Older ones stand in sorted runs ([`super::state`]).
 //!
 //! One probe answers both questions that deduplication asks: has this row been here (same features, same label
 //! tag), and have its features been here with another label. All rows with the same features meet in one shard,
@@ -8,9 +8,9 @@
 //! the hash. The low half is taken, because the shard number is a function of the high half.
 //!
 //! Layout: 32 bytes per row (16 features, 8 label tag, 4 owner, 4 row) and one control byte. Further labels of the
-//! same features are rare and stand in a map of their own.
+//! same features are rare and stand in a map of their own, ordered, so that a flood of labels costs a row no more.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// Who owns a row.
@@ -38,6 +38,15 @@ impl RowKey {
     #[must_use]
     pub fn new(row_hash: u128, feature_hash: u128) -> Self {
         Self { features: feature_hash, tag: low_half(row_hash) }
+    }
+
+    /// The key as bytes, in key order.
+    #[must_use]
+    pub fn bytes(self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        let (features, tag) = (self.features.to_be_bytes(), self.tag.to_be_bytes());
+        features.iter().chain(&tag).zip(&mut bytes).for_each(|(from, to)| *to = *from);
+        bytes
     }
 }
 
@@ -70,16 +79,27 @@ pub type HashedMap<V> = HashMap<u128, V, BuildHasherDefault<Uniform>>;
 #[derive(Debug, Default)]
 pub struct RowIndex {
     first: HashedMap<Entry>,
-    more: HashedMap<Vec<Entry>>,
+    more: HashedMap<BTreeMap<u64, Entry>>,
     rows: u64,
 }
 
 impl RowIndex {
-    /// Every label of these features, in no particular order.
-    pub fn find(&self, features: u128) -> impl Iterator<Item = &Entry> {
-        let first = self.first.get(&features);
-        let more = first.filter(|_| !self.more.is_empty()).and_then(|_| self.more.get(&features));
-        first.into_iter().chain(more.into_iter().flatten())
+    /// Visits the row of `key`, if it is here, then the other labels of its features, until `visit` returns false; returns
+    /// whether it may go on.
+    ///
+    /// # Errors
+    /// Those of `visit`.
+    pub fn search<E>(&self, key: RowKey, visit: &mut dyn FnMut(Entry) -> Result<bool, E>) -> Result<bool, E> {
+        let Some(first) = self.first.get(&key.features) else { return Ok(true) };
+        let more = if self.more.is_empty() { None } else { self.more.get(&key.features) };
+        let exact = if first.tag == key.tag { Some(first) } else { more.and_then(|labels| labels.get(&key.tag)) };
+        let others = std::iter::once(first).chain(more.into_iter().flat_map(BTreeMap::values));
+        for entry in exact.into_iter().chain(others.filter(|entry| entry.tag != key.tag)) {
+            if !visit(*entry)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Gives a row to an owner; the owner before it is forgotten.
@@ -93,14 +113,8 @@ impl RowIndex {
                 slot.insert(entry);
             }
             std::collections::hash_map::Entry::Occupied(_) => {
-                let labels = self.more.entry(features).or_default();
-                match labels.iter_mut().find(|e| e.tag == entry.tag) {
-                    Some(known) => *known = entry,
-                    None => {
-                        labels.push(entry);
-                        self.rows += 1;
-                    }
-                }
+                let earlier = self.more.entry(features).or_default().insert(entry.tag, entry);
+                self.rows += u64::from(earlier.is_none());
             }
         }
     }
@@ -111,7 +125,7 @@ impl RowIndex {
         self.first
             .iter()
             .map(move |(f, e)| row(f, e))
-            .chain(self.more.iter().flat_map(move |(f, labels)| labels.iter().map(move |e| row(f, e))))
+            .chain(self.more.iter().flat_map(move |(f, labels)| labels.values().map(move |e| row(f, e))))
     }
 
     /// Number of rows.
@@ -126,18 +140,22 @@ impl RowIndex {
         self.rows == 0
     }
 
-    /// Makes room for so many further rows.
-    pub fn reserve(&mut self, rows: usize) {
-        self.first.reserve(rows);
+    /// Forgets every row and keeps the room for up to `rows` of them.
+    pub fn clear(&mut self, rows: usize) {
+        self.first.clear();
+        self.first.shrink_to(rows);
+        self.more = HashedMap::default();
+        self.rows = 0;
     }
 
     /// Bytes that the maps hold, by their capacity (seven of eight buckets are usable).
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let buckets = |capacity: usize, bucket: usize| capacity as u64 * 8 / 7 * (bucket as u64 + 1);
-        let labels: usize = self.more.values().map(|labels| labels.capacity() * size_of::<Entry>()).sum();
+        // A tree node is half full or better.
+        let labels: usize = self.more.values().map(|labels| labels.len() * 2 * size_of::<(u64, Entry)>()).sum();
         buckets(self.first.capacity(), size_of::<(u128, Entry)>())
-            + buckets(self.more.capacity(), size_of::<(u128, Vec<Entry>)>())
+            + buckets(self.more.capacity(), size_of::<(u128, BTreeMap<u64, Entry>)>())
             + labels as u64
     }
 }
@@ -161,11 +179,19 @@ mod tests {
         for (tag, owner) in [(1, 1), (2, 2), (3, 3), (2, 9), (1, 8)] {
             index.put(7, entry(tag, owner));
         }
-        let mut found: Vec<_> = index.find(7).map(|e| (e.tag, e.owner)).collect();
-        found.sort_unstable();
-        assert_eq!(found, [(1, 8), (2, 9), (3, 3)]);
+        let visited = |features, tag| {
+            let mut found = Vec::new();
+            let visit = &mut |e: Entry| -> Result<bool, ()> {
+                found.push((e.tag, e.owner));
+                Ok(true)
+            };
+            assert_eq!(index.search(RowKey { features, tag }, visit), Ok(true));
+            found
+        };
+        assert_eq!(visited(7, 2), [(2, 9), (1, 8), (3, 3)], "the row itself comes first");
+        assert_eq!(visited(7, 5), [(1, 8), (2, 9), (3, 3)]);
+        assert_eq!(visited(8, 1), []);
         assert_eq!(index.len(), 3);
         assert_eq!(index.iter().count(), 3);
-        assert_eq!(index.find(8).count(), 0);
     }
 }

@@ -9,6 +9,9 @@
 //! Rows compare by features and label (see [`index`]); the hashes are keyed per model, so that one index serves all
 //! models and equal rows of two models are different rows.
 
+mod disk;
+#[cfg(test)]
+mod format_tests;
 pub mod index;
 pub mod owners;
 pub mod rows;
@@ -66,7 +69,8 @@ impl Stage for Dedup {
             match decode(context, &message, out)? {
                 Ok(Work::Rows(part)) => deduplicate(state, *part, out)?,
                 Ok(Work::Release(release)) => {
-                    release.chunks.iter().for_each(|chunk| state.release(OwnerFacts::released(&release, chunk)));
+                    let mut idents = release.chunks.iter().map(|chunk| OwnerFacts::released(&release, chunk));
+                    idents.try_for_each(|ident| state.release(ident))?;
                 }
                 Err(detail) => out.dead_letter(batch, &message, "SCREENED_UNREADABLE", detail),
             }
@@ -127,11 +131,13 @@ fn deduplicate(state: &mut DedupState, part: Part, out: &mut Outputs<'_>) -> Res
     let Part { screened, batch, hashed } = part;
     let facts = OwnerFacts::of(&screened.id);
     let number = u32::try_from(screened.part).unwrap_or_default();
-    if let Some(verdict) = state.owner(&facts).and_then(|owner| state.verdict(owner, number)) {
+    if let Some(owner) = state.owner(&facts)?
+        && let Some(verdict) = state.verdict(owner, number)?
+    {
         return send_verdict(&screened, &verdict, out);
     }
     let owner = state.intern(&facts)?;
-    let outcome = classify(state, owner, &facts, &hashed, &screened);
+    let outcome = classify(state, owner, &facts, &hashed, &screened)?;
     state.set_verdict(owner, number, outcome.verdict);
     send_verdict(&screened, &outcome.verdict, out)?;
     send_refusals(&screened.id, outcome.refusals, out)?;
@@ -144,7 +150,7 @@ fn classify(
     facts: &OwnerFacts,
     hashed: &[HashedRow],
     screened: &ScreenedRows,
-) -> Outcome {
+) -> Result<Outcome, StageError> {
     let mut outcome = Outcome {
         verdict: PartVerdict { parts: u32::try_from(screened.parts).unwrap_or_default(), ..PartVerdict::default() },
         keep: Vec::with_capacity(hashed.len()),
@@ -152,8 +158,11 @@ fn classify(
     };
     for row in hashed {
         let key = RowKey::new(row.row_hash, row.feature_hash);
-        let known = state.look_up(key);
-        let earlier = known.owner.and_then(|(earlier, at)| Some((state.relation(earlier, facts)?, at)));
+        let known = state.look_up(key)?;
+        let earlier = match known.owner {
+            Some((earlier, at)) => state.relation(earlier, facts)?.map(|relation| (relation, at)),
+            None => None,
+        };
         let conflict = earlier.is_none() && known.other_label && screened.refuse_label_conflicts;
         outcome.keep.push(earlier.is_none() && !conflict);
         let verdict = &mut outcome.verdict;
@@ -174,7 +183,7 @@ fn classify(
             verdict.label_conflicts += u32::from(known.other_label);
         }
     }
-    outcome
+    Ok(outcome)
 }
 
 fn duplicate(row: &HashedRow, relation: Relation, at: u32) -> Refusal {

@@ -3,7 +3,7 @@
 //! An owner is one exact chunk: contribution, contributor, model, contract, number, digest and which rows passed. The same
 //! tuple again is a replay. Rows compare by number; what is kept of an owner are hashes of the names and no names.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
@@ -87,12 +87,76 @@ pub struct PartVerdict {
     pub label_conflicts: u32,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Owner {
-    batch: u128,
-    contributor: u32,
-    chunk: u32,
-    released: bool,
+impl PartVerdict {
+    /// Width of a verdict as bytes.
+    pub const BYTES: usize = 24;
+
+    /// The verdict's numbers, in the order of every format.
+    #[must_use]
+    pub fn words(&self) -> [u32; 6] {
+        [self.parts, self.accepted, self.in_batch, self.in_pool, self.other_owner, self.label_conflicts]
+    }
+
+    /// The verdict of these numbers.
+    #[must_use]
+    pub fn of_words([parts, accepted, in_batch, in_pool, other_owner, label_conflicts]: [u32; 6]) -> Self {
+        Self { parts, accepted, in_batch, in_pool, other_owner, label_conflicts }
+    }
+}
+
+/// What is kept of an owner under its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// Its contribution, as its contributor sent it.
+    pub batch: u128,
+    /// Who contributed.
+    pub contributor: u128,
+    /// Number of the chunk.
+    pub chunk: u32,
+    /// It gave its rows up.
+    pub released: bool,
+}
+
+impl Owner {
+    /// Width of an owner as bytes.
+    pub const BYTES: usize = 37;
+
+    /// An owner that has just come.
+    #[must_use]
+    pub fn new(facts: &OwnerFacts) -> Self {
+        Self { batch: facts.batch, contributor: facts.contributor, chunk: facts.chunk, released: false }
+    }
+
+    /// How it relates to a chunk.
+    #[must_use]
+    pub fn relation(&self, facts: &OwnerFacts) -> Relation {
+        if self.batch == facts.batch {
+            Relation::SameContribution(self.chunk)
+        } else if self.contributor == facts.contributor {
+            Relation::SameContributor
+        } else {
+            Relation::Other
+        }
+    }
+
+    /// The owner as bytes.
+    #[must_use]
+    pub fn encode(&self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        let fields = self.batch.to_be_bytes().into_iter().chain(self.contributor.to_be_bytes());
+        let fields = fields.chain(self.chunk.to_be_bytes()).chain([u8::from(self.released)]);
+        fields.zip(&mut bytes).for_each(|(from, to)| *to = from);
+        bytes
+    }
+
+    /// Reads what [`Owner::encode`] wrote.
+    #[must_use]
+    pub fn decode(bytes: &[u8; Self::BYTES]) -> Self {
+        let word =
+            |at: usize| bytes.get(at..).and_then(<[u8]>::first_chunk::<16>).map_or(0, |b| u128::from_be_bytes(*b));
+        let chunk = bytes.get(32..).and_then(<[u8]>::first_chunk::<4>).map_or(0, |b| u32::from_be_bytes(*b));
+        Self { batch: word(0), contributor: word(16), chunk, released: bytes.last() == Some(&1) }
+    }
 }
 
 /// How an earlier owner of a row relates to the chunk at hand.
@@ -106,81 +170,36 @@ pub enum Relation {
     Other,
 }
 
-/// The table of owners.
+/// Owners and verdicts that came or changed last, in memory; older ones stand in sorted runs ([`super::state`]).
 #[derive(Debug, Default)]
 pub struct Owners {
-    by_ident: HashedMap<u32>,
-    table: Vec<Owner>,
-    contributors: HashedMap<u32>,
-    verdicts: HashMap<(u32, u32), PartVerdict>,
+    /// Numbers of exact chunks.
+    pub numbers: HashedMap<u32>,
+    /// Owners by number.
+    pub table: BTreeMap<u32, Owner>,
+    /// Verdicts by owner and part.
+    pub verdicts: BTreeMap<(u32, u32), PartVerdict>,
 }
 
 impl Owners {
-    /// The number of the next owner.
+    /// Nothing is here.
     #[must_use]
-    pub fn next(&self) -> u32 {
-        u32::try_from(self.table.len()).unwrap_or(u32::MAX)
+    pub fn is_empty(&self) -> bool {
+        self.numbers.is_empty() && self.table.is_empty() && self.verdicts.is_empty()
     }
 
-    /// The number of an exact chunk.
-    #[must_use]
-    pub fn number(&self, ident: u128) -> Option<u32> {
-        self.by_ident.get(&ident).copied()
+    /// Adds an owner under its number.
+    pub fn add(&mut self, number: u32, facts: &OwnerFacts) {
+        self.numbers.insert(facts.ident, number);
+        self.table.insert(number, Owner::new(facts));
     }
 
-    /// Adds an owner under the next number.
-    pub fn add(&mut self, facts: &OwnerFacts) -> u32 {
-        let number = self.next();
-        let next = u32::try_from(self.contributors.len()).unwrap_or(u32::MAX);
-        let contributor = *self.contributors.entry(facts.contributor).or_insert(next);
-        self.by_ident.insert(facts.ident, number);
-        self.table.push(Owner { batch: facts.batch, contributor, chunk: facts.chunk, released: false });
-        number
-    }
-
-    /// The verdict on a part of a chunk.
-    #[must_use]
-    pub fn verdict(&self, owner: u32, part: u32) -> Option<PartVerdict> {
-        self.verdicts.get(&(owner, part)).copied()
-    }
-
-    /// Remembers a verdict.
-    pub fn set_verdict(&mut self, key: (u32, u32), verdict: PartVerdict) {
-        self.verdicts.insert(key, verdict);
-    }
-
-    /// The owner gave its rows up.
-    #[must_use]
-    pub fn is_released(&self, owner: u32) -> bool {
-        self.table.get(owner as usize).is_some_and(|o| o.released)
-    }
-
-    /// The owner gives its rows up.
-    pub fn release(&mut self, owner: u32) {
-        if let Some(owner) = self.table.get_mut(owner as usize) {
-            owner.released = true;
-        }
-    }
-
-    /// How an earlier owner relates to a chunk; none when there is no such owner.
-    #[must_use]
-    pub fn relation(&self, earlier: u32, facts: &OwnerFacts) -> Option<Relation> {
-        let owner = self.table.get(earlier as usize)?;
-        Some(if owner.batch == facts.batch {
-            Relation::SameContribution(owner.chunk)
-        } else if self.contributors.get(&facts.contributor) == Some(&owner.contributor) {
-            Relation::SameContributor
-        } else {
-            Relation::Other
-        })
-    }
-
-    /// Bytes that the tables hold, by their capacity.
+    /// Bytes in memory: the map by its capacity, the trees by nodes that are half full.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        let buckets = |capacity: usize, bucket: usize| capacity as u64 * 8 / 7 * (bucket as u64 + 1);
-        buckets(self.by_ident.capacity() + self.contributors.capacity(), size_of::<(u128, u32)>())
-            + buckets(self.verdicts.capacity(), size_of::<((u32, u32), PartVerdict)>())
-            + (self.table.capacity() * size_of::<Owner>()) as u64
+        let buckets = self.numbers.capacity() as u64 * 8 / 7 * (size_of::<(u128, u32)>() as u64 + 1);
+        let trees =
+            self.table.len() * size_of::<(u32, Owner)>() + self.verdicts.len() * size_of::<((u32, u32), PartVerdict)>();
+        buckets + 2 * trees as u64
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Layout, integers big-endian: version (1 byte), then four sections, each a count (u32) and fixed-width items:
 //! owners (number of the first one before them, u32), verdicts, released owners, rows sorted by (features, tag).
-//! Fixed width, so that a run on disk can be searched in place.
+//! What stands on this machine's disk has a format of its own ([`super::disk`]): the changelog is the truth.
 
 use super::index::{Entry, RowKey};
 use super::owners::{OwnerFacts, PartVerdict};
@@ -72,7 +72,7 @@ impl Run {
         }
         count(&mut out, self.verdicts.len());
         for ((owner, part), v) in &self.verdicts {
-            for word in [*owner, *part, v.parts, v.accepted, v.in_batch, v.in_pool, v.other_owner, v.label_conflicts] {
+            for word in [*owner, *part].into_iter().chain(v.words()) {
                 out.extend_from_slice(&word.to_be_bytes());
             }
         }
@@ -112,17 +112,8 @@ impl Run {
         }
         for _ in 0..at.count(32)? {
             let key = (at.u32()?, at.u32()?);
-            run.verdicts.push((
-                key,
-                PartVerdict {
-                    parts: at.u32()?,
-                    accepted: at.u32()?,
-                    in_batch: at.u32()?,
-                    in_pool: at.u32()?,
-                    other_owner: at.u32()?,
-                    label_conflicts: at.u32()?,
-                },
-            ));
+            let words = [at.u32()?, at.u32()?, at.u32()?, at.u32()?, at.u32()?, at.u32()?];
+            run.verdicts.push((key, PartVerdict::of_words(words)));
         }
         for _ in 0..at.count(4)? {
             run.released.push(at.u32()?);

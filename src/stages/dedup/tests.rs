@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::records::ReleasedChunk;
-use crate::stages::testing::{Task, batch};
+use crate::stages::testing::{End, Task, batch};
 use crate::stream::stage::State;
 
 /// A row as a test names it: features and label.
@@ -300,35 +300,87 @@ impl Plain {
     }
 }
 
+fn ends() -> impl Strategy<Value = Vec<(usize, Option<End>, bool)>> {
+    let end = prop_oneof![
+        Just(End::Clean),
+        Just(End::Killed),
+        Just(End::BeforeManifest),
+        Just(End::Torn),
+        Just(End::Elsewhere)
+    ];
+    prop::collection::vec((1..5_usize, prop::option::weighted(0.4, end), any::<bool>()), 1..30)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn batch_borders_aborts_and_restarts_change_no_byte_and_the_verdicts_follow_the_plain_rules(
+    fn batch_borders_aborts_kills_and_restarts_change_no_byte_and_the_verdicts_follow_the_plain_rules(
         steps in steps(),
-        cuts in prop::collection::vec((1..5_usize, 0..4_u8), 1..30),
+        cuts in ends(),
+        // From every commit going to disk to none.
+        memory in prop_oneof![Just(None), Just(Some(0)), Just(Some(1_000)), Just(Some(1 << 20))],
     ) {
         let events: Vec<_> = steps.iter().map(event).collect();
         let whole = run(&events);
         let mut plain = Plain::default();
         prop_assert_eq!(verdicts(&whole), steps.iter().filter_map(|s| plain.step(s)).collect::<Vec<_>>());
 
-        let mut cut = task();
+        let on_disk = |memory| Task::on_disk(Dedup::new(), 0, &[(topics::SCREENED, 1)], memory);
+        let mut cut = memory.map_or_else(task, on_disk);
         let (mut at, mut cuts) = (0, cuts.iter().cycle());
         while at < events.len() {
-            let (length, what) = cuts.next().unwrap();
-            let end = (at + length).min(events.len());
-            let piece = batch(topics::SCREENED, 0, at as i64, 0, &events[at..end]);
-            match what {
-                0 => cut.abort(std::slice::from_ref(&piece)),
-                1 => cut.restart().unwrap(),
-                _ => {}
+            let (length, end, aborts) = cuts.next().unwrap();
+            let last = (at + length).min(events.len());
+            let piece = batch(topics::SCREENED, 0, at as i64, 0, &events[at..last]);
+            if *aborts {
+                cut.abort(std::slice::from_ref(&piece));
+            }
+            if let Some(end) = end {
+                cut.end(*end).unwrap();
             }
             let middle = piece.len() / 2;
             cut.commit(&[piece.slice(0, middle), piece.slice(middle, piece.len())]).unwrap();
-            at = end;
+            at = last;
         }
         prop_assert_eq!(&cut.outputs, &whole.outputs);
-        prop_assert_eq!(cut.state.size().entries, whole.state.size().entries);
+        if memory.is_none() {
+            prop_assert_eq!(cut.state.size().entries, whole.state.size().entries);
+        }
     }
+}
+
+/// SplitMix64 of a number: as uniform as a keyed hash.
+fn mix(seed: u64) -> u64 {
+    let z = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB)
+}
+
+#[test]
+fn four_hundred_thousand_rows_in_a_megabyte_of_memory_are_each_known_exactly() {
+    const ROWS: u64 = 400_000;
+    let key = |i: u64| RowKey { features: (u128::from(mix(2 * i)) << 64) | u128::from(mix(2 * i + 1)), tag: mix(i) };
+    let owner = |i: u64| OwnerFacts { ident: u128::from(mix(i)), batch: u128::from(i), contributor: 7, chunk: 0 };
+    let mut task = Task::on_disk(Dedup::new(), 0, &[(topics::SCREENED, 1)], 1 << 20);
+    for first in (0..ROWS).step_by(2_000) {
+        let number = task.state.intern(&owner(first)).unwrap();
+        for i in first..first + 2_000 {
+            assert_eq!(task.state.look_up(key(i)).unwrap().owner, None);
+            task.state.accept(key(i), number, (i - first) as u32);
+        }
+        task.commit(&[]).unwrap();
+    }
+    let size = task.state.size();
+    assert_eq!(size.entries, ROWS);
+    assert!(size.bytes < 4 << 20, "a map in memory takes 13 MB or more: {size:?}");
+    assert!(size.disk > 32 * (ROWS - 30_000), "{size:?}");
+    task.end(End::Killed).unwrap();
+    for i in (0..ROWS).step_by(37) {
+        let (number, row) = task.state.look_up(key(i)).unwrap().owner.unwrap();
+        assert_eq!((number, row), ((i / 2_000) as u32, (i % 2_000) as u32));
+        let relation = task.state.relation(number, &owner(i / 2_000 * 2_000)).unwrap();
+        assert_eq!(relation, Some(Relation::SameContribution(0)));
+    }
+    assert_eq!(task.state.size().entries, ROWS);
 }

@@ -59,9 +59,9 @@ impl Desk<'_, '_, '_> {
                 if chunks > 1 && open >= self.config.max_open {
                     header.phase = Phase::Crowded;
                 } else if chunks > 1 {
-                    self.store.put_open(open + 1);
+                    self.store.put_open(open + 1)?;
                     header.timer = manifest.appended.saturating_add(self.config.contribution_timeout_ms).max(1);
-                    self.store.set_timer(header.timer, id);
+                    self.store.set_timer(header.timer, id)?;
                 }
                 self.bind(header, manifest, chunk)
             }
@@ -76,14 +76,14 @@ impl Desk<'_, '_, '_> {
             Some(bound) if bound.chunk_digest != manifest.id.chunk_digest => Some(Misfit::Content),
             Some(_) => None,
             None if header.phase != Phase::Open => Some(Misfit::Late),
-            None if self.store.is_barred(id, chunk, &screened(&manifest.id)) => Some(Misfit::Content),
+            None if self.store.is_barred(id, chunk, &screened(&manifest.id))? => Some(Misfit::Content),
             None if !agrees(&header.contract_digest, &manifest.id.contract_digest) => Some(Misfit::Contract),
             None => return self.bind(header, manifest, chunk),
         };
         let known = bound.as_ref().is_some_and(|b| b.screened == screened(&manifest.id));
         if misfit == Some(Misfit::Party) && bound.is_none() && header.phase == Phase::Open {
             // Its rows are released now. The same bytes under the right number of chunks are the same rows to dedup.
-            self.store.bar(id, chunk, &screened(&manifest.id));
+            self.store.bar(id, chunk, &screened(&manifest.id))?;
         }
         match misfit {
             Some(misfit) => self.reused(misfit, manifest, chunk, known),
@@ -119,11 +119,11 @@ impl Desk<'_, '_, '_> {
     fn bind(&mut self, mut header: Header, manifest: &Manifest, chunk: u32) -> Result<(), StageError> {
         let id = &manifest.id.contribution_id;
         let early = self.store.early(id, chunk, &screened(&manifest.id))?.unwrap_or_default();
-        self.store.forget_early(id, chunk);
+        self.store.forget_early(id, chunk)?;
         let entry = Chunk::new(manifest, early);
         header.bound += 1;
         header.done += u32::from(covered(id, &entry)?);
-        self.store.put_chunk(id, chunk, &entry);
+        self.store.put_chunk(id, chunk, &entry)?;
         header.last_appended = header.last_appended.max(manifest.appended);
         header.received += manifest.received;
         merge_counts(&mut header.refused, &manifest.refused);
@@ -142,10 +142,10 @@ impl Desk<'_, '_, '_> {
     fn seal(&mut self, id: &str, header: &mut Header, phase: Phase) -> Result<(), StageError> {
         header.phase = phase;
         if header.timer != 0 {
-            self.store.clear_timer(header.timer, id);
+            self.store.clear_timer(header.timer, id)?;
             header.timer = 0;
             let open = self.store.open()?;
-            self.store.put_open(open - 1);
+            self.store.put_open(open - 1)?;
         }
         Ok(())
     }
@@ -153,13 +153,13 @@ impl Desk<'_, '_, '_> {
     /// Writes the header back, or closes the contribution when nothing is missing.
     fn settle(&mut self, id: &str, header: Header) -> Result<(), StageError> {
         if header.phase == Phase::Open || header.done < header.bound {
-            self.store.put_contribution(id, &Contribution::Pending(header));
+            self.store.put_contribution(id, &Contribution::Pending(header))?;
             return Ok(());
         }
         let closed = close::close(self, id, &header)?;
         let expiry = header.last_appended.saturating_add(self.config.closed_retention_ms).max(1);
-        self.store.set_timer(expiry, id);
-        self.store.put_contribution(id, &Contribution::Closed(closed));
+        self.store.set_timer(expiry, id)?;
+        self.store.put_contribution(id, &Contribution::Closed(closed))?;
         Ok(())
     }
 
@@ -178,7 +178,7 @@ impl Desk<'_, '_, '_> {
                 let was_covered = covered(id, &entry)?;
                 if !was_covered && entry.verdicts.add(verdict) {
                     header.done += u32::from(covered(id, &entry)?);
-                    self.store.put_chunk(id, chunk, &entry);
+                    self.store.put_chunk(id, chunk, &entry)?;
                     return self.settle(id, header);
                 }
                 Ok(())
@@ -188,7 +188,7 @@ impl Desk<'_, '_, '_> {
             (_, None) if open => {
                 let mut early = self.store.early(id, chunk, &ident)?.unwrap_or_default();
                 if early.add(verdict) {
-                    self.store.put_early(id, chunk, &ident, &early);
+                    self.store.put_early(id, chunk, &ident, &early)?;
                 }
                 Ok(())
             }
@@ -198,13 +198,13 @@ impl Desk<'_, '_, '_> {
 
     /// A replay changes nothing. Screened under another contract it may have brought rows of its own into dedup: nobody owns them.
     fn replayed(&mut self, manifest: &Manifest, chunk: u32, known: bool) -> Result<(), StageError> {
-        self.store.forget_early_of(&manifest.id.contribution_id, chunk, &screened(&manifest.id));
+        self.store.forget_early_of(&manifest.id.contribution_id, chunk, &screened(&manifest.id))?;
         if known { Ok(()) } else { close::release_chunk(self, manifest) }
     }
 
     fn reused(&mut self, misfit: Misfit, manifest: &Manifest, chunk: u32, known: bool) -> Result<(), StageError> {
         if !known {
-            self.store.forget_early_of(&manifest.id.contribution_id, chunk, &screened(&manifest.id));
+            self.store.forget_early_of(&manifest.id.contribution_id, chunk, &screened(&manifest.id))?;
             close::release_chunk(self, manifest)?;
         }
         close::refuse(self, &manifest.id, Some(&manifest.position), &Why::Misfit(misfit))
@@ -217,7 +217,7 @@ impl Desk<'_, '_, '_> {
             at_end: mark.at_end,
         };
         if self.store.heard(mark.source)?.as_ref() != Some(&heard) {
-            self.store.put_heard(mark.source, &heard);
+            self.store.put_heard(mark.source, &heard)?;
         }
         let before = self.store.clock()?;
         let mut clock = Clock { sources: before.sources.max(mark.sources), ..before };
@@ -225,7 +225,7 @@ impl Desk<'_, '_, '_> {
             clock.watermark = clock.watermark.max(watermark);
         }
         if clock != before {
-            self.store.put_clock(&clock);
+            self.store.put_clock(&clock)?;
         }
         self.expire(clock.watermark)
     }
@@ -244,22 +244,22 @@ impl Desk<'_, '_, '_> {
 
     /// Runs every timer that is due, in order of time and id.
     fn expire(&mut self, watermark: i64) -> Result<(), StageError> {
-        while let Some((time, id)) = self.store.due(watermark) {
-            self.store.clear_timer(time, &id);
+        while let Some((time, id)) = self.store.due(watermark)? {
+            self.store.clear_timer(time, &id)?;
             match self.store.contribution(&id)? {
                 Some(Contribution::Pending(mut header)) => {
                     let deadline = header.last_appended.saturating_add(self.config.contribution_timeout_ms).max(1);
                     if deadline > watermark {
                         // Chunks came since the timer was set: it is moved only now, not with every chunk.
                         header.timer = deadline;
-                        self.store.set_timer(deadline, &id);
-                        self.store.put_contribution(&id, &Contribution::Pending(header));
+                        self.store.set_timer(deadline, &id)?;
+                        self.store.put_contribution(&id, &Contribution::Pending(header))?;
                     } else {
                         self.seal(&id, &mut header, Phase::TimedOut)?;
                         self.settle(&id, header)?;
                     }
                 }
-                Some(Contribution::Closed(_)) => self.store.forget_contribution(&id),
+                Some(Contribution::Closed(_)) => self.store.forget_contribution(&id)?,
                 None => {}
             }
         }

@@ -58,7 +58,7 @@ pub fn close(desk: &mut Desk<'_, '_, '_>, id: &str, header: &Header) -> Result<C
     };
     let receipt = receipt(id, header, tally, status, admitted, quality)?;
     desk.out.send(topics::RECEIPTS, Destination::ByKey, id.as_bytes(), &receipt)?;
-    desk.store.forget_parts(id);
+    desk.store.forget_parts(id)?;
     Ok(closed)
 }
 
@@ -93,7 +93,7 @@ fn tally(desk: &mut Desk<'_, '_, '_>, id: &str, header: &Header) -> Result<Tally
         if header.chunks == 1 {
             tally.only = contents.first().map(|(_, only)| *only);
         } else if !contents.is_empty() {
-            desk.store.put_contents(id, page, &contents);
+            desk.store.put_contents(id, page, &contents)?;
         }
     }
     Ok(tally)

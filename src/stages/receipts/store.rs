@@ -27,7 +27,10 @@ pub const PAGE: u32 = 256;
 /// The bound chunks of a closed contribution, by number.
 pub type Contents = Vec<(u32, Held)>;
 
-/// Typed access to the state.
+/// A change that was made, unless the disk failed.
+pub type Done = Result<(), StageError>;
+
+/// Typed access to the state. Every access may fail with the disk; what is read also when it is damaged.
 pub struct Store<'a>(pub &'a mut KeyValue);
 
 fn key(tag: u8, id: &str, rest: &[&[u8]]) -> Vec<u8> {
@@ -51,11 +54,11 @@ const OPEN: &[u8] = b"o";
 
 impl Store<'_> {
     fn get<T: Field>(&self, what: &str, key: &[u8]) -> Result<Option<T>, StageError> {
-        self.0.get(key).map(|bytes| codec::decode(what, bytes)).transpose()
+        self.0.get(key)?.map(|bytes| codec::decode(what, &bytes)).transpose()
     }
 
-    fn put<T: Field>(&mut self, key: Vec<u8>, entry: &T) {
-        self.0.put(key, codec::encode(entry));
+    fn put<T: Field>(&mut self, key: Vec<u8>, entry: &T) -> Done {
+        self.0.put(key, codec::encode(entry))
     }
 
     /// The entry of a contribution.
@@ -67,14 +70,20 @@ impl Store<'_> {
     }
 
     /// Writes the entry of a contribution.
-    pub fn put_contribution(&mut self, id: &str, entry: &Contribution) {
-        self.put(key(b'h', id, &[]), entry);
+    ///
+    /// # Errors
+    /// See [`Store::contribution`].
+    pub fn put_contribution(&mut self, id: &str, entry: &Contribution) -> Done {
+        self.put(key(b'h', id, &[]), entry)
     }
 
     /// Forgets a contribution and its chunk contents.
-    pub fn forget_contribution(&mut self, id: &str) {
-        self.0.delete(key(b'h', id, &[]));
-        self.forget(&key(b'd', id, &[]));
+    ///
+    /// # Errors
+    /// See [`Store::contribution`].
+    pub fn forget_contribution(&mut self, id: &str) -> Done {
+        self.0.delete(key(b'h', id, &[]))?;
+        self.forget(&key(b'd', id, &[]))
     }
 
     /// A bound chunk.
@@ -86,8 +95,11 @@ impl Store<'_> {
     }
 
     /// Writes a bound chunk.
-    pub fn put_chunk(&mut self, id: &str, chunk: u32, entry: &Chunk) {
-        self.put(key(b'c', id, &[&chunk.to_be_bytes()]), entry);
+    ///
+    /// # Errors
+    /// See [`Store::contribution`].
+    pub fn put_chunk(&mut self, id: &str, chunk: u32, entry: &Chunk) -> Done {
+        self.put(key(b'c', id, &[&chunk.to_be_bytes()]), entry)
     }
 
     /// The bound chunks of a page, by number.
@@ -97,32 +109,40 @@ impl Store<'_> {
     pub fn chunks(&self, id: &str, page: u32) -> Result<Vec<(u32, Chunk)>, StageError> {
         let first = (page * PAGE).to_be_bytes();
         let prefix = key(b'c', id, &[&first[..3]]);
-        let entry = |(key, bytes): (&Bytes, &Bytes)| {
+        let entry = |(key, bytes): (Bytes, Bytes)| {
             let number = key.last_chunk::<4>().map_or(0, |number| u32::from_be_bytes(*number));
-            Ok((number, codec::decode("a chunk", bytes)?))
+            Ok((number, codec::decode("a chunk", &bytes)?))
         };
-        self.0.scan_prefix(&prefix).map(entry).collect()
+        self.0.scan_prefix(&prefix, usize::MAX)?.into_iter().map(entry).collect()
     }
 
     /// Forgets what is only kept of a contribution that waits: chunks, early verdicts, refused contents.
-    pub fn forget_parts(&mut self, id: &str) {
-        b"cvx".iter().for_each(|tag| self.forget(&key(*tag, id, &[])));
+    ///
+    /// # Errors
+    /// See [`Store::contribution`].
+    pub fn forget_parts(&mut self, id: &str) -> Done {
+        b"cvx".iter().try_for_each(|tag| self.forget(&key(*tag, id, &[])))
     }
 
-    fn forget(&mut self, prefix: &[u8]) {
-        let keys: Vec<Bytes> = self.0.scan_prefix(prefix).map(|(key, _)| key.clone()).collect();
-        keys.into_iter().for_each(|key| self.0.delete(key));
+    fn forget(&mut self, prefix: &[u8]) -> Done {
+        let entries = self.0.scan_prefix(prefix, usize::MAX)?;
+        entries.into_iter().try_for_each(|(key, _)| self.0.delete(key))
     }
 
     /// A content was refused under this number and its rows released: it cannot be bound any more.
-    pub fn bar(&mut self, id: &str, chunk: u32, ident: &Ident) {
-        self.0.put(key(b'x', id, &[&chunk.to_be_bytes(), ident]), vec![codec::VERSION]);
+    ///
+    /// # Errors
+    /// See [`Store::contribution`].
+    pub fn bar(&mut self, id: &str, chunk: u32, ident: &Ident) -> Done {
+        self.0.put(key(b'x', id, &[&chunk.to_be_bytes(), ident]), vec![codec::VERSION])
     }
 
     /// See [`Store::bar`].
-    #[must_use]
-    pub fn is_barred(&self, id: &str, chunk: u32, ident: &Ident) -> bool {
-        self.0.get(&key(b'x', id, &[&chunk.to_be_bytes(), ident])).is_some()
+    ///
+    /// # Errors
+    /// See [`Store::contribution`].
+    pub fn is_barred(&self, id: &str, chunk: u32, ident: &Ident) -> Result<bool, StageError> {
+        Ok(self.0.get(&key(b'x', id, &[&chunk.to_be_bytes(), ident]))?.is_some())
     }
 
     /// Verdicts that came before their manifest.
@@ -134,18 +154,27 @@ impl Store<'_> {
     }
 
     /// Writes verdicts that came before their manifest.
-    pub fn put_early(&mut self, id: &str, chunk: u32, ident: &Ident, entry: &Verdicts) {
-        self.put(key(b'v', id, &[&chunk.to_be_bytes(), ident]), entry);
+    ///
+    /// # Errors
+    /// See [`Store::contribution`].
+    pub fn put_early(&mut self, id: &str, chunk: u32, ident: &Ident, entry: &Verdicts) -> Done {
+        self.put(key(b'v', id, &[&chunk.to_be_bytes(), ident]), entry)
     }
 
     /// Forgets every early verdict on a chunk.
-    pub fn forget_early(&mut self, id: &str, chunk: u32) {
-        self.forget(&key(b'v', id, &[&chunk.to_be_bytes()]));
+    ///
+    /// # Errors
+    /// See [`Store::contribution`].
+    pub fn forget_early(&mut self, id: &str, chunk: u32) -> Done {
+        self.forget(&key(b'v', id, &[&chunk.to_be_bytes()]))
     }
 
     /// Forgets early verdicts on one content of a chunk.
-    pub fn forget_early_of(&mut self, id: &str, chunk: u32, ident: &Ident) {
-        self.0.delete(key(b'v', id, &[&chunk.to_be_bytes(), ident]));
+    ///
+    /// # Errors
+    /// See [`Store::contribution`].
+    pub fn forget_early_of(&mut self, id: &str, chunk: u32, ident: &Ident) -> Done {
+        self.0.delete(key(b'v', id, &[&chunk.to_be_bytes(), ident]))
     }
 
     /// Contents of the chunks of a closed contribution on one page.
@@ -158,28 +187,41 @@ impl Store<'_> {
     }
 
     /// Writes a page of chunk contents.
-    pub fn put_contents(&mut self, id: &str, page: u32, contents: &Contents) {
-        self.put(key(b'd', id, &[&page.to_be_bytes()]), contents);
+    ///
+    /// # Errors
+    /// See [`Store::contribution`].
+    pub fn put_contents(&mut self, id: &str, page: u32, contents: &Contents) -> Done {
+        self.put(key(b'd', id, &[&page.to_be_bytes()]), contents)
     }
 
     /// Sets a timer.
-    pub fn set_timer(&mut self, time: i64, id: &str) {
-        self.0.put(timer_key(time, id), vec![codec::VERSION]);
+    ///
+    /// # Errors
+    /// See [`Store::contribution`].
+    pub fn set_timer(&mut self, time: i64, id: &str) -> Done {
+        self.0.put(timer_key(time, id), vec![codec::VERSION])
     }
 
     /// Removes a timer.
-    pub fn clear_timer(&mut self, time: i64, id: &str) {
-        self.0.delete(timer_key(time, id));
+    ///
+    /// # Errors
+    /// See [`Store::contribution`].
+    pub fn clear_timer(&mut self, time: i64, id: &str) -> Done {
+        self.0.delete(timer_key(time, id))
     }
 
     /// The earliest timer that is due.
-    #[must_use]
-    pub fn due(&self, watermark: i64) -> Option<(i64, String)> {
-        let (key, _) = self.0.scan_prefix(b"t").next()?;
-        let (time, id) = key.get(1..)?.split_first_chunk::<8>()?;
-        let time = i64::try_from(u64::from_be_bytes(*time)).ok()?;
-        let id = std::str::from_utf8(id).ok()?;
-        (time <= watermark).then(|| (time, id.to_owned()))
+    ///
+    /// # Errors
+    /// See [`Store::contribution`].
+    pub fn due(&self, watermark: i64) -> Result<Option<(i64, String)>, StageError> {
+        let first = self.0.scan_prefix(b"t", 1)?;
+        let timer = first.first().and_then(|(key, _)| {
+            let (time, id) = key.get(1..)?.split_first_chunk::<8>()?;
+            let time = i64::try_from(u64::from_be_bytes(*time)).ok()?;
+            Some((time, std::str::from_utf8(id).ok()?.to_owned()))
+        });
+        Ok(timer.filter(|(time, _)| *time <= watermark))
     }
 
     /// The latest mark of a source.
@@ -191,8 +233,11 @@ impl Store<'_> {
     }
 
     /// Writes the latest mark of a source.
-    pub fn put_heard(&mut self, source: i32, entry: &Heard) {
-        self.put([b"m", source.to_be_bytes().as_slice()].concat(), entry);
+    ///
+    /// # Errors
+    /// See [`Store::contribution`].
+    pub fn put_heard(&mut self, source: i32, entry: &Heard) -> Done {
+        self.put([b"m", source.to_be_bytes().as_slice()].concat(), entry)
     }
 
     /// The clock.
@@ -204,8 +249,11 @@ impl Store<'_> {
     }
 
     /// Writes the clock.
-    pub fn put_clock(&mut self, clock: &Clock) {
-        self.put(CLOCK.to_vec(), clock);
+    ///
+    /// # Errors
+    /// See [`Store::contribution`].
+    pub fn put_clock(&mut self, clock: &Clock) -> Done {
+        self.put(CLOCK.to_vec(), clock)
     }
 
     /// Contributions whose manifests are not all there.
@@ -217,7 +265,10 @@ impl Store<'_> {
     }
 
     /// Writes the number of open contributions.
-    pub fn put_open(&mut self, open: i64) {
-        self.put(OPEN.to_vec(), &open);
+    ///
+    /// # Errors
+    /// See [`Store::contribution`].
+    pub fn put_open(&mut self, open: i64) -> Done {
+        self.put(OPEN.to_vec(), &open)
     }
 }

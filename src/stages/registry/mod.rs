@@ -76,12 +76,12 @@ impl Stage for Registry {
                     continue;
                 }
             };
-            let current = state.get(event.model.as_bytes()).map(|bytes| decode(&event.model, bytes)).transpose()?;
+            let current = state.get(event.model.as_bytes())?.map(|bytes| decode(&event.model, &bytes)).transpose()?;
             let decision = rules.decide(current.as_ref(), &event, message.offset);
             let actor = decision.audit.actor.clone();
             out.send(topics::AUDIT, Destination::ByKey, actor.as_bytes(), &decision.audit)?;
             if let Some(model) = decision.model {
-                state.put(event.model.clone().into_bytes(), encode(&model)?);
+                state.put(event.model.clone().into_bytes(), encode(&model)?)?;
                 out.send(topics::MODELS, Destination::ByKey, event.model.as_bytes(), &model)?;
             }
         }

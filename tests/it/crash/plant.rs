@@ -65,6 +65,12 @@ impl Plant {
         Some(plant)
     }
 
+    /// The same plant, whose commands have this variable in their environment.
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
     /// The folder with everything of it.
     pub fn folder(&self) -> PathBuf {
         self.folder.path().to_owned()

@@ -12,8 +12,10 @@ use std::sync::OnceLock;
 
 const SEED: u64 = 20_130_101;
 const MODEL: &str = "crash-shop";
-/// Where a worker aborts itself in the first five rounds; the other five are killed from outside at seeded moments.
-const FAILPOINTS: [Option<&str>; 10] = [
+/// Where a worker aborts itself in the first seven rounds; the other five are killed from outside at seeded moments.
+const FAILPOINTS: [Option<&str>; 12] = [
+    Some("state.after_runs"),
+    Some("state.after_manifest"),
     Some("commit.before:3"),
     Some("commit.after_offsets:3"),
     Some("restore.middle"),
@@ -124,9 +126,10 @@ fn verify_against_reference(plant: &Plant) {
 }
 
 #[test]
-fn workers_killed_ten_times_give_the_receipts_of_an_uninterrupted_run() {
+fn workers_killed_twelve_times_give_the_receipts_of_an_uninterrupted_run() {
     let reference = reference();
-    let plant = Plant::start_copy(reference.folder.path());
+    // Here every commit goes to disk, in the uninterrupted run next to none does.
+    let plant = Plant::start_copy(reference.folder.path()).with("HOKUSAI_STATE_MEMORY_MIB", "0");
     let mut random = Random::new(SEED);
     for (round, failpoint) in FAILPOINTS.into_iter().enumerate() {
         let mut launched = plant.launch_worker(0, failpoint);

@@ -7,5 +7,6 @@
 mod cases;
 mod outage;
 mod rebalance;
+mod state;
 mod stops;
 pub mod toy;

@@ -1,14 +1,16 @@
 //! The toy stages and a process that runs them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hokusai::codec::wire::Wire;
 use hokusai::domain::records::{Audit, DeadLetter, Record as Schema};
 use hokusai::stream::client::Admin;
-use hokusai::stream::stage::{Batch, Context, Destination, Outputs, Stage, StageError, Tick};
+use hokusai::stream::stage::{
+    Batch, Change, Checkpoint, Context, Destination, Outputs, Place, Stage, StageError, State, StateSize, Tick,
+};
 use hokusai::stream::state::KeyValue;
 use hokusai::stream::{Cluster, Health, Runtime, RuntimeConfig, Settings};
 use hokusai::topology::Topology;
@@ -43,26 +45,72 @@ pub struct Faults {
     pub calls: AtomicU64,
     /// Marks that were told.
     pub marks: Mutex<Vec<Tick>>,
+    /// Changes that were restored from the changelog.
+    pub restored: AtomicU64,
+    /// The task of partition 0 waits in its restore.
+    pub holds_restore: AtomicBool,
+}
+
+/// State that tells what is done with it.
+pub struct Watched {
+    state: KeyValue,
+    faults: Arc<Faults>,
+    partition: i32,
+}
+
+impl State for Watched {
+    fn restore(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), StageError> {
+        while self.partition == 0 && self.faults.holds_restore.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.faults.restored.fetch_add(1, Ordering::Relaxed);
+        self.state.restore(key, value)
+    }
+    fn changes(&mut self) -> Vec<Change> {
+        self.state.changes()
+    }
+    fn commit(&mut self) {
+        self.state.commit();
+    }
+    fn abort(&mut self) {
+        self.state.abort();
+    }
+    fn size(&self) -> StateSize {
+        self.state.size()
+    }
+    fn open(&mut self, place: &Place) -> Result<Option<Checkpoint>, StageError> {
+        self.partition = place.identity.partition;
+        self.state.open(place)
+    }
+    fn restored(&mut self) -> Result<(), StageError> {
+        self.state.restored()
+    }
+    fn wants_checkpoint(&self) -> bool {
+        self.state.wants_checkpoint()
+    }
+    fn checkpoint(&mut self, at: &Checkpoint) -> Result<(), StageError> {
+        self.state.checkpoint(at)
+    }
 }
 
 /// Adds up amounts per key.
 pub struct Sums(pub Arc<Faults>);
 
 impl Stage for Sums {
-    type State = KeyValue;
+    type State = Watched;
 
     fn name(&self) -> &'static str {
         "sums"
     }
 
-    fn state(&self) -> KeyValue {
-        KeyValue::new()
+    fn state(&self) -> Watched {
+        Watched { state: KeyValue::new(), faults: Arc::clone(&self.0), partition: -1 }
     }
 
     fn process(
         &mut self,
         _: &Context<'_>,
-        state: &mut KeyValue,
+        Watched { state, .. }: &mut Watched,
         batch: &Batch,
         out: &mut Outputs<'_>,
     ) -> Result<(), StageError> {
@@ -87,8 +135,8 @@ impl Stage for Sums {
                 out.dead_letter(batch, &message, "NO_NUMBER", "not a number".into());
                 continue;
             };
-            let before = state.get(&key).map_or(0, |v| String::from_utf8_lossy(v).parse::<i64>().unwrap());
-            state.put(key.clone(), (before + amount).to_string());
+            let before = state.get(&key)?.map_or(0, |v| String::from_utf8_lossy(&v).parse::<i64>().unwrap());
+            state.put(key.clone(), (before + amount).to_string())?;
             let name = String::from_utf8_lossy(&key).into_owned();
             let length = if amount == 999 { 2_000_000 } else { 0 };
             out.send("sums.out", Destination::ByKey, &key, &sum(&name, before + amount, length))?;

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::stages::testing::End;
 use crate::stream::stage::OutputRecord;
 
 #[derive(Debug, Clone)]
@@ -53,9 +54,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
-    fn receipts_and_outputs_do_not_depend_on_how_the_inputs_interleave_nor_on_batches_aborts_and_restarts(
+    fn receipts_and_outputs_do_not_depend_on_how_the_inputs_interleave_nor_on_batches_aborts_kills_and_restarts(
         steps in steps(),
-        order in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>(), 1..4_usize, 0..6_u8), 1..60),
+        // Of those on disk, some write every commit, some only what they end with.
+        memory in prop_oneof![6 => Just(None), 1 => Just(Some(0)), 1 => Just(Some(1 << 20))],
+        order in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>(), 1..4_usize, 0..8_u8), 1..60),
     ) {
         let manifests: Vec<_> = steps.iter().enumerate().map(|(i, step)| {
             let at = i as i64 * MINUTE / 10;
@@ -69,7 +72,8 @@ proptest! {
         }
         plain.commit(&[batch(topics::VERDICTS, 0, 0, 0, &verdicts)]).unwrap();
 
-        let mut mixed = task();
+        let on_disk = |memory| Task::on_disk(task().stage, 0, &[(topics::SCREENED, 2)], memory);
+        let mut mixed = memory.map_or_else(task, on_disk);
         let mut manifests = std::collections::VecDeque::from(manifests);
         let mut order = order.iter().cycle();
         while !manifests.is_empty() || !verdicts.is_empty() {
@@ -90,6 +94,7 @@ proptest! {
             match fate {
                 0 => mixed.abort(std::slice::from_ref(&piece)),
                 1 => mixed.restart().unwrap(),
+                2 => mixed.end([End::Killed, End::Clean, End::BeforeManifest, End::Torn][*length]).unwrap(),
                 _ => {}
             }
             mixed.commit(&[piece]).unwrap();
