@@ -3,6 +3,7 @@
 pub mod health;
 pub mod logs;
 pub mod metrics;
+pub mod rotation;
 pub mod secrets;
 pub mod signals;
 pub mod time;

@@ -67,7 +67,7 @@ fn protect_and_hash(
     account: &mut Account,
 ) -> Result<(), StageError> {
     let contract = &ready.contract;
-    let Protected { canonical, screened, found } = ready.protection.protect(batch).map_err(compute)?;
+    let Protected { canonical, screened, found } = ready.protection.protect(batch, source.appended).map_err(compute)?;
     account.pii = found;
     let encoded = contract.encoder().encode(&canonical).map_err(compute)?;
     let hashes = encoded.hash(keys.model.rows());

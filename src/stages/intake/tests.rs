@@ -2,5 +2,6 @@
 
 mod contract;
 mod screening;
+mod sealed;
 mod stage;
 mod support;
