@@ -58,7 +58,7 @@ fn info(position: &Position) -> Vec<u8> {
 #[must_use]
 pub fn seal(letter: DeadLetter, ring: &KeyRing, key: Option<&[u8]>, value: Option<&[u8]>) -> Vec<DeadLetter> {
     let to = ring.operator_key().public();
-    let mut text = vec![u8::from(key.is_some()) * HAS_KEY | u8::from(value.is_some()) * HAS_VALUE];
+    let mut text = vec![(u8::from(key.is_some()) * HAS_KEY) | (u8::from(value.is_some()) * HAS_VALUE)];
     let key = key.unwrap_or_default();
     text.extend(u32::try_from(key.len()).unwrap_or(u32::MAX).to_be_bytes());
     text.extend(key);

@@ -46,7 +46,7 @@ fn the_same_row_before_and_after_a_rotation_has_one_owner_and_new_rows_carry_the
     let both = until_tokens_of(&cluster, &model, "k2", 1_000);
     assert!(both.contains(" email_address:k1:"), "for a day both keys write: {both}");
     let again = send(&cluster, "bob", &model, &rows(0..30));
-    assert_eq!(account(&again), ("admitted".into(), 30, 0, reasons([("DUP_OTHER_OWNER", 30)])));
+    assert_eq!(account(&again), ("refused".into(), 30, 0, reasons([("DUP_OTHER_OWNER", 30)])));
     assert_eq!(email_of(&cluster, &model, 7), before);
     // One of the old e-mail addresses in a new row: both tokens lead to it.
     let mut linked = row(5_000);

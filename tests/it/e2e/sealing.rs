@@ -14,6 +14,7 @@ on_every_cluster! {
     sealing_the_same_content_anew_is_a_replay_and_so_is_sending_it_plain,
     a_sealed_payload_in_another_contributions_name_is_refused,
     a_model_that_does_not_exist_gets_not_one_byte,
+    whoever_looks_at_plaintext_is_audited,
 }
 
 fn submit(cluster: &Cluster, path: &std::path::Path, model: &str, more: &[&str]) -> Value {
@@ -98,6 +99,21 @@ fn a_sealed_payload_in_another_contributions_name_is_refused(cluster: &Cluster) 
     assert_eq!(account(&receipt), ("refused".into(), 1, 0, reasons([("UNSEAL_FAILED", 1)])));
     let why = cluster.sql(&format!("select expected, shape from refusals where contribution_id = '{id}'"));
     assert!(why[0]["expected"].as_str().is_some_and(|text| text.contains("for this contribution")), "{why:?}");
+}
+
+fn whoever_looks_at_plaintext_is_audited(cluster: &Cluster) {
+    let (model, _) = shop(cluster);
+    let id = unique("looked-at");
+    let mut value = row(1);
+    value["note"] = format!("{id} in plaintext").into();
+    contribute(cluster, &[json!({"contribution_id": id, "contributor": "a", "model": model, "rows": [value]})]);
+    let watch = ["watch", "contributions", "--from-beginning", "--until-end"];
+    let shows = |lines: &[Value]| lines.iter().any(|line| line["value"]["rows"].to_string().contains(&id));
+    assert!(!shows(&cluster.lines(&watch)));
+    let looks = "select count(*) as n from audit where action = 'watch.plaintext' and resource = 'topic/contributions'";
+    let before = cluster.count(looks);
+    assert!(shows(&cluster.lines(&[&watch[..], &["--plaintext"]].concat())));
+    assert!(cluster.count(looks) > before);
 }
 
 fn a_model_that_does_not_exist_gets_not_one_byte(cluster: &Cluster) {
