@@ -118,6 +118,7 @@ fn stage(wire: &Wire) -> Intake {
         contract_digest: digest,
         contracts: vec![contract],
         commands: vec![],
+        intake_key: None,
     };
     let record = wire.encode(&model).expect("a record");
     stage.broadcast(topics::MODELS, b"intake-bench", Some(&record), wire).expect("a model");
@@ -134,6 +135,7 @@ fn batch(wire: &Wire, payload: Vec<u8>) -> Batch {
         chunk: 0,
         chunks: 1,
         payload,
+        sealed: None,
     };
     let mut batch = Batch::new(topics::CONTRIBUTIONS, 0);
     batch.push(0, NOW, None, Some(&wire.encode(&contribution).expect("a record")));

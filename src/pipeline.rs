@@ -7,10 +7,11 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::common::Settings;
+use crate::codec::aside;
 use crate::domain::contract::Spec;
-use crate::domain::keys::KeyRing;
+use crate::domain::keys::LiveKeys;
 use crate::ops::health::Probe;
-use crate::ops::secrets;
+use crate::ops::{rotation, secrets};
 use crate::stages::dedup::Dedup;
 use crate::stages::intake::contract::Compiler;
 use crate::stages::intake::{Intake, Limits};
@@ -59,6 +60,8 @@ pub struct Pipeline {
     runtime: Runtime,
     /// Its offsets live in Delta commits, not in Kafka transactions: no stage of the runtime.
     warehouse: Option<Warehouse>,
+    /// Where the key ring is, whose it is, and the handle that stages have on it.
+    keys: (PathBuf, String, LiveKeys),
 }
 
 impl Pipeline {
@@ -69,18 +72,20 @@ impl Pipeline {
     pub fn new(config: &PipelineConfig) -> anyhow::Result<Self> {
         let selected = select(&config.stages)?;
         let runs = |name: &str| selected.contains(&name);
-        let keys = Arc::new(secrets::load_or_create_key_ring(&config.keys, tenant(&config.settings.prefix))?);
+        let tenant = tenant(&config.settings.prefix);
+        let keys = LiveKeys::from(secrets::load_or_create_key_ring(&config.keys, tenant)?);
         let mut runtime = Runtime::new(runtime_config(config, &keys)?);
         if runs("keying") {
-            runtime.stage(Keying::new)?;
+            let keys = keys.clone();
+            runtime.stage(move || Keying::new(keys.clone()))?;
         }
         if runs("registry") {
             let trust = secrets::load_or_create_trust(&config.keys)?;
             runtime.stage(move || Registry::new(trust.clone(), Box::new(usable)))?;
         }
         if runs("intake") {
-            let keys = Arc::clone(&keys);
-            runtime.stage(move || Intake::new(Arc::clone(&keys), Limits::default()))?;
+            let keys = keys.clone();
+            runtime.stage(move || Intake::new(keys.clone(), Limits::default()))?;
         }
         if runs("dedup") {
             runtime.stage(Dedup::new)?;
@@ -94,7 +99,7 @@ impl Pipeline {
         } else {
             None
         };
-        Ok(Self { runtime, warehouse })
+        Ok(Self { runtime, warehouse, keys: (config.keys.clone(), tenant.to_owned(), keys) })
     }
 
     /// What `/health` and `/ready` ask.
@@ -114,8 +119,14 @@ impl Pipeline {
                 None => Ok(()),
             }
         };
+        let (dir, tenant, keys) = self.keys;
+        let end = stop.child_token();
+        let following = tokio::spawn(rotation::follow(dir, tenant, keys, end.clone()));
         let stages = async { self.runtime.run(stop.clone()).await.map_err(anyhow::Error::from) };
-        tokio::try_join!(stages, tables).map(drop)
+        let ran = tokio::try_join!(stages, tables).map(drop);
+        end.cancel();
+        following.await?;
+        ran
     }
 }
 
@@ -133,16 +144,18 @@ fn usable(spec: &Spec) -> Result<(), String> {
     Compiler::new().compile(spec.clone()).map(drop).map_err(|e| e.to_string())
 }
 
-fn runtime_config(config: &PipelineConfig, keys: &Arc<KeyRing>) -> anyhow::Result<RuntimeConfig> {
+fn runtime_config(config: &PipelineConfig, keys: &LiveKeys) -> anyhow::Result<RuntimeConfig> {
     let defaults = StreamSettings::default();
     let marks = config.settings.topology.stage("intake")?.settings.mark_interval;
     // A dead letter has no model: the digest key is the ring's own for unreadable records.
-    let digest = keys.dead_letter_key();
+    let digest = keys.ring().dead_letter_key();
+    let operator = keys.clone();
     Ok(RuntimeConfig {
         cluster: config.settings.cluster(),
         topology: Arc::clone(&config.settings.topology),
         wire: Arc::clone(&config.settings.wire),
         digest: Arc::new(move |bytes: &[u8]| data_encoding::HEXLOWER.encode(&digest.digest(&[bytes]))),
+        aside: Arc::new(move |letter, key, value| aside::seal(letter, &operator.ring(), key, value)),
         settings: StreamSettings {
             commit_interval: config.commit_interval,
             mark_interval: marks.unwrap_or(defaults.mark_interval),
@@ -177,7 +190,7 @@ fn receipts_config(config: &PipelineConfig) -> anyhow::Result<ReceiptsConfig> {
     Ok(receipts)
 }
 
-fn warehouse_config(config: &PipelineConfig, keys: &Arc<KeyRing>, health: Health) -> anyhow::Result<WarehouseConfig> {
+fn warehouse_config(config: &PipelineConfig, keys: &LiveKeys, health: Health) -> anyhow::Result<WarehouseConfig> {
     let declared = &config.settings.topology.stage("warehouse")?.settings;
     let mut thresholds = Thresholds::default();
     if let Some(age) = config.table_commit.or(declared.table_interval) {
@@ -193,7 +206,7 @@ fn warehouse_config(config: &PipelineConfig, keys: &Arc<KeyRing>, health: Health
         cluster: config.settings.cluster(),
         store: config.settings.store.clone(),
         wire: config.settings.wire.as_ref().clone(),
-        keys: Arc::clone(keys),
+        keys: keys.clone(),
         thresholds,
         instance: config.instance.clone(),
         health,

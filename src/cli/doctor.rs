@@ -272,7 +272,10 @@ fn keys(settings: &Settings) -> Finding {
         return Finding::ok("keys", "none on this machine yet; `hokusai up` makes development keys");
     }
     match crate::ops::secrets::load_or_create_key_ring(&folder, crate::pipeline::tenant(&settings.prefix)) {
-        Ok(ring) => Finding::ok("keys", format!("token key {} in force", ring.token_key().id())),
+        Ok(ring) => Finding::ok(
+            "keys",
+            format!("token key {} and intake key {} in force", ring.token_key().id(), ring.intake_key().public().id()),
+        ),
         Err(e) => Finding::new("keys", Status::Wrong, e.to_string(), ""),
     }
 }

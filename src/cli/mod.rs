@@ -3,10 +3,13 @@
 //! What was typed is an [`Arguments`]; what a command runs with is a [`common::Settings`]. Exit codes are a
 //! promise to scripts: see [`exit::Failure`].
 
+pub mod audit;
 pub mod broker;
 pub mod common;
+pub mod dead_letters;
 pub mod doctor;
 pub mod exit;
+pub mod keys;
 pub mod model;
 pub mod reader;
 pub mod sql;
@@ -57,6 +60,10 @@ enum Command {
     Submit(submit::SubmitArgs),
     /// Declare and inspect models
     Model(model::ModelArgs),
+    /// Make, show, rotate and destroy the tenant's keys
+    Keys(keys::KeysArgs),
+    /// List what could not be read, and send it again
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Print a topic's records, decoded
     Watch(watch::WatchArgs),
     /// Query the tables with SQL
@@ -105,6 +112,8 @@ fn run(arguments: Arguments) -> Outcome<()> {
             Command::Broker(args) => broker::run(args, settings).await,
             Command::Submit(args) => submit::run(args, settings).await,
             Command::Model(args) => model::run(args, settings).await,
+            Command::Keys(args) => keys::run(args, settings).await,
+            Command::DeadLetters(args) => dead_letters::run(args, settings).await,
             Command::Watch(args) => watch::run(args, settings).await,
             Command::Sql(args) => sql::run(args, settings).await,
             Command::Topology(args) => topology::run(args, settings).await,

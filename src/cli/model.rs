@@ -97,7 +97,8 @@ async fn apply(settings: &Settings, file: &Path, key: Option<&Path>, timeout: Du
     })
     .await?;
     let known = models.get(&name);
-    if known.is_some_and(|m| m.contract_digest == digest) {
+    // Without an intake key the command is worth sending: the registry publishes one.
+    if known.is_some_and(|m| m.contract_digest == digest && m.intake_key.is_some()) {
         return told(settings, &name, known.map_or(0, |m| m.revision), &digest, "unchanged");
     }
     let revision = known.map_or(0, |m| m.revision);
@@ -122,7 +123,11 @@ fn read_spec(file: &Path) -> Outcome<Spec> {
     compiled.map(|contract| contract.spec().clone()).map_err(|e| Failure::Refused(e.to_string()))
 }
 
-async fn send(settings: &Settings, model: &str, envelope: &str) -> Outcome<()> {
+/// Sends a signed command.
+///
+/// # Errors
+/// No broker.
+pub async fn send(settings: &Settings, model: &str, envelope: &str) -> Outcome<()> {
     let producer: FutureProducer = settings
         .client()
         .set("enable.idempotence", "true")
@@ -152,7 +157,7 @@ fn decided(
             && let Some(payload) = message.payload()
         {
             let found: Model = settings.wire.decode(payload).map_err(Failure::failed)?;
-            if found.contract_digest == digest {
+            if found.contract_digest == digest && found.intake_key.is_some() {
                 return Ok(found.revision);
             }
         }
@@ -180,8 +185,11 @@ fn told(settings: &Settings, model: &str, revision: i64, digest: &str, status: &
     Ok(())
 }
 
-/// Folds `models`.
-fn models(settings: &Settings) -> Outcome<BTreeMap<String, Model>> {
+/// The models as their topic has them now, by name.
+///
+/// # Errors
+/// No broker, no topic, or a record that cannot be read.
+pub fn models(settings: &Settings) -> Outcome<BTreeMap<String, Model>> {
     let mut models = BTreeMap::new();
     Reader::open(settings, topics::MODELS, &Start::Beginning)?.for_each_to_end(|message| {
         let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
@@ -216,6 +224,7 @@ fn show(settings: &Settings, name: &str) -> Outcome<()> {
     let shown = json!({
         "model": model.model, "revision": model.revision, "contract_digest": model.contract_digest,
         "earlier_contracts": model.contracts.iter().rev().skip(1).map(|c| &c.digest).collect::<Vec<_>>(),
+        "intake_key": model.intake_key.as_ref().map(|key| json!({"id": key.id, "public": key.public})),
         "spec": spec,
     });
     if settings.json() {

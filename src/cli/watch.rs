@@ -8,6 +8,7 @@ use rdkafka::message::{BorrowedMessage, Message};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::audit;
 use super::common::Settings;
 use super::exit::{Failure, Outcome};
 use super::reader::{Polled, Reader, Start};
@@ -19,7 +20,8 @@ Examples:
   hokusai watch receipts --from-beginning --until-end --format json
   hokusai watch contributions.refused --from-beginning    why rows were refused
 
-Only committed records are shown. Payloads of `contributions` are personal data and are masked.";
+Only committed records are shown. Payloads of `contributions` may be personal data: they are masked unless --plaintext is
+given, which is recorded on `audit` first. What is sealed stays sealed.";
 
 /// Arguments of `watch`.
 #[derive(Debug, Args)]
@@ -36,6 +38,9 @@ pub struct WatchArgs {
     /// Stop after this many records
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
+    /// Show payloads of `contributions` as they stand there; audited
+    #[arg(long)]
+    plaintext: bool,
 }
 
 /// Runs `watch`.
@@ -44,6 +49,11 @@ pub struct WatchArgs {
 /// No broker, no such topic, or output that cannot be written.
 pub async fn run(args: WatchArgs, settings: Settings) -> Outcome<()> {
     let stop = crate::ops::signals::on_signal();
+    if args.plaintext && args.topic == topics::CONTRIBUTIONS {
+        let (keys, resource) = (settings.data.join("keys"), format!("topic/{}", args.topic));
+        // Without its record nothing is shown.
+        audit::record(&settings, &keys, "watch.plaintext", resource, "payloads are shown".to_owned(), None).await?;
+    }
     // librdkafka's poll blocks.
     let watching = tokio::task::spawn_blocking(move || watch(&args, &settings, &stop));
     watching.await.map_err(Failure::failed)?
@@ -61,7 +71,7 @@ fn watch(args: &WatchArgs, settings: &Settings, stop: &CancellationToken) -> Out
         match reader.poll(Duration::from_millis(100))? {
             Polled::Nothing | Polled::End => flush(&mut out)?,
             Polled::Record(message) => {
-                if !print(&mut out, &args.topic, &message, settings)? {
+                if !print(&mut out, args, &message, settings)? {
                     return Ok(());
                 }
                 shown += 1;
@@ -72,8 +82,9 @@ fn watch(args: &WatchArgs, settings: &Settings, stop: &CancellationToken) -> Out
 }
 
 /// Prints one record; false when nobody reads the output any more.
-fn print(out: &mut impl Write, topic: &str, message: &BorrowedMessage<'_>, settings: &Settings) -> Outcome<bool> {
-    let line = render(topic, message, settings);
+fn print(out: &mut impl Write, args: &WatchArgs, message: &BorrowedMessage<'_>, settings: &Settings) -> Outcome<bool> {
+    let topic = &args.topic;
+    let line = render(args, message, settings);
     let written = if settings.json() {
         writeln!(out, "{line}")
     } else {
@@ -95,7 +106,8 @@ fn print(out: &mut impl Write, topic: &str, message: &BorrowedMessage<'_>, setti
     }
 }
 
-fn render(topic: &str, message: &BorrowedMessage<'_>, settings: &Settings) -> Value {
+fn render(args: &WatchArgs, message: &BorrowedMessage<'_>, settings: &Settings) -> Value {
+    let topic = args.topic.as_str();
     let mut line = json!({
         "topic": topic,
         "partition": message.partition(),
@@ -106,17 +118,23 @@ fn render(topic: &str, message: &BorrowedMessage<'_>, settings: &Settings) -> Va
     });
     let Some(payload) = message.payload() else { return line };
     match settings.wire.to_json(payload) {
-        Ok(value) => line["value"] = if topic == topics::CONTRIBUTIONS { mask(value) } else { value },
+        Ok(value) => {
+            line["value"] = match topic {
+                topics::CONTRIBUTIONS if !args.plaintext => mask(value, &["payload", "rows"]),
+                topics::DEAD_LETTERS => mask(value, &["sealed"]),
+                _ => value,
+            }
+        }
         // The bytes of an unreadable record may be personal data: only their number is shown.
         Err(error) => line["unreadable"] = json!({"error": error.to_string(), "bytes": payload.len()}),
     }
     line
 }
 
-/// Replaces the contributed rows by their size.
-fn mask(mut value: Value) -> Value {
-    for field in ["payload", "rows"] {
-        if let Some(found) = value.get_mut(field).filter(|v| !v.is_null()) {
+/// Replaces fields by their size.
+fn mask(mut value: Value, fields: &[&str]) -> Value {
+    for field in fields {
+        if let Some(found) = value.get_mut(*field).filter(|v| !v.is_null()) {
             let size = match &*found {
                 Value::String(text) => text.len(),
                 other => other.to_string().len(),
@@ -140,7 +158,8 @@ mod tests {
 
     #[test]
     fn rows_and_payloads_of_contributions_are_masked_by_their_size() {
-        let masked = mask(json!({"model": "m", "rows": [{"email": "a@example.com"}], "payload": "aGk="}));
+        let value = json!({"model": "m", "rows": [{"email": "a@example.com"}], "payload": "aGk="});
+        let masked = mask(value, &["payload", "rows"]);
         assert_eq!(masked["model"], "m");
         assert!(!masked.to_string().contains("example.com"));
         assert_eq!(masked["payload"], "masked, 4 characters");

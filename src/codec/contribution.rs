@@ -1,8 +1,8 @@
 //! A chunk of a contribution as an outsider sends it: Avro in both framings, or one plain JSON object.
 //!
 //! The JSON form is `{"contribution_id", "contributor", "model", "contract_digest", "format", "chunk", "chunks"}` with
-//! `"rows": [{…}]` for the format `json`, or `"payload"` in base64 for every format. Rows keep the bytes they came in:
-//! they are parsed once, against the contract, behind their own limits.
+//! `"rows": [{…}]` for the format `json`, or `"payload"` in base64 for every format, with `"sealed"` when it is sealed
+//! ([`super::sealed`]). Rows keep the bytes they came in: they are parsed once, against the contract, behind their own limits.
 
 use std::borrow::Cow;
 
@@ -31,6 +31,7 @@ struct Plain<'a> {
     rows: Option<&'a RawValue>,
     #[serde(borrow)]
     payload: Option<Cow<'a, str>>,
+    sealed: Option<String>,
 }
 
 fn one() -> i64 {
@@ -59,6 +60,9 @@ fn decode_json(wire: &Wire, value: &[u8]) -> Result<Contribution, WireError> {
     let (format, payload) = match (plain.rows, plain.payload) {
         (Some(_), Some(_)) => return Err(wrong("it has both rows and payload; help: rows are for the format json")),
         (None, None) => return Err(wrong("it has neither rows nor payload")),
+        (Some(_), None) if plain.sealed.is_some() => {
+            return Err(wrong("it is sealed and has rows; help: what is sealed stands in payload"));
+        }
         (Some(rows), None) => {
             if plain.format.as_deref().is_some_and(|format| format != "json") {
                 return Err(wrong("rows are for the format json; help: send other formats as payload in base64"));
@@ -80,6 +84,7 @@ fn decode_json(wire: &Wire, value: &[u8]) -> Result<Contribution, WireError> {
         chunk: plain.chunk,
         chunks: plain.chunks,
         payload,
+        sealed: plain.sealed,
     })
 }
 
@@ -90,6 +95,7 @@ fn check(contribution: &Contribution) -> Result<(), WireError> {
         ("model", Some(contribution.model.as_str())),
         ("contract_digest", contribution.contract_digest.as_deref()),
         ("format", Some(contribution.format.as_str())),
+        ("sealed", contribution.sealed.as_deref()),
     ];
     for (field, value) in named {
         let Some(value) = value else { continue };
@@ -147,6 +153,14 @@ mod tests {
         assert!(
             decoded(r#"{"contributor":"c","model":"m","format":"csv","payload":"Y!"}"#).unwrap_err().contains("base64")
         );
+    }
+
+    #[test]
+    fn a_sealed_payload_names_its_key_and_rows_are_never_sealed() {
+        let c = decoded(r#"{"contributor":"c","model":"m","format":"csv","payload":"YQox","sealed":"i1"}"#).unwrap();
+        assert_eq!(c.sealed.as_deref(), Some("i1"));
+        let error = decoded(r#"{"contributor":"c","model":"m","rows":[],"sealed":"i1"}"#).unwrap_err();
+        assert!(error.contains("sealed and has rows"), "{error}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Everything here reads bytes that somebody else wrote: limits are checked before memory is taken, and no error
 //! text repeats a value.
 
+pub mod aside;
 pub mod canonical;
 pub mod contribution;
 pub mod formats;
@@ -12,6 +13,7 @@ mod ipc_check;
 pub mod json;
 pub mod registry;
 pub mod schema;
+pub mod sealed;
 mod shape;
 pub mod split;
 pub mod wire;

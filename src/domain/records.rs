@@ -25,7 +25,7 @@ macro_rules! record {
 }
 
 /// A place in an outsiders' topic: the one kind of position that may enter ids, digests and receipts.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {
     /// Topic without prefix.
     pub topic: String,
@@ -61,9 +61,11 @@ pub struct Contribution {
     pub chunk: i64,
     /// How many chunks the contribution has.
     pub chunks: i64,
-    /// The chunk: a complete document of its format.
+    /// The chunk: a complete document of its format, or that document sealed.
     #[serde(with = "apache_avro::serde::bytes")]
     pub payload: Vec<u8>,
+    /// Id of the intake key that the payload is sealed to (`codec::sealed`); none when it is plain.
+    pub sealed: Option<String>,
 }
 record!(Contribution, "contribution");
 
@@ -448,8 +450,19 @@ pub struct RegistryEvent {
     pub envelope: String,
     /// Where the command stands in the outsiders' topic.
     pub position: Position,
+    /// The platform's intake key when the event was put in order: a recorded fact, so that the fold depends on no key ring.
+    pub intake_key: Option<IntakeKey>,
 }
 record!(RegistryEvent, "registry_event");
+
+/// Public key that contributions are sealed to (X25519).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IntakeKey {
+    /// Id of the key, for example `i1`.
+    pub id: String,
+    /// The public key, 64 hex digits.
+    pub public: String,
+}
 
 /// A contract that a model has or had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -475,6 +488,9 @@ pub struct Model {
     pub contracts: Vec<ModelContract>,
     /// Command ids that were folded in, so that a repeated command is refused; oldest first, bounded.
     pub commands: Vec<String>,
+    /// What contributions to the model are sealed to; none before the platform published a key.
+    #[serde(default)]
+    pub intake_key: Option<IntakeKey>,
 }
 record!(Model, "model");
 
@@ -497,7 +513,7 @@ pub struct Audit {
 record!(Audit, "audit");
 
 /// A record that could not be read at all.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
     /// Stage that could not read it.
     pub stage: String,
@@ -511,6 +527,15 @@ pub struct DeadLetter {
     pub size: i64,
     /// Keyed digest of the record's value, hex.
     pub digest: String,
+    /// Number of this part, from 0, when the sealed record is spread over several dead letters.
+    pub part: i32,
+    /// How many parts there are.
+    pub parts: i32,
+    /// Id of the operator's key that the record is sealed to; none when it is not kept.
+    pub sealed_to: Option<String>,
+    /// This part of the record as it came, sealed (`codec::aside`).
+    #[serde(with = "apache_avro::serde::bytes_opt")]
+    pub sealed: Option<Vec<u8>>,
 }
 record!(DeadLetter, "dead_letter");
 

@@ -4,6 +4,7 @@ pub mod health;
 pub mod logs;
 pub mod memory;
 pub mod metrics;
+pub mod rotation;
 pub mod secrets;
 pub mod signals;
 pub mod time;

@@ -78,6 +78,12 @@ pub enum SecretsError {
     /// A name with characters that have no place in a file's name.
     #[error("`{0}` cannot name a key file\nhelp: use 1 to 64 of a-z, 0-9, `-` and `_`")]
     Name(String),
+    /// There is no key ring.
+    #[error("there is no key ring {path}\nhelp: `hokusai keys create` makes one; name another folder with --keys")]
+    Missing {
+        /// Where it would be.
+        path: PathBuf,
+    },
     /// The operating system refused.
     #[error("cannot {action} {path}: {source}")]
     Io {
@@ -97,28 +103,72 @@ type Result<T> = std::result::Result<T, SecretsError>;
 /// # Errors
 /// [`SecretsError`] names the file, the fault and the way out.
 pub fn load_or_create_key_ring(dir: &Path, tenant: &str) -> Result<KeyRing> {
-    let path = key_path(dir, &format!("tenant-{tenant}"), "json")?;
+    let path = ring_path(dir, tenant)?;
     let text = load_or_create(dir, &path, || {
         let ring = KeyRing::generate(tenant).map_err(|source| SecretsError::Keys { path: path.clone(), source })?;
         Ok(ring.to_json())
     })?;
-    let ring = KeyRing::from_json(&text).map_err(|source| SecretsError::Keys { path: path.clone(), source })?;
-    if ring.tenant() != tenant {
-        return Err(SecretsError::Tenant { path, found: ring.tenant().to_owned(), wanted: tenant.to_owned() });
+    let ring = parse_key_ring(&path, tenant, &text)?;
+    if !ring.is_completed() {
+        return Ok(ring);
     }
-    Ok(ring)
+    // An older file lacks some keys. Of several processes that complete it at once, the first one's keys count.
+    change_key_ring(dir, tenant, |_| Ok(())).map(|(ring, ())| ring)
 }
 
-/// Replaces the stored key ring, after a rotation or the destruction of a token key.
+/// The key ring of `tenant` in `dir`, which must be there.
 ///
 /// # Errors
-/// [`SecretsError`] if the file cannot be replaced; the old one then still stands.
-pub fn save_key_ring(dir: &Path, ring: &KeyRing) -> Result<()> {
-    let path = key_path(dir, &format!("tenant-{}", ring.tenant()), "json")?;
-    prepare_dir(dir)?;
-    let temporary = write_temporary(&path, ring.to_json().as_bytes())?;
-    fs::rename(&temporary, &path).map_err(io_error("replace", &path))?;
-    sync_dir(dir)
+/// [`SecretsError`] names the file, the fault and the way out.
+pub fn load_key_ring(dir: &Path, tenant: &str) -> Result<KeyRing> {
+    let path = ring_path(dir, tenant)?;
+    match read_secret(&path)? {
+        Some(_) => load_or_create_key_ring(dir, tenant),
+        None => Err(SecretsError::Missing { path }),
+    }
+}
+
+/// Reads the key ring of `tenant` in `dir`, makes a change to it and stores it, alone among all processes.
+///
+/// # Errors
+/// [`SecretsError`]; what `change` refuses is reported as the file's fault, and the file stays as it was.
+pub fn change_key_ring<T>(
+    dir: &Path,
+    tenant: &str,
+    change: impl FnOnce(&mut KeyRing) -> std::result::Result<T, KeyError>,
+) -> Result<(KeyRing, T)> {
+    let path = ring_path(dir, tenant)?;
+    // Held until the folder is closed at the end of this function.
+    let missing = || SecretsError::Missing { path: path.clone() };
+    let folder = File::open(dir).map_err(|_| missing())?;
+    folder.lock().map_err(io_error("lock", dir))?;
+    let text = read_secret(&path)?.ok_or_else(missing)?;
+    let mut ring = parse_key_ring(&path, tenant, &text)?;
+    let done = change(&mut ring).map_err(|source| SecretsError::Keys { path: path.clone(), source })?;
+    let stored = ring.to_json();
+    if *stored != *text {
+        let temporary = write_temporary(&path, stored.as_bytes())?;
+        fs::rename(&temporary, &path).map_err(io_error("replace", &path))?;
+        sync_dir(dir)?;
+    }
+    Ok((ring, done))
+}
+
+/// The file of a tenant's key ring.
+///
+/// # Errors
+/// [`SecretsError::Name`] for a tenant that cannot name a file.
+pub fn ring_path(dir: &Path, tenant: &str) -> Result<PathBuf> {
+    key_path(dir, &format!("tenant-{tenant}"), "json")
+}
+
+fn parse_key_ring(path: &Path, tenant: &str, text: &str) -> Result<KeyRing> {
+    let ring = KeyRing::from_json(text).map_err(|source| SecretsError::Keys { path: path.to_owned(), source })?;
+    if ring.tenant() != tenant {
+        let (path, found) = (path.to_owned(), ring.tenant().to_owned());
+        return Err(SecretsError::Tenant { path, found, wanted: tenant.to_owned() });
+    }
+    Ok(ring)
 }
 
 /// The Ed25519 signing key `name` in `dir` (PKCS#8 PEM), made from the system's randomness if there is none.
@@ -351,6 +401,38 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_the_first_version_is_completed_once_whoever_reads_it_first() {
+        let (_root, dir) = keys_dir();
+        load_or_create_key_ring(&dir, "acme").unwrap();
+        let path = ring_path(&dir, "acme").unwrap();
+        let hex = |digit: &str| digit.repeat(64);
+        let first = format!(
+            r#"{{"version":1,"tenant":"acme","tokens":[{{"id":"k1","secret":"{}"}}],"dedup":"{}","tree":"{}"}}"#,
+            hex("1"),
+            hex("2"),
+            hex("3")
+        );
+        fs::write(&path, first).unwrap();
+        let keys: Vec<String> = std::thread::scope(|scope| {
+            let read = || load_or_create_key_ring(&dir, "acme").unwrap().intake_key().public().hex();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(read)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(keys.windows(2).all(|pair| pair[0] == pair[1]));
+        assert!(fs::read_to_string(&path).unwrap().contains(&hex("2")), "the old keys stay");
+        assert_eq!(mode(&path), 0o600);
+    }
+
+    #[test]
+    fn a_refused_change_leaves_the_file_as_it_was() {
+        let (_root, dir) = keys_dir();
+        load_or_create_key_ring(&dir, "acme").unwrap();
+        let before = fs::read(ring_path(&dir, "acme").unwrap()).unwrap();
+        change_key_ring(&dir, "acme", |ring| ring.rotate().map(drop).and_then(|()| ring.destroy("k2"))).unwrap_err();
+        assert_eq!(fs::read(ring_path(&dir, "acme").unwrap()).unwrap(), before);
+    }
+
+    #[test]
     fn a_trust_file_is_written_and_read_back() {
         let (_root, dir) = keys_dir();
         let key = load_or_create_signing_key(&dir, "operator").unwrap();
@@ -366,9 +448,9 @@ mod tests {
     #[test]
     fn a_rotated_ring_replaces_the_stored_one() {
         let (_root, dir) = keys_dir();
-        let mut ring = load_or_create_key_ring(&dir, "acme").unwrap();
-        ring.rotate().unwrap();
-        save_key_ring(&dir, &ring).unwrap();
+        load_or_create_key_ring(&dir, "acme").unwrap();
+        let (ring, id) = change_key_ring(&dir, "acme", |ring| ring.rotate().map(str::to_owned)).unwrap();
+        assert_eq!((ring.token_key().id(), id.as_str()), ("k2", "k2"));
         assert_eq!(load_or_create_key_ring(&dir, "acme").unwrap().token_key().id(), "k2");
         assert_eq!(mode(&dir.join("tenant-acme.json")), 0o600);
     }

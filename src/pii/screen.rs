@@ -6,7 +6,9 @@
 //! type ":" key id ":" base32lower(HMAC-SHA-256(K, "hk/pii-token/v1" 00 ‖ type ‖ 00 ‖ normal form))[..26]
 //! ```
 //!
-//! (130 bits, no padding; K is the token key of `domain::keys`, the normal form that of [`super::normal`]).
+//! (130 bits, no padding; K is the token key of `domain::keys`, the normal form that of [`super::normal`]). While two token keys
+//! write, a cell that is one finding as a whole becomes the token of the present key, a space, and that of the earlier one: keys
+//! that rows are joined by can be followed across a rotation. Inside other text the present key's token stands alone.
 //! Beside the tokenised column comes the *normalised* one, in which each finding is `type:normal form`: rows are
 //! hashed from it, so that a rotation of the token key does not make every old row new again. It holds personal
 //! data and must never leave the memory of the process.
@@ -110,6 +112,9 @@ pub struct ColumnScreener {
     hints: ColumnHints,
     rule: ColumnRule,
     key: TokenKey,
+    /// The earlier key, up to when it writes, and whether it does now.
+    earlier: Option<(TokenKey, i64)>,
+    dual_write: bool,
     scanner: Scanner,
     /// Reused from batch to batch: findings with their row.
     findings: Vec<(usize, Found)>,
@@ -124,6 +129,8 @@ impl ColumnScreener {
             hints,
             rule,
             key: ring.token_key().clone(),
+            earlier: ring.dual_write().map(|(key, until)| (key.clone(), until)),
+            dual_write: false,
             scanner: Scanner::new(),
             findings: Vec::new(),
         }
@@ -137,6 +144,11 @@ impl ColumnScreener {
             Policy::Hash if self.is_screened(input) && !is_text(input) => DataType::Utf8,
             _ => input.clone(),
         }
+    }
+
+    /// What is screened from now on was appended then (milliseconds UTC): a recorded time, on which two token keys part.
+    pub fn appended(&mut self, time: i64) {
+        self.dual_write = self.earlier.as_ref().is_some_and(|(_, until)| time < *until);
     }
 
     /// Screens one batch of the column.
@@ -262,6 +274,7 @@ impl ColumnScreener {
             scratch.cell.clear();
             while let Some((_, found)) = findings.next_if(|(at, _)| *at == row) {
                 scratch.cell.push_str(&cell[copied..found.start]);
+                scratch.whole = found.end - found.start == cell.len();
                 put(self, found, &cell[found.start..found.end], &mut scratch);
                 copied = found.end;
             }
@@ -285,6 +298,10 @@ impl ColumnScreener {
         scratch.normal.clear();
         normalise(found.kind, value, &mut scratch.normal);
         put_token(&self.key, found.kind, &scratch.normal, &mut scratch.cell);
+        if let Some((earlier, _)) = self.earlier.as_ref().filter(|_| self.dual_write && scratch.whole) {
+            scratch.cell.push(' ');
+            put_token(earlier, found.kind, &scratch.normal, &mut scratch.cell);
+        }
     }
 }
 
@@ -293,6 +310,8 @@ impl ColumnScreener {
 struct Scratch {
     cell: String,
     normal: String,
+    /// The finding is its whole cell.
+    whole: bool,
 }
 
 /// The token of a value, which is of `kind`.
@@ -492,5 +511,23 @@ mod tests {
         let after = ColumnScreener::new(&ring, "email", ColumnRule::default()).screen(&array).unwrap();
         assert_ne!(texts(&before.tokenised), texts(&after.tokenised));
         assert_eq!(texts(&before.normalised), texts(&after.normalised));
+    }
+
+    #[test]
+    fn while_two_keys_write_a_whole_cell_bears_both_tokens_and_free_text_the_present_ones() {
+        let array: ArrayRef = Arc::new(StringArray::from(vec!["ann@example.org", "write to ann@example.org"]));
+        let mut ring = ring();
+        let earlier = token(ring.token_key(), PiiType::Email, "ann@example.org");
+        ring.rotate().unwrap();
+        ring.open_dual_write(1_000);
+        let present = token(ring.token_key(), PiiType::Email, "ann@example.org");
+        let mut screener = ColumnScreener::new(&ring, "contact", ColumnRule::default());
+        screener.appended(999);
+        let both = screener.screen(&array).unwrap();
+        assert_eq!(texts(&both.tokenised), [Some(format!("{present} {earlier}")), Some(format!("write to {present}"))]);
+        screener.appended(1_000);
+        let one = screener.screen(&array).unwrap();
+        assert_eq!(texts(&one.tokenised), [Some(present.clone()), Some(format!("write to {present}"))]);
+        assert_eq!(texts(&both.normalised), texts(&one.normalised));
     }
 }

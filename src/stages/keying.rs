@@ -2,23 +2,29 @@
 //!
 //! Outsiders' clients hash keys in different ways, or send none, or a forged one; so their keys are ignored. What cannot
 //! be read well enough to be routed goes to the dead letters; whether it is allowed is for the reading stage to say.
+//!
+//! An event carries the intake key that the platform publishes at that time. So the registry's fold is a function of its
+//! events, and a key is published by whoever holds the key ring and by nobody who merely declares a model.
 
 use crate::attest::dsse::MAX_BYTES;
 use crate::codec::wire::WireError;
-use crate::domain::records::{Command, Position, RegistryEvent};
+use crate::domain::keys::LiveKeys;
+use crate::domain::records::{Command, IntakeKey, Position, RegistryEvent};
 use crate::domain::topics;
 use crate::stages::registry::command::model_of;
 use crate::stream::stage::{Batch, Context, Destination, Message, Outputs, Stage, StageError};
 
 /// The stage: see the module.
-#[derive(Debug, Default)]
-pub struct Keying {}
+#[derive(Debug)]
+pub struct Keying {
+    keys: LiveKeys,
+}
 
 impl Keying {
-    /// The stage; it has no settings.
+    /// The stage with the tenant's keys.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(keys: impl Into<LiveKeys>) -> Self {
+        Self { keys: keys.into() }
     }
 }
 
@@ -38,9 +44,12 @@ impl Stage for Keying {
         batch: &Batch,
         out: &mut Outputs<'_>,
     ) -> Result<(), StageError> {
+        let ring = self.keys.ring();
+        let published = ring.intake_key().public();
         for message in batch.iter() {
             match read(batch, &message, out) {
-                Ok(event) => {
+                Ok(mut event) => {
+                    event.intake_key = Some(IntakeKey { id: published.id().to_owned(), public: published.hex() });
                     out.send(topics::REGISTRY_EVENTS, Destination::ByKey, event.model.as_bytes(), &event)?;
                 }
                 Err(Unreadable::Record(error)) if error.is_retriable() => return Err(error.into()),
@@ -84,7 +93,7 @@ fn read(batch: &Batch, message: &Message<'_>, out: &Outputs<'_>) -> Result<Regis
     };
     let model = model_of(&envelope)?;
     let position = Position { topic: batch.topic().to_owned(), partition: batch.partition(), offset: message.offset };
-    Ok(RegistryEvent { model, kind: "command".to_owned(), envelope, position })
+    Ok(RegistryEvent { model, kind: "command".to_owned(), envelope, position, intake_key: None })
 }
 
 /// The text, if it is a JSON object with a `payloadType`: a DSSE envelope as it is, the usual form on this topic.
@@ -102,6 +111,7 @@ fn bare_envelope(value: &[u8]) -> Option<&str> {
 mod tests {
     use super::*;
     use crate::attest::dsse::Envelope;
+    use crate::domain::keys::KeyRing;
     use crate::stages::testing::Task;
 
     fn task(values: &[Option<&[u8]>]) -> Task<Keying> {
@@ -109,7 +119,7 @@ mod tests {
         for (offset, value) in (40..).zip(values) {
             batch.push(offset, 0, Some(b"a forged key"), *value);
         }
-        let mut task = Task::new(Keying::new(), 3, &[]);
+        let mut task = Task::new(Keying::new(KeyRing::generate("t").unwrap()), 3, &[]);
         task.commit(&[batch]).unwrap();
         task
     }
@@ -135,6 +145,8 @@ mod tests {
             );
             let (partition, offset) = (event.position.partition, event.position.offset);
             assert_eq!((event.position.topic.as_str(), partition, offset), ("model.commands", 3, 40 + i as i64));
+            let published = task.stage.keys.ring().intake_key().public().hex();
+            assert_eq!(event.intake_key, Some(IntakeKey { id: "i1".to_owned(), public: published }));
         }
     }
 

@@ -57,7 +57,7 @@ impl Path {
         let ring = Arc::new(KeyRing::from_json(&ring.to_string()).unwrap());
         let trust = Trust::development(&signer.verifying_key());
         let mut path = Self {
-            keying: Task::new(Keying::new(), 0, &partitions),
+            keying: Task::new(Keying::new(Arc::clone(&ring)), 0, &partitions),
             registry: Task::new(Registry::new(trust, Box::new(|_| Ok(()))), 0, &partitions),
             intake: Task::new(Intake::new(ring, Limits::default()), 0, &partitions),
             dedup: (0..shards).map(|shard| Task::new(Dedup::new(), shard, &partitions)).collect(),

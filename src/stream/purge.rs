@@ -7,7 +7,7 @@
 //! * the position of a reader that runs in this process is what its task has committed, not what its group's offsets say:
 //!   those can be reset from outside;
 //! * a partition is purged only by a process that runs one of its readers, and only when every reader's position is known;
-//! * plaintext waits for its grace: records younger than that stay, whoever has read them.
+//! * plaintext waits for its grace: records younger than that stay, whoever has read them; behind it they go soon, however short it is.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,6 +74,12 @@ fn purge_to(readers: &[Option<i64>], old_enough: Option<i64>, log_start: i64) ->
     (to > log_start).then_some(to)
 }
 
+/// Looks at least twice within the shortest grace, so that plaintext does not outlive it for long.
+fn often_enough(interval: Duration, topics: &[Purged]) -> Duration {
+    let shortest = topics.iter().filter_map(|purged| purged.grace).min();
+    shortest.map_or(interval, |grace| interval.min(grace / 2)).max(Duration::from_millis(100).min(interval))
+}
+
 /// Purges now and then.
 pub(crate) struct Purger {
     admin: Arc<Admin>,
@@ -84,7 +90,9 @@ pub(crate) struct Purger {
 
 impl Purger {
     pub fn new(admin: Arc<Admin>, positions: Arc<Positions>, topology: &Topology, interval: Duration) -> Self {
-        Self { admin, positions, topics: purged(topology), interval }
+        let topics = purged(topology);
+        let interval = often_enough(interval, &topics);
+        Self { admin, positions, topics, interval }
     }
 
     /// Purges every interval until `stop`; blocks.
@@ -199,6 +207,18 @@ mod tests {
         assert_eq!(purge_to(&[Some(7)], Some(3), 0), Some(3));
         assert_eq!(purge_to(&[Some(7)], Some(30), 0), Some(7));
         assert_eq!(purge_to(&[Some(7)], Some(0), 0), None);
+    }
+
+    #[test]
+    fn a_short_grace_is_looked_at_more_often() {
+        let of = |grace: Option<u64>| {
+            let grace = grace.map(Duration::from_secs);
+            often_enough(Duration::from_secs(60), &[Purged { topic: "t".into(), readers: vec![], grace }])
+        };
+        assert_eq!(of(None), Duration::from_secs(60));
+        assert_eq!(of(Some(3_600)), Duration::from_secs(60));
+        assert_eq!(of(Some(2)), Duration::from_secs(1));
+        assert_eq!(of(Some(0)), Duration::from_millis(100));
     }
 
     #[test]

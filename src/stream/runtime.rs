@@ -20,11 +20,15 @@ use super::supervisor::Supervisor;
 use super::task;
 use super::tasks::Spawn;
 use crate::codec::wire::Wire;
+use crate::domain::records::DeadLetter;
 use crate::domain::topics;
 use crate::topology::{StageSpec, Topology};
 
 /// Keyed digest of a record that is put aside.
 pub type Digest = Arc<dyn Fn(&[u8]) -> String + Send + Sync>;
+
+/// Completes a dead letter with its record (key and value), sealed: one letter, or several when the record is large.
+pub type Aside = Arc<dyn Fn(DeadLetter, Option<&[u8]>, Option<&[u8]>) -> Vec<DeadLetter> + Send + Sync>;
 
 /// Times and limits of the runtime.
 #[derive(Debug, Clone)]
@@ -99,6 +103,8 @@ pub struct RuntimeConfig {
     pub wire: Arc<Wire>,
     /// Keyed digest for dead letters.
     pub digest: Digest,
+    /// What keeps the records of dead letters.
+    pub aside: Aside,
     /// Times and limits.
     pub settings: Settings,
 }
@@ -204,6 +210,7 @@ pub(crate) struct Shared {
     pub admin: Arc<Admin>,
     pub wire: Arc<Wire>,
     pub digest: Digest,
+    pub aside: Aside,
     pub settings: Settings,
     pub health: Health,
     pub broadcasts: BTreeMap<String, Arc<Broadcast>>,
@@ -307,6 +314,7 @@ impl Runtime {
             admin,
             wire: self.config.wire,
             digest: self.config.digest,
+            aside: self.config.aside,
             settings: self.config.settings,
             health: self.health,
             broadcasts,

@@ -197,10 +197,10 @@ impl<'w> Outputs<'w> {
         self.records.push(OutputRecord { topic, destination, key: Bytes::copy_from_slice(key), value: None });
     }
 
-    /// Puts a record that cannot be read aside. `detail` must hold no byte of the record. The runtime adds stage, size and keyed digest.
+    /// Puts a record that cannot be read aside. `detail` must hold no byte of the record. The runtime adds stage, size, keyed
+    /// digest and the record, sealed.
     pub fn dead_letter(&mut self, batch: &Batch, message: &Message<'_>, reason: &str, detail: String) {
         self.dead_letters.push(DeadLetter {
-            stage: String::new(),
             position: Position {
                 topic: batch.topic().to_owned(),
                 partition: batch.partition(),
@@ -209,7 +209,8 @@ impl<'w> Outputs<'w> {
             reason: reason.to_owned(),
             detail,
             size: message.value.map_or(0, |v| i64::try_from(v.len()).unwrap_or(i64::MAX)),
-            digest: String::new(),
+            parts: 1,
+            ..DeadLetter::default()
         });
     }
 

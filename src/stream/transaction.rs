@@ -257,6 +257,9 @@ impl<S: Stage> Task<'_, S> {
                         detail: error.to_string(),
                         size: i64::try_from(value.len()).unwrap_or(i64::MAX),
                         digest: (self.shared.digest)(value),
+                        // The broadcast topic keeps the record.
+                        parts: 1,
+                        ..DeadLetter::default()
                     });
                 }
             }
@@ -302,7 +305,7 @@ impl<S: Stage> Task<'_, S> {
         Ok(())
     }
 
-    /// Completes dead letters with stage and keyed digest, and queues them.
+    /// Completes dead letters with stage, keyed digest and sealed record, and queues them.
     fn send_dead_letters(
         &self,
         letters: Vec<DeadLetter>,
@@ -323,14 +326,28 @@ impl<S: Stage> Task<'_, S> {
                 let value = message.value.unwrap_or_default();
                 letter.size = i64::try_from(value.len()).unwrap_or(i64::MAX);
                 letter.digest = (self.shared.digest)(value);
+                for part in (self.shared.aside)(letter, message.key, message.value) {
+                    self.send_dead_letter(&topic, partitions, &part, open)?;
+                }
+            } else {
+                self.send_dead_letter(&topic, partitions, &letter, open)?;
             }
-            let Position { topic: at, partition, offset } = &letter.position;
-            let key = format!("{at}-{partition}-{offset}");
-            let value = self.encode(&letter)?;
-            self.send(&topic, partition_of(key.as_bytes(), partitions), key.as_bytes(), Some(&value), open)?;
             open.dead_letters += 1;
         }
         Ok(())
+    }
+
+    fn send_dead_letter(
+        &self,
+        topic: &str,
+        partitions: i32,
+        letter: &DeadLetter,
+        open: &mut Open,
+    ) -> Result<(), Failure> {
+        let Position { topic: at, partition, offset } = &letter.position;
+        let key = format!("{at}-{partition}-{offset}");
+        let value = self.encode(letter)?;
+        self.send(topic, partition_of(key.as_bytes(), partitions), key.as_bytes(), Some(&value), open)
     }
 
     fn encode<R: Record>(&self, record: &R) -> Result<Vec<u8>, Failure> {
@@ -529,11 +546,10 @@ impl<S: Stage> Task<'_, S> {
 
 fn given_up_letter(batch: &Batch, offset: i64, cause: &GivenUp) -> DeadLetter {
     DeadLetter {
-        stage: String::new(),
         position: Position { topic: batch.topic().to_owned(), partition: batch.partition(), offset },
         reason: cause.reason.to_owned(),
         detail: cause.detail.clone(),
-        size: 0,
-        digest: String::new(),
+        parts: 1,
+        ..DeadLetter::default()
     }
 }

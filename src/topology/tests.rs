@@ -18,7 +18,7 @@ topics:
   - {name: facts, key: model, schema: model, cleanup: compacted, partitions: 1}
 stages:
   - {name: keying, implemented: true, state_key: none, inputs: [in], outputs: [keyed, other]}
-  - {name: fold, implemented: true, state_key: model, inputs: [keyed], outputs: [facts]}
+  - {name: fold, implemented: true, state_key: model, inputs: [keyed], outputs: [facts], settings: {plaintext_grace: 1h}}
   - {name: use, implemented: false, state_key: none, inputs: [keyed], broadcast: [facts], outputs: [other]}
 ";
 
@@ -149,6 +149,12 @@ fn every_rule_names_its_line() {
             "no stage reads it",
         ),
         ("outputs: [facts]", "outputs: []", 7, "no stage writes facts"),
+        (
+            "name: keyed, key: model, schema: registry_event, cleanup: kept}",
+            "name: keyed, key: model, schema: registry_event, cleanup: purged, segment: 2h}",
+            5,
+            "at most `plaintext_grace`",
+        ),
         ("name: fold", "name: keying", 10, "stage keying stands twice"),
         ("name: other, key", "name: keyed, key", 6, "topic keyed stands twice"),
         ("name: fold", "name: Fold", 10, "no usable name"),

@@ -194,6 +194,21 @@ impl<'d> Rules<'d> {
         }
     }
 
+    /// Plaintext can leave a broker's disk by whole segments only.
+    fn grace(&mut self, topic: &TopicDraft, draft: &Draft) {
+        let purged = topic.cleanup.as_ref().is_some_and(|c| c.value == Cleanup::Purged);
+        let reads = |stage: &&StageDraft| stage.inputs.iter().any(|at| at.value == topic.name.value);
+        let grace = draft.stages.iter().filter(reads).filter_map(|s| s.settings.plaintext_grace).map(|g| g.0).max();
+        let Some(grace) = grace.filter(|_| purged) else { return };
+        if topic.segment.as_ref().is_none_or(|segment| segment.value.0 > grace) {
+            let name = &topic.name.value;
+            self.problem(
+                &topic.name,
+                format!("{name} is purged {} s behind its reader, but its segments last longer; help: `segment` is at most `plaintext_grace`", grace.as_secs()),
+            );
+        }
+    }
+
     fn topic_among(&mut self, topic: &TopicDraft, draft: &Draft) {
         let name = &topic.name.value;
         let names = |list: &[At<String>]| list.iter().any(|at| at.value == *name);
@@ -205,6 +220,7 @@ impl<'d> Rules<'d> {
         if topic.cleanup.as_ref().is_some_and(|c| c.value == Cleanup::Purged) && !read {
             self.problem(&topic.name, format!("{name} is purged behind its readers, but no stage reads it"));
         }
+        self.grace(topic, draft);
         if let Some(same) = &topic.same_partitions_as {
             match self.topics.get(same.value.as_str()).map(|t| t.partitions.value.0) {
                 None => self.problem(same, format!("there is no topic {}", same.value)),

@@ -1,8 +1,9 @@
 """Contributes JSON rows and reads the receipt with confluent-kafka alone: no code of Hokusai, nothing but its published Avro schema.
 
-    submit.py BROKERS PREFIX MODEL SCHEMA.avsc < rows.json
+    submit.py BROKERS PREFIX MODEL SCHEMA.avsc [KEY_ID PUBLIC_KEY] < rows.json
 
-Prints the receipt as one line of JSON.
+With a key the rows are sealed to it by the function that README.md shows (in a module `seal` on the path). Prints the receipt
+as one line of JSON.
 """
 import io
 import json
@@ -12,7 +13,7 @@ import uuid
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-brokers, prefix, model, schema_path = sys.argv[1:]
+brokers, prefix, model, schema_path, *key = sys.argv[1:]
 rows = json.load(sys.stdin)
 contribution = f"python-{uuid.uuid4()}"
 
@@ -78,6 +79,11 @@ consumer.assign([TopicPartition(topic, p, consumer.get_watermark_offsets(TopicPa
 
 producer = Producer({"bootstrap.servers": brokers})
 value = {"contribution_id": contribution, "contributor": "python", "model": model, "format": "json", "rows": rows}
+if key:
+    from seal import seal
+
+    value["chunk"], value["chunks"] = 0, 1
+    value = seal(value, json.dumps(value.pop("rows")).encode(), *key)
 producer.produce(f"{prefix}contributions", json.dumps(value).encode())
 if producer.flush(60):
     sys.exit("the contribution could not be produced within a minute")

@@ -31,10 +31,26 @@ impl Partition {
         if let Some(start) = new_start {
             state.log_start = start;
         }
-        let removed = state.take_below_start();
+        let removed = self.take_spent(&mut state)?;
         drop(state);
         self.remove(&removed)?;
         Ok(new_start)
+    }
+
+    /// Takes out the segments below the log start. The last one goes too when nothing of it is left, unlike in Apache Kafka, where
+    /// it waits for the next record: what was asked to be deleted leaves the disk. A new, empty one keeps the next offset.
+    fn take_spent(&self, state: &mut State) -> io::Result<Vec<Segment>> {
+        let spent = state
+            .segments
+            .last_key_value()
+            .is_some_and(|(_, active)| active.summary.length > 0 && active.summary.next_offset <= state.log_start);
+        if spent && !state.deleted && state.offsets().last_stable >= state.next_offset {
+            self.roll(state)?;
+            if let Some((_, active)) = state.segments.last_key_value() {
+                active.file.sync()?;
+            }
+        }
+        Ok(state.take_below_start())
     }
 
     /// Moves the log start up to `offset`, -1 meaning the high watermark.
@@ -76,7 +92,9 @@ impl Partition {
     /// is left to the next look of the maintenance.
     pub(crate) fn remove_below_start(&self) -> io::Result<()> {
         let Ok(_cleaning) = self.cleaning.try_lock() else { return Ok(()) };
-        let removed = self.locked().take_below_start();
+        let mut state = self.locked();
+        let removed = self.take_spent(&mut state)?;
+        drop(state);
         self.remove(&removed)
     }
 }

@@ -26,6 +26,39 @@ fn deleted_records_are_gone_and_offsets_go_on_even_after_power_loss() {
 }
 
 #[test]
+fn what_is_deleted_up_to_the_end_leaves_the_disk_and_offsets_go_on_even_after_power_loss() {
+    let mut cluster = Cluster::start();
+    cluster.create_topic("t", 1, &[]);
+    let producer = cluster.producer(&[]);
+    for _ in 0..10 {
+        send(&producer, "t", "k", "zaphod");
+    }
+    drain(&producer);
+    let on_disk = |cluster: &Cluster| {
+        let (mut open, mut found) = (vec![cluster.path().to_owned()], false);
+        while let Some(path) = open.pop() {
+            if path.is_dir() {
+                open.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            } else {
+                found |= std::fs::read(path).unwrap().windows(6).any(|window| window == b"zaphod");
+            }
+        }
+        found
+    };
+    assert!(on_disk(&cluster));
+    let mut all = TopicPartitionList::new();
+    all.add_partition_offset("t", 0, Offset::End).unwrap();
+    cluster.runtime.block_on(cluster.admin().delete_records(&all, &AdminOptions::new())).unwrap();
+    assert!(!on_disk(&cluster));
+    cluster.lose_power_and_restart();
+    assert_eq!(cluster.watermarks("t"), (10, 10));
+    let producer = cluster.producer(&[]);
+    send(&producer, "t", "k", "after");
+    drain(&producer);
+    assert_eq!((cluster.watermarks("t"), cluster.values("t", "read_committed")), ((10, 11), vec!["after".to_owned()]));
+}
+
+#[test]
 fn retention_goes_by_the_records_own_time_and_keeps_the_next_offset() {
     let mut cluster = Cluster::start_with(eager);
     cluster.create_topic("old", 1, &[]);

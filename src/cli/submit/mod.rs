@@ -5,6 +5,7 @@
 
 mod identity;
 mod journal;
+mod seal;
 mod send;
 mod wait;
 
@@ -20,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::common::Settings;
 use super::exit::{Failure, Outcome, say};
+use crate::codec::sealed;
 use crate::codec::split::Plan;
+use crate::domain::keys::PublicKey;
 use crate::domain::records::{Contribution, Receipt};
 use crate::domain::topics;
 use identity::Identity;
@@ -35,6 +38,9 @@ Examples:
 Each FILE is one contribution: CSV with a header, JSON (an array of objects or one object per line), Parquet, Arrow IPC
 or Avro, by its ending or --input-format. Sending the same file again changes nothing; after Ctrl-C the same command
 goes on where it stopped. The receipt tells what was accepted, what was refused and why.
+
+Payloads are sealed (HPKE, RFC 9180) to the intake key that is published with the model: brokers and their disks hold
+nothing that can be read. --plain is for clusters whose disks and connections are protected otherwise.
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 no broker reached, 4 a contribution was refused as a whole.";
 
@@ -63,6 +69,9 @@ pub struct SubmitArgs {
     /// Format of the files [default: by their ending]
     #[arg(long, value_name = "FORMAT", value_parser = ["json", "csv", "parquet", "arrow", "avro"])]
     input_format: Option<String>,
+    /// Send the payloads as they are, readable for whoever reads the brokers' disks
+    #[arg(long)]
+    plain: bool,
     /// Wait for the receipts and print them
     #[arg(long)]
     wait: bool,
@@ -84,6 +93,7 @@ pub async fn run(args: SubmitArgs, settings: Settings) -> Outcome<()> {
     let plans = plan_all(&args)?;
     let producer = send::producer(&settings)?;
     let topic_id = reach(&settings).await?;
+    let key = seal::key(&args, &settings).await?;
     let before = blocking({
         let settings = settings.clone();
         move || Before::take(&settings)
@@ -93,7 +103,8 @@ pub async fn run(args: SubmitArgs, settings: Settings) -> Outcome<()> {
     let bar = progress(&settings, sends.iter().map(|s| s.plan.chunks()).sum());
     let mut awaited = Vec::new();
     for send in sends {
-        awaited.push(send_one(&args, &settings, &producer, &topic_id, send, &bar, &stop).await?);
+        let way = Way { producer: &producer, topic_id: &topic_id, key: key.as_ref(), bar: &bar, stop: &stop };
+        awaited.push(send_one(&args, &settings, &way, send).await?);
     }
     bar.finish_and_clear();
     if !args.wait {
@@ -225,32 +236,34 @@ fn derive(args: &SubmitArgs, settings: &Settings, plans: &[(PathBuf, Plan)]) -> 
     plans.iter().map(name).collect()
 }
 
-async fn send_one(
-    args: &SubmitArgs,
-    settings: &Settings,
-    producer: &FutureProducer,
-    topic_id: &str,
-    mut send: Send,
-    bar: &ProgressBar,
-    stop: &CancellationToken,
-) -> Outcome<Awaited> {
+/// What every contribution is sent with.
+struct Way<'a> {
+    producer: &'a FutureProducer,
+    topic_id: &'a str,
+    /// What payloads are sealed to; none with `--plain`.
+    key: Option<&'a PublicKey>,
+    bar: &'a ProgressBar,
+    stop: &'a CancellationToken,
+}
+
+async fn send_one(args: &SubmitArgs, settings: &Settings, way: &Way<'_>, mut send: Send) -> Outcome<Awaited> {
     let chunks = send.plan.chunks();
     let journal = send.journal.take().unwrap_or_else(|| Journal {
-        topic_id: topic_id.to_owned(),
+        topic_id: way.topic_id.to_owned(),
         plan: send.plan.digest().to_owned(),
         sent: 0,
     });
     let resumed = journal.sent;
-    let mut sender = send::Sender::new(settings, producer, JournalFile::of(&settings.data, &send.id), journal);
+    let mut sender = send::Sender::new(settings, way.producer, JournalFile::of(&settings.data, &send.id), journal);
     let format = send.plan.format().to_owned();
     for (chunk, payload) in (0_i64..).zip(send.plan.payloads()) {
-        bar.inc(1);
+        way.bar.inc(1);
         let payload = payload.map_err(|e| Failure::because(format!("{}: {e}", send.file.display())))?;
         // A whole content that was sent before goes again when its answer is unknown: a replay changes nothing.
         if chunk < resumed {
             continue;
         }
-        let record = Contribution {
+        let mut record = Contribution {
             contribution_id: Some(send.id.clone()),
             contributor: args.contributor.clone(),
             model: args.model.clone(),
@@ -259,32 +272,43 @@ async fn send_one(
             chunk,
             chunks: i64::try_from(chunks).map_err(Failure::failed)?,
             payload,
+            sealed: None,
         };
-        sender.send(&record, stop).await?;
+        if let Some(key) = way.key {
+            sealed::seal(&mut record, key).map_err(Failure::failed)?;
+        }
+        sender.send(&record, way.stop).await?;
     }
     let last_chunk = sender.finish().await?;
     if !args.wait {
-        report_sent(args, settings, &send, resumed)?;
+        report_sent(args, settings, &send, resumed, way.key)?;
     }
     Ok(Awaited { id: send.id, last_chunk, known: send.known })
 }
 
-fn report_sent(args: &SubmitArgs, settings: &Settings, send: &Send, resumed: i64) -> Outcome<()> {
+fn report_sent(
+    args: &SubmitArgs,
+    settings: &Settings,
+    send: &Send,
+    resumed: i64,
+    key: Option<&PublicKey>,
+) -> Outcome<()> {
     if settings.json() {
         say(format_args!(
             "{}",
             json!({
                 "contribution_id": send.id, "contributor": args.contributor, "model": args.model,
                 "file": send.file.display().to_string(), "format": send.plan.format(),
-                "chunks": send.plan.chunks(), "already_sent": resumed,
+                "chunks": send.plan.chunks(), "already_sent": resumed, "sealed": key.map(PublicKey::id),
             })
         ))?;
     } else {
         say(format_args!(
-            "{}: sent as {} ({} chunks); `hokusai watch receipts` shows its receipt",
+            "{}: sent as {} ({} chunks, {}); `hokusai watch receipts` shows its receipt",
             send.file.display(),
             send.id,
-            send.plan.chunks()
+            send.plan.chunks(),
+            key.map_or_else(|| "not sealed".to_owned(), |key| format!("sealed to {}", key.id()))
         ))?;
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Intake: from a chunk as an outsider sent it to screened rows, refusals, and one manifest.
 //!
 //! One record of `contributions` is one chunk. In order: read the record (what cannot be read at all is a dead
-//! letter), find its id, its model and its contract, decode the payload, check every row, tokenise personal data,
+//! letter), open its payload if it is sealed (in memory only: from here on it is the plain chunk), find its id, its model and its contract, decode the payload, check every row, tokenise personal data,
 //! hash rows over normalised values, cut the rows by hash shard. Out go the screened rows by shard, refusals that
 //! name code, column, rule and *shape*, and one manifest. A chunk that is refused as a whole has a manifest too, so
 //! that its contribution gets a receipt.
@@ -35,8 +35,9 @@ use self::models::{Keys, Models, Ready};
 use self::refusals::{Account, Whole};
 use crate::codec::contribution;
 use crate::codec::formats::Decoded;
+use crate::codec::sealed;
 use crate::codec::wire::Wire;
-use crate::domain::keys::KeyRing;
+use crate::domain::keys::LiveKeys;
 use crate::domain::records::{
     ChunkId, Contribution, Manifest, ManifestEvent, Mark, Model, Position, Refused, ScreenedEvent, ScreenedRows,
     ShardRows,
@@ -88,8 +89,8 @@ struct Chunk<'a> {
 impl Intake {
     /// The stage with the tenant's keys.
     #[must_use]
-    pub fn new(keys: Arc<KeyRing>, limits: Limits) -> Self {
-        Self { models: Models::new(keys), limits }
+    pub fn new(keys: impl Into<LiveKeys>, limits: Limits) -> Self {
+        Self { models: Models::new(keys.into()), limits }
     }
 
     fn chunk(
@@ -103,7 +104,7 @@ impl Intake {
             out.dead_letter(batch, message, "empty", "the record has no value".to_owned());
             return Ok(());
         };
-        let contribution = match contribution::decode(out.wire(), value) {
+        let mut contribution = match contribution::decode(out.wire(), value) {
             Ok(contribution) => contribution,
             Err(error) if error.is_retriable() => return Err(error.into()),
             Err(error) => {
@@ -111,8 +112,11 @@ impl Intake {
                 return Ok(());
             }
         };
+        let record_key = message.key.filter(|key| !key.is_empty());
+        let opened = sealed::open(&mut contribution, record_key, self.models.ring(), self.limits.payload_bytes);
         let keys = Keys::new(self.models.ring(), &contribution.model);
         let (identity, fault) = identity::identify(&contribution, batch, message, &keys);
+        let fault = fault.or_else(|| opened.err().map(|error| Whole::sealed(&error)));
         let chunk = Chunk { batch, message, identity, contribution };
         match self.account(context, &chunk, fault)? {
             (None, account) => chunk.emit(&keys, "", account, out),
@@ -302,6 +306,7 @@ impl Stage for Intake {
         batch: &Batch,
         out: &mut Outputs<'_>,
     ) -> Result<(), StageError> {
+        self.models.follow_keys();
         for message in batch.iter() {
             self.chunk(context, batch, &message, out)?;
         }

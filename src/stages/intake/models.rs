@@ -11,7 +11,7 @@ use super::parts::screened_schema;
 use super::protect::Protection;
 use super::sums::{CellKey, SumPlan};
 use crate::domain::contract::{Spec, SpecError};
-use crate::domain::keys::{KeyRing, ModelKeys};
+use crate::domain::keys::{KeyRing, LiveKeys, ModelKeys};
 use crate::domain::reason::Reason;
 use crate::domain::records::{Model, ModelContract};
 
@@ -65,6 +65,7 @@ struct Entry {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Models {
+    keys: LiveKeys,
     ring: Arc<KeyRing>,
     compiler: Compiler,
     models: BTreeMap<String, Entry>,
@@ -73,12 +74,21 @@ pub(super) struct Models {
 }
 
 impl Models {
-    pub(super) fn new(ring: Arc<KeyRing>) -> Self {
-        Self { ring, compiler: Compiler::new(), models: BTreeMap::new(), compiled: HashMap::new() }
+    pub(super) fn new(keys: LiveKeys) -> Self {
+        Self { ring: keys.ring(), keys, compiler: Compiler::new(), models: BTreeMap::new(), compiled: HashMap::new() }
     }
 
     pub(super) fn ring(&self) -> &KeyRing {
         &self.ring
+    }
+
+    /// Takes the ring that is in force now. Contracts are compiled anew when they are used: they hold the token key.
+    pub(super) fn follow_keys(&mut self) {
+        let ring = self.keys.ring();
+        if !Arc::ptr_eq(&ring, &self.ring) {
+            self.ring = ring;
+            self.compiled.clear();
+        }
     }
 
     /// Takes the latest record of a model. The contract in force is compiled at once: one that this version cannot

@@ -81,12 +81,14 @@ impl Protection {
         &self.screened
     }
 
-    pub(super) fn protect(&self, batch: &RecordBatch) -> Result<Protected, ArrowError> {
+    /// Protects rows whose record was appended at `appended` (milliseconds UTC).
+    pub(super) fn protect(&self, batch: &RecordBatch, appended: i64) -> Result<Protected, ArrowError> {
         let mut columns = self.columns.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut canonical, mut screened) = (batch.columns().to_vec(), batch.columns().to_vec());
         let (mut found, mut undeclared, mut tokens) = (BTreeMap::new(), Vec::new(), false);
         for (i, column) in columns.iter_mut().enumerate() {
             let (Some(column), Some(cells)) = (column, batch.columns().get(i)) else { continue };
+            column.screener.appended(appended);
             let outcome = column.screener.screen(cells).map_err(|error| ArrowError::ComputeError(error.to_string()))?;
             for (kind, count) in outcome.counts {
                 *found.entry(kind.name().to_owned()).or_default() += i64::try_from(count).unwrap_or(i64::MAX);

@@ -6,6 +6,7 @@ use super::contract::CompiledContract;
 use super::parts::Part;
 use crate::codec::formats::{self, Decoded};
 use crate::codec::json;
+use crate::codec::sealed::UnsealError;
 use crate::domain::contract::{ExtraColumns, Flag, LogicalType};
 use crate::domain::reason::Reason;
 use crate::domain::records::{ColumnSums, Count, QualitySums, Refusal};
@@ -27,6 +28,23 @@ pub(super) struct Whole {
 impl Whole {
     pub(super) fn new(reason: Reason, rule: &str, expected: String, shape: impl Into<String>) -> Self {
         Self { reason, column: String::new(), rule: rule.to_owned(), expected, shape: shape.into() }
+    }
+
+    /// A sealed payload that could not be opened.
+    pub(super) fn sealed(error: &UnsealError) -> Self {
+        let (reason, rule, expected) = match error {
+            UnsealError::TooLarge(most) => (Reason::TooLarge, "limit", format!("at most {most} bytes")),
+            UnsealError::UnknownKey => {
+                (Reason::UnsealFailed, "sealed", "the id of the intake key that the model publishes".to_owned())
+            }
+            UnsealError::Seal(_) => (
+                Reason::UnsealFailed,
+                "sealed",
+                "a payload sealed to that key for this contribution, contributor, model, contract, format and chunk"
+                    .to_owned(),
+            ),
+        };
+        Self::new(reason, rule, expected, error.to_string())
     }
 
     /// No such model, or no such contract of it.

@@ -69,7 +69,8 @@ fn protect_and_hash(
     account: &mut Account,
 ) -> Result<(), StageError> {
     let contract = &ready.contract;
-    let Protected { canonical, screened, found, undeclared } = ready.protection.protect(batch).map_err(compute)?;
+    let Protected { canonical, screened, found, undeclared } =
+        ready.protection.protect(batch, source.appended).map_err(compute)?;
     if !undeclared.is_empty() {
         account.refuse_rest(refusals::undeclared(contract, &undeclared));
         return Ok(());

@@ -5,6 +5,7 @@ mod flags;
 mod fuzz;
 mod identity;
 mod screening;
+mod sealed;
 mod stage;
 mod support;
 mod undeclared;

@@ -4,7 +4,7 @@ use super::command::{self, Apply};
 use crate::attest::dsse::Envelope;
 use crate::attest::trust::{Role, Trust};
 use crate::domain::contract::Spec;
-use crate::domain::records::{Audit, Model, ModelContract, RegistryEvent};
+use crate::domain::records::{Audit, IntakeKey, Model, ModelContract, RegistryEvent};
 
 /// Contracts that a model keeps.
 pub const MAX_CONTRACTS: usize = 64;
@@ -99,7 +99,7 @@ impl Rules<'_> {
         if command.expires_offset.is_some_and(|last| offset > last) {
             return deny("EXPIRED", "the command came after the offset at which it expires");
         }
-        self.apply(current, command)
+        self.apply(current, command, event.intake_key.as_ref())
     }
 
     fn authorise(&self, envelope: &Envelope, request: &mut Request) -> Result<(), Denial> {
@@ -123,7 +123,7 @@ impl Rules<'_> {
         deny("OUT_OF_ROLE", format!("key {:?} does not hold the role {}", key.name, Role::ModelApply.name()))
     }
 
-    fn apply(&self, current: Option<&Model>, command: Apply) -> Result<Option<Model>, Denial> {
+    fn apply(&self, current: Option<&Model>, command: Apply, key: Option<&IntakeKey>) -> Result<Option<Model>, Denial> {
         let revision = current.map_or(0, |model| model.revision);
         if current.is_some_and(|model| model.commands.contains(&command.command_id)) {
             return deny("REPEATED", "the command was carried out before");
@@ -143,12 +143,26 @@ impl Rules<'_> {
         let text = spec.canonical_json().or_else(|e| deny("INVALID_SPEC", e.to_string()))?;
         let digest = spec.contract_digest().or_else(|e| deny("INVALID_SPEC", e.to_string()))?;
         (self.check)(&spec).or_else(|e| deny("INVALID_SPEC", e))?;
-        if current.is_some_and(|model| model.contract_digest == digest) {
-            return Ok(None);
+        if let Some(model) = current.filter(|model| model.contract_digest == digest) {
+            return Ok(published(model, command.command_id, key));
         }
         let contract = ModelContract { digest, revision: revision + 1, spec: text };
-        changed(current, command, contract).map(Some)
+        let mut model = changed(current, command, contract)?;
+        model.intake_key = key.cloned().or(model.intake_key);
+        Ok(Some(model))
     }
+}
+
+/// The contract in force applied again: the model changes only when the platform has another intake key to publish.
+fn published(current: &Model, command_id: String, key: Option<&IntakeKey>) -> Option<Model> {
+    if key.is_none() || current.intake_key.as_ref() == key {
+        return None;
+    }
+    let mut model = current.clone();
+    model.revision += 1;
+    model.intake_key = key.cloned();
+    remember(&mut model, command_id);
+    Some(model)
 }
 
 fn changed(current: Option<&Model>, command: Apply, contract: ModelContract) -> Result<Model, Denial> {
@@ -158,6 +172,7 @@ fn changed(current: Option<&Model>, command: Apply, contract: ModelContract) -> 
         contract_digest: String::new(),
         contracts: Vec::new(),
         commands: Vec::new(),
+        intake_key: None,
     });
     model.contracts.retain(|c| c.digest != contract.digest);
     model.revision = contract.revision;
@@ -172,10 +187,14 @@ fn changed(current: Option<&Model>, command: Apply, contract: ModelContract) -> 
             ),
         );
     }
-    model.commands.push(command.command_id);
+    remember(&mut model, command.command_id);
+    Ok(model)
+}
+
+fn remember(model: &mut Model, command_id: String) {
+    model.commands.push(command_id);
     let surplus = model.commands.len().saturating_sub(MAX_COMMANDS);
     model.commands.drain(..surplus);
-    Ok(model)
 }
 
 /// What could be read of who asks for what.

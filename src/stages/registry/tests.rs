@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::attest::dsse::Envelope;
 use crate::domain::contract::Spec;
-use crate::domain::records::{Audit, Position};
+use crate::domain::records::{Audit, IntakeKey, Position};
 use crate::stages::testing::{Task, batch};
 
 fn key(seed: u8) -> SigningKey {
@@ -24,7 +24,12 @@ fn event(envelope: &str, offset: i64) -> RegistryEvent {
         kind: "command".to_owned(),
         envelope: envelope.to_owned(),
         position: Position { topic: "model.commands".to_owned(), partition: 0, offset },
+        intake_key: Some(intake_key("i1")),
     }
+}
+
+fn intake_key(id: &str) -> IntakeKey {
+    IntakeKey { id: id.to_owned(), public: "0".repeat(64) }
 }
 
 fn apply(maximum: i64, revision: i64) -> RegistryEvent {
@@ -162,6 +167,23 @@ fn the_contract_in_force_applied_again_is_no_new_revision_and_an_older_one_comes
     let last: Vec<_> = models[2].contracts.iter().map(|c| c.revision).collect();
     assert_eq!(last, [2, 3]);
     assert_eq!(models[2].contract_digest, models[0].contract_digest);
+}
+
+#[test]
+fn a_model_carries_the_intake_key_of_its_last_event_and_the_contract_applied_again_publishes_a_new_one() {
+    let keyed = |event: RegistryEvent, id: Option<&str>| RegistryEvent { intake_key: id.map(intake_key), ..event };
+    let task = run(&[
+        keyed(apply(1, 0), Some("i1")),
+        keyed(apply(1, 1), Some("i1")),
+        keyed(apply(1, 1), Some("i2")),
+        keyed(apply(2, 2), None),
+    ]);
+    assert_eq!(codes(&task), ["ok"; 4]);
+    let models = task.values::<Model>(topics::MODELS);
+    let published = |m: &Model| (m.revision, m.intake_key.as_ref().map(|key| key.id.clone()));
+    let expected = [(1, "i1"), (2, "i2"), (3, "i2")].map(|(revision, id)| (revision, Some(id.to_owned())));
+    assert_eq!(models.iter().map(published).collect::<Vec<_>>(), expected);
+    assert_eq!(models[1].contracts, models[0].contracts);
 }
 
 #[test]

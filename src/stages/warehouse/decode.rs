@@ -23,7 +23,7 @@ use super::records;
 use super::tables::Table;
 use crate::codec::contribution;
 use crate::codec::wire::{Wire, WireError};
-use crate::domain::keys::{KeyRing, ModelKeys};
+use crate::domain::keys::{LiveKeys, ModelKeys};
 use crate::domain::records::{Accepted, Audit, ChunkId, Contribution, DeadLetter, Receipt, Refused};
 
 /// Rows of one record at most; intake's own limit.
@@ -69,7 +69,8 @@ impl From<WireError> for Unreadable {
 pub(super) struct Header {
     pub contribution: Option<Contribution>,
     pub payload_bytes: i64,
-    pub chunk_digest: String,
+    /// None when the payload is sealed: only intake opens it.
+    pub chunk_digest: Option<String>,
     pub record_bytes: i64,
     pub appended: i64,
     pub partition: i32,
@@ -91,7 +92,7 @@ enum Pending {
 pub struct Decoder {
     table: Table,
     wire: Wire,
-    keys: Arc<KeyRing>,
+    keys: LiveKeys,
     models: HashMap<String, ModelKeys>,
     pending: Pending,
 }
@@ -99,7 +100,7 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder with nothing pending.
     #[must_use]
-    pub fn new(table: Table, wire: Wire, keys: Arc<KeyRing>) -> Self {
+    pub fn new(table: Table, wire: Wire, keys: LiveKeys) -> Self {
         Self { table, wire, keys, models: HashMap::new(), pending: Pending::of(table) }
     }
 
@@ -133,7 +134,11 @@ impl Decoder {
                 Ok(rows)
             }
             Pending::Receipts(receipts) => keep(receipts, self.wire.decode(value)?),
-            Pending::DeadLetters(letters) => keep(letters, self.wire.decode(value)?),
+            Pending::DeadLetters(letters) => {
+                let letter: DeadLetter = self.wire.decode(value)?;
+                // One row for each record, however many letters it is spread over; none of its sealed bytes.
+                if letter.part > 0 { Ok(0) } else { keep(letters, DeadLetter { sealed: None, ..letter }) }
+            }
             Pending::Audit(entries) => keep(entries, self.wire.decode(value)?),
         }
     }
@@ -168,7 +173,10 @@ impl Decoder {
             Ok(mut contribution) => {
                 let payload = std::mem::take(&mut contribution.payload);
                 header.payload_bytes = i64::try_from(payload.len()).unwrap_or(i64::MAX);
-                header.chunk_digest = HEXLOWER.encode(&self.model(&contribution.model).chunk_digest(&payload));
+                if contribution.sealed.is_none() {
+                    let digest = self.model(&contribution.model).chunk_digest(&payload);
+                    header.chunk_digest = Some(HEXLOWER.encode(&digest));
+                }
                 if contribution.contribution_id.is_none() {
                     contribution.contribution_id = record.key.and_then(id_of_key);
                 }
@@ -185,7 +193,7 @@ impl Decoder {
             self.models.clear();
         }
         let keys = &self.keys;
-        self.models.entry(model.to_owned()).or_insert_with(|| keys.model(model))
+        self.models.entry(model.to_owned()).or_insert_with(|| keys.ring().model(model))
     }
 }
 

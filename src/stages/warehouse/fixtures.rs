@@ -15,7 +15,7 @@ use crate::domain::records::{
 };
 
 pub(crate) fn decoder(table: Table) -> Decoder {
-    Decoder::new(table, Wire::default(), Arc::new(KeyRing::generate("test").unwrap()))
+    Decoder::new(table, Wire::default(), KeyRing::generate("test").unwrap().into())
 }
 
 /// Decodes records as if they stood at offsets 0, 1, …

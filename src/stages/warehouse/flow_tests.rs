@@ -20,7 +20,7 @@ use super::tables::Table;
 use super::{Thresholds, Warehouse, WarehouseConfig, WarehouseError};
 use crate::broker::{Broker, BrokerConfig};
 use crate::codec::wire::Wire;
-use crate::domain::keys::KeyRing;
+use crate::domain::keys::{KeyRing, LiveKeys};
 use crate::sql::fresh::{self, FreshError};
 use crate::sql::{Limits, Session};
 use crate::stream::client::{Cluster, TransactionTimes};
@@ -33,7 +33,7 @@ struct Place {
     broker: Broker,
     cluster: Cluster,
     folder: tempfile::TempDir,
-    keys: Arc<KeyRing>,
+    keys: LiveKeys,
 }
 
 impl Place {
@@ -42,7 +42,7 @@ impl Place {
         let config = BrokerConfig::new(folder.path().join("broker"), "127.0.0.1:0".parse().unwrap());
         let broker = Broker::start(config).await.unwrap();
         let cluster = Cluster::new(&broker.address().to_string(), PREFIX);
-        let place = Self { broker, cluster, folder, keys: Arc::new(KeyRing::generate("test").unwrap()) };
+        let place = Self { broker, cluster, folder, keys: KeyRing::generate("test").unwrap().into() };
         place.topics(&Table::ALL.map(Table::topic), partitions).await;
         place
     }
@@ -63,7 +63,7 @@ impl Place {
             cluster: self.cluster.clone(),
             store: self.folder.path().join("store").to_str().unwrap().to_owned(),
             wire: Wire::default(),
-            keys: Arc::clone(&self.keys),
+            keys: self.keys.clone(),
             thresholds: Thresholds { age: Duration::from_millis(50), ..Thresholds::default() },
             instance: None,
             health: health.clone(),

@@ -28,7 +28,6 @@ pub mod store;
 pub mod tables;
 pub mod writer;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -37,7 +36,7 @@ pub use error::WarehouseError;
 pub use lane::Thresholds;
 
 use crate::codec::wire::Wire;
-use crate::domain::keys::KeyRing;
+use crate::domain::keys::LiveKeys;
 use crate::stream::client::Cluster;
 use crate::stream::health::{Health, StageState};
 
@@ -51,7 +50,7 @@ pub struct WarehouseConfig {
     /// Decodes records.
     pub wire: Wire,
     /// Makes the keyed digests of chunks.
-    pub keys: Arc<KeyRing>,
+    pub keys: LiveKeys,
     /// When a table is committed.
     pub thresholds: Thresholds,
     /// Static membership of the group, if wanted.

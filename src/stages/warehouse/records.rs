@@ -75,12 +75,13 @@ pub(super) fn contributions(headers: &[Header]) -> Built {
             number(|c| c.chunk),
             number(|c| c.chunks),
             some_long(headers.iter().map(|h| h.contribution.as_ref().map(|_| h.payload_bytes))),
-            some_text(headers.iter().map(|h| h.contribution.as_ref().map(|_| h.chunk_digest.as_str()))),
+            some_text(headers.iter().map(|h| h.chunk_digest.as_deref())),
             long(headers.iter().map(|h| h.record_bytes)),
             boolean(headers.iter().map(|h| h.contribution.is_some())),
             time(headers.iter().map(|h| h.appended)),
             some_integer(headers.iter().map(|h| Some(h.partition))),
             long(headers.iter().map(|h| h.offset)),
+            of(|c| c.sealed.as_deref()),
         ],
     )
 }
@@ -242,6 +243,7 @@ pub(super) fn dead_letters(letters: &[DeadLetter]) -> Built {
             of(|l| &l.detail),
             long(letters.iter().map(|l| l.size)),
             of(|l| &l.digest),
+            some_text(letters.iter().map(|l| l.sealed_to.as_deref())),
         ],
     )
 }

@@ -89,7 +89,7 @@ impl Reader {
         let bounds = FetchBounds { queue_kbytes: QUEUE_KBYTES, queue_messages: 1_000, ..FetchBounds::default() };
         let consumer = GroupConsumer::join(&config.cluster, STAGE, &topics, config.instance.as_deref(), &bounds)?;
         let admin = config.cluster.admin()?;
-        let decoder = |table| Decoder::new(table, config.wire.clone(), Arc::clone(&config.keys));
+        let decoder = |table| Decoder::new(table, config.wire.clone(), config.keys.clone());
         let lanes = Table::ALL.into_iter().map(|table| Lane::new(table, topic(table), decoder(table))).collect();
         config.health.stage(STAGE, StageState::Joining);
         let now = Instant::now();

@@ -160,12 +160,13 @@ fn contributions() -> Vec<Field> {
         long("chunk", "Number of the chunk in its contribution, from 0"),
         long("chunks", "How many chunks the contribution has"),
         long("payload_bytes", "Size of the chunk's payload"),
-        text("chunk_digest", "Keyed digest of the payload (HMAC under the model's dedup key), hex"),
+        text("chunk_digest", "Keyed digest of the payload (HMAC under the model's dedup key), hex; null when sealed"),
         long("record_bytes", "Size of the record's value"),
         column("readable", DataType::Boolean, "False when the record is no contribution at all: see dead_letters"),
         column("appended", timestamp(), "When the broker appended the record"),
     ];
     fields.extend(position());
+    fields.push(text("sealed", "Intake key that the payload is sealed to; null when it came plain"));
     fields
 }
 
@@ -250,6 +251,7 @@ fn dead_letters() -> Vec<Field> {
         text("detail", "What was wrong, without any byte of the record"),
         long("record_bytes", "Size of the record's value"),
         text("record_digest", "Keyed digest of the record's value, hex"),
+        text("sealed_to", "Operator's key that the dead letter keeps the record sealed to; null when it is not kept"),
     ]
 }
 

@@ -36,7 +36,7 @@ fn batch(values: &[Value]) -> RecordBatch {
 }
 
 /// The rows as a document of the format.
-pub(super) fn document(format: &str, values: &[Value]) -> Vec<u8> {
+pub fn document(format: &str, values: &[Value]) -> Vec<u8> {
     let batch = batch(values);
     let mut bytes = Vec::new();
     match format {

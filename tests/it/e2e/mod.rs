@@ -3,17 +3,21 @@
 //! Tests share running clusters, one with a single worker and one with two per broker, and keep apart by models of their own; those that stop
 //! a cluster start their own.
 
+mod canaries;
 mod cli;
 mod contributions;
+mod dead_letters;
 mod flags;
 mod formats;
 mod identity;
+mod keys;
 mod malformed;
 mod operations;
 mod privacy;
 mod python;
 mod readme;
 mod recovery;
+mod sealing;
 mod tables;
 
 /// Makes each named case a test on the embedded broker and one on Apache Kafka, each with one worker and with two, on shared clusters.

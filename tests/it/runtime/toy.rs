@@ -336,6 +336,7 @@ impl Tenant {
             topology: Arc::clone(&self.topology),
             wire: Arc::new(Wire::default()),
             digest: Arc::new(|bytes| format!("digest of {} bytes", bytes.len())),
+            aside: Arc::new(|letter, _, _| vec![letter]),
             settings,
         };
         let mut runtime = Runtime::new(config);

@@ -425,6 +425,7 @@ fn the_account_of_a_chunk_is_frozen() {
         chunk: 1,
         chunks: 2,
         payload: Value::from(rows).to_string().into_bytes(),
+        sealed: None,
     };
     let mut batch = Batch::new(topics::CONTRIBUTIONS, 7);
     batch.push(42, NOW, None, Some(&task.wire.encode(&value).unwrap()));

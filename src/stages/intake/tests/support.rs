@@ -54,6 +54,7 @@ pub(super) fn model(specs: &[&Spec]) -> Model {
         contract_digest: contracts.last().unwrap().digest.clone(),
         contracts,
         commands: Vec::new(),
+        intake_key: None,
     }
 }
 
