@@ -1,6 +1,6 @@
 //! Deduplication's state far beyond its memory: CPU time per key, resident memory, restore from disk and from the changelog.
 //!
-//! `cargo bench --bench state -- [MILLIONS OF KEYS, 10] [MIB OF MEMORY, 64]`; Linux only. Each restore runs in a process of its own, so
+//! `cargo bench --bench state -- [MILLIONS OF KEYS, 10] [MIB OF MEMORY, 16]`; Linux only. Each restore runs in a process of its own, so
 //! that what it reports as resident is its own. Folder: `$TMPDIR`; it takes about 100 bytes per key while it runs.
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -169,7 +169,7 @@ fn restore(folder: &Path, name: &str, keys: u64, memory: usize) {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let number = |at: usize, default: u64| arguments.get(at).map_or(default, |text| text.parse().unwrap());
-    let (keys, memory) = (number(0, 10) * 1_000_000, usize::try_from(number(1, 64)).unwrap() << 20);
+    let (keys, memory) = (number(0, 10) * 1_000_000, usize::try_from(number(1, 16)).unwrap() << 20);
     if let Some(folder) = arguments.get(2) {
         let folder = Path::new(folder);
         return match arguments.get(3).map(String::as_str) {

@@ -45,7 +45,7 @@ pub struct StageArgs {
     #[arg(long, env = "HOKUSAI_TABLE_COMMIT_MS", value_name = "MS")]
     pub table_commit: Option<u64>,
     /// Memory that each task with state takes for what is not on disk yet, in MiB; 0 writes every commit to disk, in DATA/state
-    #[arg(long, env = "HOKUSAI_STATE_MEMORY_MIB", default_value_t = 64, value_name = "MIB")]
+    #[arg(long, env = "HOKUSAI_STATE_MEMORY_MIB", default_value_t = 16, value_name = "MIB")]
     pub state_memory: usize,
 }
 

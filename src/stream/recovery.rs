@@ -49,9 +49,9 @@ pub(super) fn recover<S: Stage>(
                 Err(Unusable { local: true, cause }) => {
                     tracing::warn!(task = %id, %cause, "local state does not fit the changelog and is made anew");
                     place.iter_mut().for_each(|place| place.fresh = true);
-                    replay(shared, plan, id, topic, stage, place.as_ref(), urgent).map_err(|again| ended(again.cause))
+                    replay(shared, plan, id, topic, stage, place.as_ref(), urgent).map_err(|again| ended(*again.cause))
                 }
-                outcome => outcome.map_err(|unusable| ended(unusable.cause)),
+                outcome => outcome.map_err(|unusable| ended(*unusable.cause)),
             }
         }
         ProgressIn::Shared => {
@@ -74,7 +74,7 @@ fn place(shared: &Shared, plan: &StagePlan, id: &TaskId, changelog: &str) -> Res
 /// Why a state could not be made; `local` when it may work without what this machine keeps.
 struct Unusable {
     local: bool,
-    cause: RestoreError,
+    cause: Box<RestoreError>,
 }
 
 fn replay<S: Stage>(
@@ -89,7 +89,7 @@ fn replay<S: Stage>(
     let mut state = stage.state();
     let place_of = |source| RestoreError::State { topic: topic.to_owned(), partition: id.partition, offset: 0, source };
     let opened = place.map(|place| state.open(place)).transpose();
-    let opened = opened.map_err(|source| Unusable { local: false, cause: place_of(source) })?.flatten();
+    let opened = opened.map_err(|source| Unusable { local: false, cause: Box::new(place_of(source)) })?.flatten();
     let local = opened.is_some();
     let Checkpoint { next_offset, progress } = opened.unwrap_or_default();
     let mut found: ProgressByInput = progress.into_iter().map(|p| ((p.topic.clone(), p.partition), p)).collect();
@@ -117,7 +117,7 @@ fn replay<S: Stage>(
                 RestoreError::State { source, .. } => !matches!(source, StageError::Disk(_)),
                 _ => false,
             };
-            Err(Unusable { local: local && unfit, cause })
+            Err(Unusable { local: local && unfit, cause: Box::new(cause) })
         }
     }
 }

@@ -87,7 +87,7 @@ impl Default for Settings {
             fetch: FetchBounds::default(),
             instance: None,
             state_folder: None,
-            state_memory: 64 << 20,
+            state_memory: 16 << 20,
         }
     }
 }

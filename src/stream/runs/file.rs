@@ -19,7 +19,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::filter::{Filter, take};
-use super::{At, DiskError, FORMAT, Identity, Shape, head, sync_folder};
+use super::{At, DiskError, FORMAT, Identity, Shape, Visit, head, sync_folder};
 
 /// Bytes of a block.
 const BLOCK: usize = 4_096;
@@ -150,12 +150,7 @@ impl Run {
 
     /// Calls `visit` with the record of `key`, if there is one, then with the other records whose keys begin as `key` does in its first
     /// `prefix` bytes (8 or more), in key order, until it returns false. Returns whether it may go on.
-    pub fn search<E: From<DiskError>>(
-        &self,
-        key: &[u8],
-        prefix: usize,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool, E>,
-    ) -> Result<bool, E> {
+    pub fn search<E: From<DiskError>>(&self, key: &[u8], prefix: usize, visit: &mut Visit<'_, E>) -> Result<bool, E> {
         let head = head(key);
         if !self.may_hold(head) {
             return Ok(true);

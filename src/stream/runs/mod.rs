@@ -56,6 +56,9 @@ impl Shape {
     }
 }
 
+/// Takes a record, key and value; false ends a search.
+pub type Visit<'a, E> = dyn FnMut(&[u8], &[u8]) -> Result<bool, E> + 'a;
+
 /// Whose state a folder holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {

@@ -8,7 +8,7 @@ use super::file::{Run, RunWriter};
 use super::manifest::{Folder, Manifest, RunName};
 use super::merge::Merge;
 use super::tiers::{BACKLOG, Tier, Tiers};
-use super::{At, DiskError, FORMAT, Identity, Shape};
+use super::{At, DiskError, FORMAT, Identity, Shape, Visit};
 use crate::stream::stage::{Checkpoint, Place};
 
 /// Records of one map, sorted by key, one behind the other.
@@ -98,7 +98,7 @@ impl RunStore {
         map: usize,
         key: &[u8],
         prefix: usize,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool, E>,
+        visit: &mut Visit<'_, E>,
     ) -> Result<(), E> {
         self.maps.get(map).map_or(Ok(()), |tiers| tiers.search(key, prefix, visit))
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::file::Run;
-use super::{DiskError, Shape};
+use super::{DiskError, Shape, Visit};
 
 /// Runs of one level that are merged into one of the next: a record is rewritten log₄(keys ÷ keys per flush) times, and a
 /// new key asks at most three filters per level.
@@ -33,12 +33,7 @@ impl Tiers {
     }
 
     /// [`Run::search`] in every run, newest first: of records with the same key only the first visited counts.
-    pub fn search<E: From<DiskError>>(
-        &self,
-        key: &[u8],
-        prefix: usize,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool, E>,
-    ) -> Result<(), E> {
+    pub fn search<E: From<DiskError>>(&self, key: &[u8], prefix: usize, visit: &mut Visit<'_, E>) -> Result<(), E> {
         for tier in self.tiers.iter().rev() {
             if !tier.run.search(key, prefix, visit)? {
                 break;
