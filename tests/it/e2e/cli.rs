@@ -76,7 +76,7 @@ fn a_refused_contribution_exits_with_4(cluster: &Cluster) {
     assert_eq!(refused.code, Some(4), "{refused:?}");
     assert!(refused.out.contains("UNKNOWN_MODEL"), "{refused:?}");
     let (model, _) = shop(cluster);
-    let path = cluster.scratch().join(unique("broken.json"));
+    let path = cluster.scratch().join(format!("{}.json", unique("broken")));
     std::fs::write(&path, "[{\"order\": \"x\"}]").expect("a file");
     let path = path.to_string_lossy();
     let refused = cluster.run(&["submit", &path, "--model", &model, "--contributor", "alice", "--wait"]);
