@@ -289,6 +289,8 @@ impl<S: Stage> Task<'_, S> {
             queue.set_nonempty_callback(move || signal.raise());
             let started = attachment.handle.start(&facts.full, facts.partition, input.read);
             started.map_err(|e| Ended::Failed(format!("{}-{}: {e}", facts.topic, facts.partition)))?;
+            // Also what an earlier life has committed is purged, though nothing new may come for long.
+            self.shared.positions.note(self.plan.name, &facts.topic, facts.partition, input.committed.next());
         }
         self.partitions = self.shared.partition_counts();
         self.attachment = Some(attachment);
