@@ -1,7 +1,7 @@
 //! Contributions keep coming while two workers share the stages and are killed in turn, among other moments inside a revoke.
 
 use super::load::{Random, contributions};
-use super::plant::Plant;
+use super::plant::{Plant, aborted};
 use super::verify;
 use crate::support::broker::Kind;
 use crate::support::client::Producer;
@@ -82,7 +82,7 @@ fn strike(plant: &Plant, round: usize, end: Option<&str>) -> Running {
                     second
                 }
                 Err((status, log)) => {
-                    assert_eq!(status.code(), None, "{revoke}: a signal: {log}");
+                    assert!(aborted(status), "{revoke}: {status}: {log}");
                     plant.launch_worker(1 + round, None)
                 }
             };
