@@ -20,6 +20,28 @@ use crate::topology::{Profile, Topology};
 /// Default bootstrap servers when nothing else is known.
 pub const DEFAULT_BROKERS: &str = "127.0.0.1:9092";
 
+/// Where a command finds the tenant's keys.
+#[derive(Debug, Clone, Default, Args)]
+pub struct KeyFolder {
+    /// Folder of the tenant's key ring and trust file [default: DATA/keys]
+    #[arg(long, global = true, env = "HOKUSAI_KEYS", value_name = "DIR")]
+    keys: Option<PathBuf>,
+}
+
+impl KeyFolder {
+    /// Whether it was given, and not left to the default.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        self.keys.is_some()
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self, settings: &Settings) -> PathBuf {
+        self.keys.clone().unwrap_or_else(|| settings.data.join("keys"))
+    }
+}
+
 /// Prefix of environment variables that set librdkafka properties: `HOKUSAI_KAFKA_SASL_PASSWORD` is `sasl.password`.
 const KAFKA_ENVIRONMENT: &str = "HOKUSAI_KAFKA_";
 

@@ -14,7 +14,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::json;
 
 use super::audit;
-use super::common::Settings;
+use super::common::{KeyFolder, Settings};
 use super::exit::{Failure, Outcome, say};
 use super::reader::{Reader, Start};
 use crate::codec::aside;
@@ -45,9 +45,8 @@ const MAX_MESSAGE: &str = "8388608";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct DeadLettersArgs {
-    /// Folder of the tenant's key ring [default: DATA/keys]
-    #[arg(long, global = true, env = "HOKUSAI_KEYS", value_name = "DIR")]
-    keys: Option<PathBuf>,
+    #[command(flatten)]
+    keys: KeyFolder,
     #[command(subcommand)]
     action: Action,
 }
@@ -100,7 +99,7 @@ pub async fn run(args: DeadLettersArgs, settings: Settings) -> Outcome<()> {
     match args.action {
         Action::List => list(&settings, &letters, &retried),
         Action::Retry { position, all } => {
-            let dir = args.keys.unwrap_or_else(|| settings.data.join("keys"));
+            let dir = args.keys.path(&settings);
             let chosen = if all {
                 letters.keys().filter(|position| !retried.contains(&shown(position))).cloned().collect()
             } else {

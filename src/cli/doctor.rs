@@ -1,6 +1,7 @@
 //! `hokusai doctor`: checks what the stages need and says what to do about what is wrong.
 
 use std::fmt;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
@@ -10,7 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use serde::Serialize;
 
-use super::common::{Endpoint, Settings};
+use super::common::{Endpoint, KeyFolder, Settings};
 use super::exit::{Failure, Outcome, say};
 use super::reader::{METADATA_TIMEOUT, Polled, Reader, Start, ends};
 use crate::domain::topics;
@@ -35,7 +36,10 @@ const MAX_RECORD: i64 = 5 << 20;
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct DoctorArgs {}
+pub struct DoctorArgs {
+    #[command(flatten)]
+    keys: KeyFolder,
+}
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -84,8 +88,9 @@ impl fmt::Display for Finding {
 ///
 /// # Errors
 /// No broker, or (exit 1) something is wrong.
-pub async fn run(_args: DoctorArgs, settings: Settings) -> Outcome<()> {
-    let mut findings = vec![disk(&settings), state(&settings), keys(&settings), schemas(&settings)];
+pub async fn run(args: DoctorArgs, settings: Settings) -> Outcome<()> {
+    let mut findings =
+        vec![disk(&settings), state(&settings), keys(&settings, &args.keys.path(&settings)), schemas(&settings)];
     let no_broker = broker(&settings).await;
     match no_broker {
         Ok(finding) => {
@@ -266,12 +271,11 @@ fn fsync(settings: &Settings) -> Option<Finding> {
     })
 }
 
-fn keys(settings: &Settings) -> Finding {
-    let folder = settings.data.join("keys");
+fn keys(settings: &Settings, folder: &Path) -> Finding {
     if !folder.exists() {
         return Finding::ok("keys", "none on this machine yet; `hokusai up` makes development keys");
     }
-    match crate::ops::secrets::load_or_create_key_ring(&folder, crate::pipeline::tenant(&settings.prefix)) {
+    match crate::ops::secrets::load_key_ring(folder, crate::pipeline::tenant(&settings.prefix)) {
         Ok(ring) => Finding::ok(
             "keys",
             format!("token key {} and intake key {} in force", ring.token_key().id(), ring.intake_key().public().id()),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::common::Settings;
+use super::common::{KeyFolder, Settings};
 use super::exit::{Failure, Outcome, say};
 use super::reader::{Polled, Reader, Start, ends};
 use super::{audit, model};
@@ -34,9 +34,8 @@ that never rotate: the same row has the same owner and the same hash before and 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct KeysArgs {
-    /// Folder of the tenant's key ring [default: DATA/keys]
-    #[arg(long, global = true, env = "HOKUSAI_KEYS", value_name = "DIR")]
-    keys: Option<PathBuf>,
+    #[command(flatten)]
+    keys: KeyFolder,
     #[command(subcommand)]
     action: Action,
 }
@@ -100,7 +99,7 @@ enum What {
 /// # Errors
 /// A key file that cannot be used, no broker where one is needed, or (exit 4) what the registry denied.
 pub async fn run(args: KeysArgs, settings: Settings) -> Outcome<()> {
-    let dir = args.keys.unwrap_or_else(|| settings.data.join("keys"));
+    let dir = args.keys.path(&settings);
     let name = tenant(&settings.prefix);
     match args.action {
         Action::Create => {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::audit;
-use super::common::Settings;
+use super::common::{KeyFolder, Settings};
 use super::exit::{Failure, Outcome};
 use super::reader::{Polled, Reader, Start};
 use crate::domain::topics;
@@ -41,6 +41,8 @@ pub struct WatchArgs {
     /// Show payloads of `contributions` as they stand there; audited
     #[arg(long)]
     plaintext: bool,
+    #[command(flatten)]
+    keys: KeyFolder,
 }
 
 /// Runs `watch`.
@@ -50,7 +52,7 @@ pub struct WatchArgs {
 pub async fn run(args: WatchArgs, settings: Settings) -> Outcome<()> {
     let stop = crate::ops::signals::on_signal();
     if args.plaintext && args.topic == topics::CONTRIBUTIONS {
-        let (keys, resource) = (settings.data.join("keys"), format!("topic/{}", args.topic));
+        let (keys, resource) = (args.keys.path(&settings), format!("topic/{}", args.topic));
         // Without its record nothing is shown.
         audit::record(&settings, &keys, "watch.plaintext", resource, "payloads are shown".to_owned(), None).await?;
     }

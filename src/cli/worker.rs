@@ -1,6 +1,5 @@
 //! `hokusai worker`: stages against a Kafka cluster.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -8,7 +7,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::broker::resolve;
-use super::common::Settings;
+use super::common::{KeyFolder, Settings};
 use super::exit::{Failure, Outcome, say};
 use crate::pipeline::{self, Pipeline, PipelineConfig};
 use crate::web::Server;
@@ -25,9 +24,9 @@ partitions. Ctrl-C or SIGTERM ends a worker cleanly; the others take over.";
 /// Arguments that `up` and `worker` share.
 #[derive(Debug, Clone, Args)]
 pub struct StageArgs {
-    /// Folder of the tenant's key ring and trust file [default: DATA/keys]
-    #[arg(long, env = "HOKUSAI_KEYS", value_name = "DIR")]
-    pub keys: Option<PathBuf>,
+    /// Where the keys are.
+    #[command(flatten)]
+    pub keys: KeyFolder,
     /// Longest time between commits under load, in milliseconds
     #[arg(long, env = "HOKUSAI_COMMIT_INTERVAL_MS", default_value_t = 100, value_name = "MS")]
     pub commit_interval: u64,
@@ -69,7 +68,7 @@ pub struct WorkerArgs {
 /// No broker, topics that are not as the topology declares them, or a stage that ends by a failure.
 pub async fn run(args: WorkerArgs, settings: Settings) -> Outcome<()> {
     let stop = crate::ops::signals::on_signal();
-    if args.shared.keys.is_none() && !is_loopback(&settings.brokers) {
+    if !args.shared.keys.is_given() && !is_loopback(&settings.brokers) {
         return Err(Failure::Usage(format!(
             "the brokers {} are not on this machine and no --keys DIR is given: development keys are for loopback\n\
              help: copy the keys folder that the tenant's workers share, and name it with --keys or HOKUSAI_KEYS",
@@ -110,7 +109,7 @@ pub fn pipeline(args: &StageArgs, settings: &Settings, stages: &[String], instan
     let config = PipelineConfig {
         settings: settings.clone(),
         stages: stages.to_vec(),
-        keys: args.keys.clone().unwrap_or_else(|| settings.data.join("keys")),
+        keys: args.keys.path(settings),
         commit_interval: Duration::from_millis(args.commit_interval.max(1)),
         contribution_timeout: args.contribution_timeout.map(Duration::from_secs),
         idle_mark: Duration::from_millis(args.idle_mark.max(100)),
