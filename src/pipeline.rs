@@ -74,7 +74,7 @@ impl Pipeline {
         let runs = |name: &str| selected.contains(&name);
         let tenant = tenant(&config.settings.prefix);
         let keys = LiveKeys::from(secrets::load_or_create_key_ring(&config.keys, tenant)?);
-        let mut runtime = Runtime::new(runtime_config(config, &keys)?);
+        let mut runtime = Runtime::new(runtime_config(config, &keys));
         if runs("keying") {
             let keys = keys.clone();
             runtime.stage(move || Keying::new(keys.clone()))?;
@@ -144,13 +144,11 @@ fn usable(spec: &Spec) -> Result<(), String> {
     Compiler::new().compile(spec.clone()).map(drop).map_err(|e| e.to_string())
 }
 
-fn runtime_config(config: &PipelineConfig, keys: &LiveKeys) -> anyhow::Result<RuntimeConfig> {
-    let defaults = StreamSettings::default();
-    let marks = config.settings.topology.stage("intake")?.settings.mark_interval;
+fn runtime_config(config: &PipelineConfig, keys: &LiveKeys) -> RuntimeConfig {
     // A dead letter has no model: the digest key is the ring's own for unreadable records.
     let digest = keys.ring().dead_letter_key();
     let operator = keys.clone();
-    Ok(RuntimeConfig {
+    RuntimeConfig {
         cluster: config.settings.cluster(),
         topology: Arc::clone(&config.settings.topology),
         wire: Arc::clone(&config.settings.wire),
@@ -158,14 +156,13 @@ fn runtime_config(config: &PipelineConfig, keys: &LiveKeys) -> anyhow::Result<Ru
         aside: Arc::new(move |letter, key, value| aside::seal(letter, &operator.ring(), key, value)),
         settings: StreamSettings {
             commit_interval: config.commit_interval,
-            mark_interval: marks.unwrap_or(defaults.mark_interval),
             idle_mark_interval: config.idle_mark,
             instance: config.instance.clone(),
             state_folder: Some(state_folder(&config.settings)),
             state_memory: config.state_memory,
-            ..defaults
+            ..StreamSettings::default()
         },
-    })
+    }
 }
 
 /// Where the tasks of this machine keep committed state.

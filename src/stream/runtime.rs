@@ -43,7 +43,7 @@ pub struct Settings {
     pub max_transaction_bytes: usize,
     /// Bytes of one output record, key and value; a larger one makes its input record a dead letter.
     pub max_record_bytes: usize,
-    /// Time marks while something advances.
+    /// Time marks while something advances, unless the topology says otherwise for the stage.
     pub mark_interval: Duration,
     /// Time marks while idle.
     pub idle_mark_interval: Duration,
@@ -159,6 +159,8 @@ pub(crate) struct StagePlan {
     pub progress: ProgressIn,
     /// Each (topic, partition) is a task of its own: stateless stages over several topics.
     pub task_per_topic: bool,
+    /// Instead of the settings' pause between time marks.
+    pub mark_interval: Option<Duration>,
     /// Partition counts that must not change.
     declared: BTreeMap<String, i32>,
 }
@@ -189,7 +191,9 @@ impl StagePlan {
         let fixed = named.filter_map(|name| topology.topic(name)).filter(|topic| !topic.is_outsiders());
         let declared = fixed.map(|topic| (topic.name.clone(), topic.partitions)).collect();
         let task_per_topic = progress == ProgressIn::Shared && keyed.len() > 1;
-        Ok(Self { name, keyed, broadcast: spec.broadcast.clone(), outputs, progress, task_per_topic, declared })
+        let mark_interval = spec.settings.mark_interval;
+        let broadcast = spec.broadcast.clone();
+        Ok(Self { name, keyed, broadcast, outputs, progress, task_per_topic, mark_interval, declared })
     }
 
     /// Every topic the stage reads or writes, keyed inputs first.

@@ -313,13 +313,17 @@ impl<S: Stage> Task<'_, S> {
         }
     }
 
+    /// The least pause between two time marks.
+    pub(super) fn mark_interval(&self) -> Duration {
+        self.plan.mark_interval.unwrap_or(self.shared.settings.mark_interval)
+    }
+
     /// How long the task may sleep when no record comes: until a mark is due, and a second at most.
     fn idle_time(&self) -> Duration {
         let second = Duration::from_secs(1);
-        let settings = &self.shared.settings;
         let (true, Some(last)) = (S::MARKS, self.marks.last) else { return second };
         let something_to_tell = self.marks.advanced || !self.marks.told_at_end;
-        let pause = if something_to_tell { settings.mark_interval } else { settings.idle_mark_interval };
+        let pause = if something_to_tell { self.mark_interval() } else { self.shared.settings.idle_mark_interval };
         let left = (last + pause).saturating_duration_since(Instant::now());
         // A mark that is due but waits for the end of the partition comes with the end, which wakes the task.
         if left.is_zero() { second } else { left.min(second) }

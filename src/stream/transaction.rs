@@ -359,12 +359,12 @@ impl<S: Stage> Task<'_, S> {
             return false;
         }
         let at_end = self.inputs.first().is_some_and(|i| i.at_end) && self.replay.is_empty();
-        let settings = &self.shared.settings;
         match self.marks.last.map(|last| last.elapsed()) {
             None => at_end || self.marks.advanced,
-            Some(passed) if passed < settings.mark_interval => false,
+            Some(passed) if passed < self.mark_interval() => false,
             Some(passed) => {
-                self.marks.advanced || at_end && (!self.marks.told_at_end || passed >= settings.idle_mark_interval)
+                let long_idle = passed >= self.shared.settings.idle_mark_interval;
+                self.marks.advanced || at_end && (!self.marks.told_at_end || long_idle)
             }
         }
     }
