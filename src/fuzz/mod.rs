@@ -8,7 +8,7 @@
 //!
 //! What panics is written to `fuzz/crashes/` before the test fails. Once mended it moves into the corpus.
 
-mod mutate;
+pub(crate) mod mutate;
 mod targets;
 
 use std::collections::HashSet;

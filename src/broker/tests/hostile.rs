@@ -4,6 +4,7 @@ use super::raw::{Raw, topic};
 use super::*;
 use crate::broker::wire::SHAPES;
 use crate::broker::wire::sample::valid;
+use crate::fuzz::mutate::Random;
 use bytes::{BufMut, BytesMut};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::Encodable;
@@ -23,21 +24,6 @@ fn watch_for_panics() {
             usual(panic);
         }));
     });
-}
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
 }
 
 fn frame(api: i16, version: i16, flexible: bool, body: &[u8]) -> Vec<u8> {
@@ -101,7 +87,7 @@ fn mutated_requests_end_their_connection_at_most_and_the_broker_serves_on() {
     cluster.create_topic("kept", 1, &[]);
     let address = cluster.broker().address().to_string();
     let budget = crate::fuzz::Budget::new(3_000);
-    let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ budget.seed());
+    let mut random = Random::new(budget.seed());
     let seeds = seeds();
     for round in (0..).take_while(|round| budget.goes_on(*round)) {
         let (api, version, body) = &seeds[round % seeds.len()];

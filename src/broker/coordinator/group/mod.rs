@@ -183,6 +183,15 @@ impl Group {
         if self.members.contains_key(member_id) { Ok(()) } else { Err(E::UnknownMemberId) }
     }
 
+    /// Whether this is a member of the present generation.
+    pub(crate) fn check_member(&self, member_id: &str, instance_id: Option<&str>, generation: i32) -> Result<(), E> {
+        if self.phase == Phase::Dead {
+            return Err(E::CoordinatorNotAvailable);
+        }
+        self.identify(member_id, instance_id)?;
+        if generation == self.generation { Ok(()) } else { Err(E::IllegalGeneration) }
+    }
+
     /// A sign of life.
     pub(crate) fn heartbeat(
         &mut self,
@@ -191,13 +200,7 @@ impl Group {
         generation: i32,
         now: i64,
     ) -> Result<(), E> {
-        if self.phase == Phase::Dead {
-            return Err(E::CoordinatorNotAvailable);
-        }
-        self.identify(member_id, instance_id)?;
-        if generation != self.generation {
-            return Err(E::IllegalGeneration);
-        }
+        self.check_member(member_id, instance_id, generation)?;
         if let Some(member) = self.members.get_mut(member_id) {
             member.renew(now);
         }

@@ -174,13 +174,7 @@ impl Group {
         generation: i32,
         protocol: (Option<&str>, Option<&str>),
     ) -> Result<(), E> {
-        if self.phase == Phase::Dead {
-            return Err(E::CoordinatorNotAvailable);
-        }
-        self.identify(member_id, instance_id)?;
-        if generation != self.generation {
-            return Err(E::IllegalGeneration);
-        }
+        self.check_member(member_id, instance_id, generation)?;
         let differs =
             |given: Option<&str>, ours: &Option<String>| given.is_some_and(|given| ours.as_deref() != Some(given));
         if differs(protocol.0, &self.protocol_type) || differs(protocol.1, &self.protocol) {
