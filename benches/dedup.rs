@@ -4,6 +4,9 @@
 //! (of this thread, as the kernel counts it; Linux only).
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "common/keys.rs"]
+mod keys;
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -14,27 +17,9 @@ use hokusai::codec::ipc::{self, Compression};
 use hokusai::codec::wire::Wire;
 use hokusai::domain::records::{ChunkId, ScreenedEvent, ScreenedRows};
 use hokusai::stages::dedup::Dedup;
-use hokusai::stages::dedup::index::RowKey;
-use hokusai::stages::dedup::owners::OwnerFacts;
 use hokusai::stages::dedup::state::DedupState;
 use hokusai::stream::stage::{Batch, Context, Outputs, Stage, State};
-
-/// SplitMix64: keys as uniform as those of an HMAC.
-fn mix(seed: u64) -> u64 {
-    let mut z = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
-}
-
-fn key(i: u64) -> RowKey {
-    let features = (u128::from(mix(2 * i)) << 64) | u128::from(mix(2 * i + 1));
-    RowKey { features, tag: mix(i ^ 0xABCD) }
-}
-
-fn facts(i: u64) -> OwnerFacts {
-    OwnerFacts { ident: u128::from(mix(i)), batch: u128::from(i), contributor: u128::from(i % 7), chunk: 0 }
-}
+use keys::{facts, key, mix};
 
 fn add(state: &mut DedupState, from: u64, rows: u64) {
     let owner = state.intern(&facts(from)).unwrap();

@@ -4,35 +4,20 @@
 //! that what it reports as resident is its own. Folder: `$TMPDIR`; it takes about 100 bytes per key while it runs.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "common/keys.rs"]
+mod keys;
+
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use hokusai::stages::dedup::index::RowKey;
-use hokusai::stages::dedup::owners::OwnerFacts;
 use hokusai::stages::dedup::state::DedupState;
 use hokusai::stream::runs::Identity;
 use hokusai::stream::stage::{Change, Checkpoint, Place, State};
+use keys::{facts, key, mix};
 
 /// Keys of one transaction: as many as a chunk or two has.
 const BATCH: u64 = 10_000;
-
-/// SplitMix64: keys as uniform as those of an HMAC.
-fn mix(seed: u64) -> u64 {
-    let mut z = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
-}
-
-fn key(i: u64) -> RowKey {
-    let features = (u128::from(mix(2 * i)) << 64) | u128::from(mix(2 * i + 1));
-    RowKey { features, tag: mix(i ^ 0xABCD) }
-}
-
-fn facts(i: u64) -> OwnerFacts {
-    OwnerFacts { ident: u128::from(mix(i)), batch: u128::from(i), contributor: u128::from(i % 7), chunk: 0 }
-}
 
 fn place(folder: &Path, memory: usize) -> Place {
     let identity = Identity { stage: "dedup".to_owned(), topic_id: "bench".to_owned(), partition: 0 };
