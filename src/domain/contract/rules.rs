@@ -242,9 +242,7 @@ fn check_options(property: &Property, path: &str) -> Check {
     for (bound, value) in options.bounds() {
         let at = format!("{path}.{bound}");
         let (fits, help) = match kind {
-            LogicalType::Integer => {
-                (value.as_i64().is_some_and(|v| v.abs() <= MAX_INTEGER), "an integer within ±(2^53−1)")
-            }
+            LogicalType::Integer => (value.as_i64().is_some_and(is_exact), "an integer within ±(2^53−1)"),
             LogicalType::Number => (
                 value.as_f64().is_some_and(f64::is_finite) && exact(value),
                 "a finite number; integers within ±(2^53−1)",
@@ -277,7 +275,12 @@ fn check_options(property: &Property, path: &str) -> Check {
 }
 
 fn exact(value: &Scalar) -> bool {
-    !matches!(value, Scalar::Integer(i) if i.abs() > MAX_INTEGER)
+    !matches!(value, Scalar::Integer(i) if !is_exact(*i))
+}
+
+/// Whether a double holds the integer. No `abs`: the least integer has none.
+fn is_exact(integer: i64) -> bool {
+    (-MAX_INTEGER..=MAX_INTEGER).contains(&integer)
 }
 
 fn check_enum(property: &Property, path: &str) -> Check {
@@ -289,9 +292,7 @@ fn check_enum(property: &Property, path: &str) -> Check {
         let path = format!("{path}[{i}]");
         let (fits, help) = match property.logical_type {
             LogicalType::String => (matches!(value, Scalar::Text(_)), "quote the value: it is read as another type"),
-            LogicalType::Integer => {
-                (value.as_i64().is_some_and(|v| v.abs() <= MAX_INTEGER), "write an integer within ±(2^53−1)")
-            }
+            LogicalType::Integer => (value.as_i64().is_some_and(is_exact), "write an integer within ±(2^53−1)"),
             _ => (false, "only columns of type string and integer have an enumeration"),
         };
         require(fits, &path, &format!("does not fit a column of type {}", property.logical_type.name()), help)?;
