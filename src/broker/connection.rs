@@ -163,6 +163,7 @@ async fn read_requests(mut reader: OwnedReadHalf, context: &Context, answers: mp
             Ok(frame) => frame,
             Err(ended) => return ended,
         };
+        context.seat.requested(now_ms());
         let answer = match api::handle(&mut session, context, request).await {
             Ok(answer) => answer,
             Err(ended) => return ended,
@@ -171,7 +172,6 @@ async fn read_requests(mut reader: OwnedReadHalf, context: &Context, answers: mp
             return Ended::Closed;
         }
         greeted = true;
-        context.seat.requested(now_ms());
     }
 }
 

@@ -46,7 +46,7 @@ fn apply(cluster: &Cluster, keys: &Path, data: &Path) -> Finished {
 #[test]
 fn a_model_is_signed_with_the_development_key_of_the_keys_folder_that_is_given() {
     with(Kind::Embedded, 0, |cluster| {
-        let (data, strange) = (empty(cluster), empty(cluster));
+        let (data, strange) = (empty(cluster), empty(cluster).join("keys"));
         let applied = apply(cluster, &cluster.data().join("keys"), &data);
         assert_eq!(applied.code, Some(0), "{applied:?}");
         assert!(!data.join("keys").exists(), "no other key is made");
@@ -58,35 +58,19 @@ fn a_model_is_signed_with_the_development_key_of_the_keys_folder_that_is_given()
 }
 
 #[test]
-fn a_topology_without_intake_runs_the_stages_that_it_has_and_names_the_one_that_it_lacks() {
+fn the_other_stages_run_without_intake_and_a_topology_without_it_is_refused_at_its_line() {
     with(Kind::Embedded, 0, |cluster| {
-        let text = std::fs::read_to_string(root().join("topology/hokusai.yaml")).expect("the topology");
-        let (start, end) =
-            (text.find("  - name: intake\n").expect("intake"), text.find("  - name: dedup\n").expect("dedup"));
-        let folder = empty(cluster);
-        let file = folder.join("topology.yaml");
-        std::fs::write(&file, [&text[..start], &text[end..]].concat()).expect("a topology");
-        let prefix = format!("{}.", unique("without"));
+        let (folder, prefix) = (empty(cluster), format!("{}.", unique("without")));
         let command = |arguments: &[&str]| {
             let mut command = cluster.command(arguments);
-            command.env("HOKUSAI_TOPOLOGY", &file).env("HOKUSAI_PREFIX", &prefix).env("HOKUSAI_DATA", &folder);
+            command.env("HOKUSAI_PREFIX", &prefix).env("HOKUSAI_DATA", &folder);
             command
         };
         let made = finish(command(&["topology", "apply"]));
         assert_eq!(made.code, Some(0), "{made:?}");
-        let all = finish(command(&["worker", "--http", "127.0.0.1:0"]));
-        assert_eq!(all.code, Some(2), "{all:?}");
-        assert!(all.err.contains("intake") && all.err.contains("help: "), "{}", all.err);
-        let stages = [
-            "worker",
-            "--stages",
-            "keying,registry,dedup,receipts,warehouse",
-            "--http",
-            "127.0.0.1:0",
-            "--format",
-            "json",
-        ];
-        let mut worker = Running::start(command(&stages), &folder.join("worker.log"));
+        let stages = "keying,registry,dedup,receipts,warehouse";
+        let worker = ["worker", "--stages", stages, "--http", "127.0.0.1:0", "--format", "json"];
+        let mut worker = Running::start(command(&worker), &folder.join("worker.log"));
         wait_until_ready(&worker.http());
         let spec = folder.join("shop.yaml");
         std::fs::write(&spec, shop_spec("shop")).expect("a specification");
@@ -95,5 +79,20 @@ fn a_topology_without_intake_runs_the_stages_that_it_has_and_names_the_one_that_
         let doctor = finish(command(&["doctor"]));
         assert_eq!(doctor.code, Some(0), "{doctor:?}");
         assert_eq!(worker.terminate().code(), Some(0));
+
+        let text = std::fs::read_to_string(root().join("topology/hokusai.yaml")).expect("the topology");
+        let start = text.find("  - name: intake\n").expect("intake");
+        let end = text.find("  - name: dedup\n").expect("dedup");
+        let file = folder.join("topology.yaml");
+        std::fs::write(&file, [&text[..start], &text[end..]].concat()).expect("a topology");
+        let mut refused = command(&["topology", "apply"]);
+        let refused = finish({
+            refused.env("HOKUSAI_TOPOLOGY", &file);
+            refused
+        });
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        let named =
+            refused.err.contains("topology.yaml:") && refused.err.contains("no stage writes contributions.manifests");
+        assert!(named, "{}", refused.err);
     });
 }
