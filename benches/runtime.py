@@ -42,29 +42,9 @@ def wait_for(port, process):
 
 
 @contextlib.contextmanager
-def apache_kafka(jars, folder):
-    port, controller = free_port(), free_port()
-    properties = folder / "server.properties"
-    properties.write_text(f"""process.roles=broker,controller
-node.id=1
-controller.quorum.bootstrap.servers=127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-controller.listener.names=CONTROLLER
-log.dirs={folder}/logs
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-transaction.state.log.num.partitions=4
-group.initial.rebalance.delay.ms=0
-""")
-    java = ["java", "-Xmx1g", "-cp", f"{jars}/*"]
-    made = subprocess.run([*java, "kafka.tools.StorageTool", "random-uuid"], check=True, capture_output=True, text=True)
-    cluster = made.stdout.split()[-1]
-    with open(folder / "kafka.log", "wb") as log:
-        subprocess.run([*java, "kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", str(properties)], check=True, stdout=log, stderr=log)
-        process = subprocess.Popen([*java, "kafka.Kafka", str(properties)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+def running(command, port, log):
+    """A broker, from its first answer to its end."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         wait_for(port, process)
         yield process, f"127.0.0.1:{port}"
@@ -74,17 +54,27 @@ group.initial.rebalance.delay.ms=0
 
 
 @contextlib.contextmanager
+def apache_kafka(jars, folder):
+    port, properties = free_port(), folder / "server.properties"
+    text = (HERE.parent / "tests/kafka/server.properties").read_text()
+    for name, value in (("PORT", port), ("CONTROLLER", free_port()), ("FOLDER", folder)):
+        text = text.replace(f"@{name}@", str(value))
+    properties.write_text(text)
+    java = ["java", "-Xmx1g", "-cp", f"{jars}/*"]
+    made = subprocess.run([*java, "kafka.tools.StorageTool", "random-uuid"], check=True, capture_output=True, text=True)
+    cluster = made.stdout.split()[-1]
+    with open(folder / "kafka.log", "wb") as log:
+        subprocess.run([*java, "kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", str(properties)], check=True, stdout=log, stderr=log)
+        with running([*java, "kafka.Kafka", str(properties)], port, log) as broker:
+            yield broker
+
+
+@contextlib.contextmanager
 def embedded(hokusai, folder):
     port = free_port()
-    with open(folder / "broker.log", "wb") as log:
-        command = [hokusai, "broker", "--data", str(folder / "data"), "--listen", f"127.0.0.1:{port}", "--format", "json"]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    try:
-        wait_for(port, process)
-        yield process, f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(60)
+    command = [hokusai, "broker", "--data", str(folder / "data"), "--listen", f"127.0.0.1:{port}", "--format", "json"]
+    with open(folder / "broker.log", "wb") as log, running(command, port, log) as broker:
+        yield broker
 
 
 def measured(broker, records, command, pattern):

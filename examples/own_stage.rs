@@ -122,6 +122,7 @@ async fn main() -> anyhow::Result<()> {
         wire: Arc::new(Wire::default()),
         digest: Arc::new(|bytes| format!("{} bytes", bytes.len())),
         aside: Arc::new(|letter, _key, _value| vec![letter]),
+        kept: std::collections::BTreeMap::new(),
         settings: Settings { commit_interval, ..Settings::default() },
     });
     // The names are known when the program starts, and live as long as it does.

@@ -15,7 +15,9 @@ pub mod codec;
 pub mod domain;
 #[cfg(test)]
 mod fuzz;
+pub mod installation;
 pub mod ops;
+mod pace;
 pub mod pii;
 pub mod pipeline;
 pub mod sql;

@@ -1,15 +1,16 @@
 //! Wires every stage: the whole data path on one screen.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::common::Settings;
 use crate::codec::aside;
 use crate::domain::contract::Spec;
 use crate::domain::keys::LiveKeys;
+use crate::installation::Installation;
 use crate::ops::health::Probe;
 use crate::ops::{rotation, secrets};
 use crate::stages::dedup::Dedup;
@@ -18,7 +19,9 @@ use crate::stages::intake::{Intake, Limits};
 use crate::stages::keying::Keying;
 use crate::stages::receipts::{Receipts, ReceiptsConfig};
 use crate::stages::registry::Registry;
-use crate::stages::warehouse::{Thresholds, Warehouse, WarehouseConfig};
+use crate::stages::warehouse::tables::Table;
+use crate::stages::warehouse::{self, Thresholds, Warehouse, WarehouseConfig};
+use crate::stream::Kept;
 use crate::stream::health::Health;
 use crate::stream::runtime::{Runtime, RuntimeConfig, Settings as StreamSettings};
 
@@ -36,7 +39,7 @@ pub fn tenant(prefix: &str) -> &str {
 #[derive(Debug, Clone)]
 pub struct PipelineConfig {
     /// Brokers, topology, store …
-    pub settings: Settings,
+    pub installation: Installation,
     /// Stages to run; empty for all that are built.
     pub stages: Vec<String>,
     /// Folder of the key ring and the trust file.
@@ -72,7 +75,7 @@ impl Pipeline {
     pub fn new(config: &PipelineConfig) -> anyhow::Result<Self> {
         let selected = select(&config.stages)?;
         let runs = |name: &str| selected.contains(&name);
-        let tenant = tenant(&config.settings.prefix);
+        let tenant = tenant(&config.installation.prefix);
         let keys = LiveKeys::from(secrets::load_or_create_key_ring(&config.keys, tenant)?);
         let mut runtime = Runtime::new(runtime_config(config, &keys));
         if runs("keying") {
@@ -149,31 +152,38 @@ fn runtime_config(config: &PipelineConfig, keys: &LiveKeys) -> RuntimeConfig {
     let digest = keys.ring().dead_letter_key();
     let operator = keys.clone();
     RuntimeConfig {
-        cluster: config.settings.cluster(),
-        topology: Arc::clone(&config.settings.topology),
-        wire: Arc::clone(&config.settings.wire),
+        cluster: config.installation.cluster(),
+        topology: Arc::clone(&config.installation.topology),
+        wire: Arc::clone(&config.installation.wire),
         digest: Arc::new(move |bytes: &[u8]| data_encoding::HEXLOWER.encode(&digest.digest(&[bytes]))),
         aside: Arc::new(move |letter, key, value| aside::seal(letter, &operator.ring(), key, value)),
+        kept: kept(&config.installation),
         settings: StreamSettings {
             commit_interval: config.commit_interval,
             idle_mark_interval: config.idle_mark,
             instance: config.instance.clone(),
-            state_folder: Some(state_folder(&config.settings)),
+            state_folder: Some(config.installation.state_folder()),
             state_memory: config.state_memory,
             ..StreamSettings::default()
         },
     }
 }
 
-/// Where the tasks of this machine keep committed state.
-#[must_use]
-pub fn state_folder(settings: &Settings) -> PathBuf {
-    settings.data.join("state")
+/// The warehouse's positions stand in its tables; what its group's offsets say can be moved from outside.
+fn kept(installation: &Installation) -> BTreeMap<String, Kept> {
+    let root = installation.store.clone();
+    let kept: Kept = Arc::new(move |topic| {
+        let root = root.clone();
+        Box::pin(async move {
+            warehouse::kept(&root, Table::Contributions, &topic).await.map_err(|error| error.to_string())
+        })
+    });
+    BTreeMap::from([("warehouse".to_owned(), kept)])
 }
 
 fn receipts_config(config: &PipelineConfig) -> anyhow::Result<ReceiptsConfig> {
     let milliseconds = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-    let declared = &config.settings.topology.stage("receipts")?.settings;
+    let declared = &config.installation.topology.stage("receipts")?.settings;
     let mut receipts = ReceiptsConfig::default();
     if let Some(timeout) = config.contribution_timeout.or(declared.contribution_timeout) {
         receipts.contribution_timeout_ms = milliseconds(timeout);
@@ -188,7 +198,7 @@ fn receipts_config(config: &PipelineConfig) -> anyhow::Result<ReceiptsConfig> {
 }
 
 fn warehouse_config(config: &PipelineConfig, keys: &LiveKeys, health: Health) -> anyhow::Result<WarehouseConfig> {
-    let declared = &config.settings.topology.stage("warehouse")?.settings;
+    let declared = &config.installation.topology.stage("warehouse")?.settings;
     let mut thresholds = Thresholds::default();
     if let Some(age) = config.table_commit.or(declared.table_interval) {
         thresholds.age = age;
@@ -200,9 +210,9 @@ fn warehouse_config(config: &PipelineConfig, keys: &LiveKeys, health: Health) ->
         thresholds.bytes = usize::try_from(bytes)?;
     }
     Ok(WarehouseConfig {
-        cluster: config.settings.cluster(),
-        store: config.settings.store.clone(),
-        wire: config.settings.wire.as_ref().clone(),
+        cluster: config.installation.cluster(),
+        store: config.installation.store.clone(),
+        wire: config.installation.wire.as_ref().clone(),
         keys: keys.clone(),
         thresholds,
         instance: config.instance.clone(),
@@ -214,10 +224,10 @@ fn warehouse_config(config: &PipelineConfig, keys: &LiveKeys, health: Health) ->
 ///
 /// # Errors
 /// When the registry refuses a schema or does not answer.
-pub fn register_schemas(settings: &Settings) -> anyhow::Result<()> {
+pub fn register_schemas(installation: &Installation) -> anyhow::Result<()> {
     let named: Vec<(String, &str)> =
-        settings.topology.schemas().map(|(topic, schema)| (settings.topic(topic), schema)).collect();
-    settings.wire.register(named.iter().map(|(topic, schema)| (topic.as_str(), *schema)))?;
+        installation.topology.schemas().map(|(topic, schema)| (installation.topic(topic), schema)).collect();
+    installation.wire.register(named.iter().map(|(topic, schema)| (topic.as_str(), *schema)))?;
     Ok(())
 }
 

@@ -57,7 +57,7 @@ pub enum Fsync {
 /// Bounds on memory, sizes and times.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Connections served at the same time; further ones wait in the listen queue.
+    /// Connections served at the same time; for a further one, one that says nothing gives way.
     pub connections: usize,
     /// Largest Produce request in bytes.
     pub produce_request_bytes: usize,

@@ -8,7 +8,9 @@
 //! - answers leave in the order of the requests. A Produce that waits for the disk does not keep the next
 //!   requests from being read, up to a bound; everything else is answered before the next request is read;
 //! - whatever is malformed ends this connection with one log line and touches nothing else;
-//! - a peer that stalls within a request, sends none after it connected, or does not take its answers is dropped.
+//! - a peer that stalls within a request, sends none after it connected, or does not take its answers is dropped;
+//! - with too many connections one of those that say nothing gives way to a new one (`crowd`);
+//! - bad connections cost one log line a second.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -26,8 +28,11 @@ use tokio::time::timeout;
 
 use super::api;
 use super::config::Limits;
+use super::crowd::Seat;
 use super::node::Node;
+use super::now_ms;
 use super::wire::Malformed;
+use crate::pace::Pace;
 
 /// Memory for requests is counted in units of so many bytes.
 const MEMORY_UNIT: usize = 1 << 10;
@@ -39,6 +44,8 @@ const SLOWEST_REQUEST: usize = 1 << 20;
 /// Api key, version, correlation id and the length of the client id.
 const MIN_REQUEST: usize = 10;
 const PRODUCE: i16 = 0;
+/// `more` tells how many connections were closed without a line of their own.
+static CLOSED: Pace = Pace::new(Duration::from_secs(1));
 
 /// What a request's handler may know of the connection.
 pub(crate) struct Context {
@@ -46,6 +53,7 @@ pub(crate) struct Context {
     pub local: SocketAddr,
     pub peer: SocketAddr,
     memory: Memory,
+    seat: Arc<Seat>,
 }
 
 /// Memory that all connections share, in units of [`MEMORY_UNIT`].
@@ -68,9 +76,9 @@ impl Memory {
 }
 
 impl Context {
-    pub(crate) fn new(node: Arc<Node>, stream: &TcpStream, peer: SocketAddr, memory: Memory) -> Self {
+    pub(crate) fn new(node: Arc<Node>, stream: &TcpStream, peer: SocketAddr, memory: Memory, seat: Arc<Seat>) -> Self {
         let local = stream.local_addr().unwrap_or(node.config.listen);
-        Self { node, local, peer, memory }
+        Self { node, local, peer, memory, seat }
     }
 
     /// Waits until so many bytes of records may be read into memory.
@@ -104,6 +112,8 @@ pub(crate) enum Ended {
     Protocol(String),
     #[error("not authenticated")]
     NotAuthenticated,
+    #[error("too many connections, and this one says nothing")]
+    GivesWay,
     #[error("the broker stops")]
     Stopping,
     #[error("{0}")]
@@ -124,13 +134,20 @@ pub(crate) async fn serve(stream: TcpStream, context: &Context, mut stopped: wat
     let writing = tokio::spawn(write_answers(writer, receiver, Arc::clone(&context.node)));
     let ended = tokio::select! {
         ended = read_requests(reader, context, sender) => ended,
+        () = context.seat.has_to_leave() => Ended::GivesWay,
         _ = stopped.wait_for(|stop| *stop) => Ended::Stopping,
     };
     if ended.is_ordinary() {
         tracing::debug!(peer = %context.peer, reason = %ended, "connection ended");
     } else {
         context.node.counters.refused.fetch_add(1, Relaxed);
-        tracing::warn!(peer = %context.peer, reason = %ended, "connection closed");
+        if let Some(more) = CLOSED.admit() {
+            tracing::warn!(peer = %context.peer, reason = %ended, more, "connection closed");
+        }
+    }
+    if matches!(ended, Ended::GivesWay) {
+        // Its place is wanted now, whether it takes its answers or not.
+        writing.abort();
     }
     let _ = writing.await;
 }
@@ -146,6 +163,7 @@ async fn read_requests(mut reader: OwnedReadHalf, context: &Context, answers: mp
             Ok(frame) => frame,
             Err(ended) => return ended,
         };
+        context.seat.requested(now_ms());
         let answer = match api::handle(&mut session, context, request).await {
             Ok(answer) => answer,
             Err(ended) => return ended,

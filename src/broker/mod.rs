@@ -28,6 +28,7 @@ mod api;
 mod config;
 mod connection;
 mod coordinator;
+mod crowd;
 mod disk;
 mod error;
 mod flusher;

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::config::BrokerConfig;
 use super::connection::{self, Context, Memory};
+use super::crowd::Crowd;
 use super::error::BrokerError;
 use super::maintenance;
 use super::node::{BrokerStats, Node};
@@ -136,9 +137,9 @@ impl Drop for Broker {
 
 async fn accept(node: Arc<Node>, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
     let slots = Arc::new(Semaphore::new(node.config.limits.connections));
+    let mut crowd = Crowd::new(node.config.limits.connections);
     let memory = Memory::new(&node.config.limits);
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stopped.wait_for(|stop| *stop) => return,
@@ -152,7 +153,13 @@ async fn accept(node: Arc<Node>, listener: TcpListener, mut stopped: watch::Rece
                 continue;
             }
         };
-        let context = Context::new(Arc::clone(&node), &stream, peer, memory.clone());
+        let seat = crowd.admit();
+        let free = tokio::select! {
+            free = Arc::clone(&slots).acquire_owned() => free,
+            _ = stopped.wait_for(|stop| *stop) => return,
+        };
+        let Ok(slot) = free else { return };
+        let context = Context::new(Arc::clone(&node), &stream, peer, memory.clone(), seat);
         let stopped = stopped.clone();
         tokio::spawn(async move {
             context.node.counters.connections.fetch_add(1, Relaxed);

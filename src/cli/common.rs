@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use rdkafka::ClientConfig;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::exit::{Failure, Outcome};
 use crate::codec::wire::{Wire, WireConfig};
-use crate::stream::client::{ClientError, Cluster};
+use crate::installation::Installation;
+use crate::stream::client::ClientError;
 use crate::topology::{Profile, Topology};
 
 /// Default bootstrap servers when nothing else is known.
@@ -182,24 +182,20 @@ impl Endpoint {
 /// What commands run with.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Bootstrap servers.
-    pub brokers: String,
-    /// librdkafka properties (SASL, TLS …).
-    pub kafka: Vec<(String, String)>,
-    /// Folder of this machine's data.
-    pub data: PathBuf,
-    /// Root of the store: an absolute folder or a URL.
-    pub store: String,
-    /// Topics and stages.
-    pub topology: Arc<Topology>,
-    /// Prefix of topics, groups and transactional ids.
-    pub prefix: String,
+    /// Where the tenant's pipeline lives.
+    pub installation: Installation,
     /// Partition counts.
     pub profile: Profile,
-    /// Encodes and decodes records.
-    pub wire: Arc<Wire>,
     /// Output as typed.
     pub format: Format,
+}
+
+impl std::ops::Deref for Settings {
+    type Target = Installation;
+
+    fn deref(&self) -> &Installation {
+        &self.installation
+    }
 }
 
 impl Settings {
@@ -207,18 +203,6 @@ impl Settings {
     #[must_use]
     pub fn json(&self) -> bool {
         self.format == Format::Json
-    }
-
-    /// The cluster as the tenant sees it.
-    #[must_use]
-    pub fn cluster(&self) -> Cluster {
-        Cluster { brokers: self.brokers.clone(), prefix: self.prefix.clone(), kafka: self.kafka.clone() }
-    }
-
-    /// A librdkafka configuration that reaches the brokers.
-    #[must_use]
-    pub fn client(&self) -> ClientConfig {
-        self.cluster().client_config()
     }
 
     /// The exit-3 failure for these brokers.
@@ -233,16 +217,10 @@ impl Settings {
         if error.is_unreachable() { self.no_broker(error) } else { Failure::failed(error) }
     }
 
-    /// Name of a topic with the tenant's prefix.
-    #[must_use]
-    pub fn topic(&self, name: &str) -> String {
-        format!("{}{name}", self.prefix)
-    }
-
     /// The same settings for other brokers.
     #[must_use]
     pub fn at(mut self, brokers: String) -> Self {
-        self.brokers = brokers;
+        self.installation.brokers = brokers;
         self
     }
 }
@@ -271,17 +249,16 @@ impl CommonArgs {
         };
         check_prefix(&self.prefix)?;
         let wire = Wire::new(&self.wire_config()?).map_err(|e| Failure::Usage(e.to_string()))?;
-        Ok(Settings {
+        let installation = Installation {
             brokers,
             kafka: self.kafka_properties()?,
             data,
             store,
             topology: Arc::new(topology.with_profile(self.profile)),
             prefix: self.prefix.clone(),
-            profile: self.profile,
             wire: Arc::new(wire),
-            format: self.format,
-        })
+        };
+        Ok(Settings { installation, profile: self.profile, format: self.format })
     }
 
     fn wire_config(&self) -> Outcome<WireConfig> {

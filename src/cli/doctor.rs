@@ -15,6 +15,7 @@ use super::common::{Endpoint, KeyFolder, Settings};
 use super::exit::{Failure, Outcome, say};
 use super::reader::{METADATA_TIMEOUT, Polled, Reader, Start, ends};
 use crate::domain::topics;
+use crate::stream::retention::{self, Oldest};
 use crate::topology::apply;
 
 const EXAMPLES: &str = "\
@@ -99,6 +100,7 @@ pub async fn run(args: DoctorArgs, settings: Settings) -> Outcome<()> {
             findings.extend(topics(&settings).await?);
             findings.push(sizes(&settings).await);
             findings.push(clock(&settings).await?);
+            findings.push(retention(&settings).await?);
         }
         Err(failure) => {
             show(&settings, &findings)?;
@@ -149,7 +151,12 @@ async fn topics(settings: &Settings) -> Outcome<Vec<Finding>> {
         }
         Ok(actions) => Ok(actions
             .iter()
-            .map(|action| Finding::new("topics", Status::Wrong, action.to_string(), "hokusai topology apply"))
+            .map(|action| {
+                // A refusal brings its own way out: applying would refuse again.
+                let refused = matches!(action, apply::Action::Refuse { .. });
+                let help = if refused { "" } else { "hokusai topology apply" };
+                Finding::new("topics", Status::Wrong, action.to_string(), help)
+            })
             .collect()),
         Err(error) if error.no_broker() => Err(settings.no_broker(error)),
         Err(error) => Ok(vec![Finding::new("topics", Status::Wrong, error.to_string(), "")]),
@@ -206,6 +213,34 @@ async fn clock(settings: &Settings) -> Outcome<Finding> {
     })
 }
 
+/// Whether plaintext comes near its hard limit, past which it is deleted unread.
+async fn retention(settings: &Settings) -> Outcome<Finding> {
+    let settings = settings.clone();
+    let asked = tokio::task::spawn_blocking(move || {
+        let admin = settings.cluster().admin().map_err(|e| settings.unreachable(e))?;
+        Ok(match retention::oldest(&admin, &settings.topology) {
+            Ok(oldest) => waiting(&oldest, retention::now()),
+            Err(e) if e.is_unreachable() => return Err(settings.unreachable(e)),
+            Err(e) => Finding::new("retention", Status::Wrong, e.to_string(), ""),
+        })
+    });
+    asked.await.map_err(Failure::failed)?
+}
+
+fn waiting(oldest: &[Oldest], now: i64) -> Finding {
+    let Some(most) = oldest.iter().max_by_key(|record| record.age(now)).filter(|record| record.appended.is_some())
+    else {
+        return Finding::ok("retention", "no record waits to be purged");
+    };
+    let (age, limit) = (most.age(now).as_secs(), most.retain.as_secs());
+    let detail = format!("the oldest record of {} is {age} s old; after {limit} s it is deleted unread", most.topic);
+    if oldest.iter().any(|record| record.is_late(now)) {
+        let help = "half of the limit is over: do intake and the warehouse run and keep up?";
+        return Finding::new("retention", Status::Warning, detail, help);
+    }
+    Finding::ok("retention", detail)
+}
+
 /// Append time of the newest manifest or mark; that topic has the brokers' own time.
 fn newest_append(settings: &Settings) -> Outcome<Option<i64>> {
     let Ok(ends) = ends(settings, topics::MANIFESTS) else { return Ok(None) };
@@ -239,7 +274,7 @@ fn disk(settings: &Settings) -> Finding {
 
 /// What the tasks of this machine keep on disk, by stage, and whether this program can read it.
 fn state(settings: &Settings) -> Finding {
-    let kept = match crate::stream::runs::manifest::kept(&crate::pipeline::state_folder(settings)) {
+    let kept = match crate::stream::runs::manifest::kept(&settings.state_folder()) {
         Ok(kept) => kept,
         Err(e) => return Finding::new("state", Status::Wrong, e.to_string(), ""),
     };

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
+use ed25519_dalek::SigningKey;
 use rdkafka::message::Message;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::json;
 
-use super::common::Settings;
+use super::common::{KeyFolder, Settings};
 use super::exit::{Failure, Outcome, say};
 use super::reader::{Polled, Reader, Start, ends};
 use crate::domain::contract::Spec;
@@ -28,7 +29,7 @@ Examples:
   hokusai model list --format json
   hokusai model show flight-delay
 
-Commands are signed with an Ed25519 key: --key, HOKUSAI_SIGNING_KEY, or the development key in DATA/keys.";
+Commands are signed with an Ed25519 key: --key, HOKUSAI_SIGNING_KEY, or the development key in the keys folder (--keys).";
 
 /// Largest specification file.
 const MAX_SPEC: u64 = 1 << 20;
@@ -37,6 +38,8 @@ const MAX_SPEC: u64 = 1 << 20;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ModelArgs {
+    #[command(flatten)]
+    keys: KeyFolder,
     #[command(subcommand)]
     action: ModelAction,
 }
@@ -71,7 +74,12 @@ enum ModelAction {
 pub async fn run(args: ModelArgs, settings: Settings) -> Outcome<()> {
     match args.action {
         ModelAction::Apply { file, key, timeout } => {
-            apply(&settings, &file, key.as_deref(), Duration::from_secs(timeout)).await
+            let spec = read_spec(&file)?;
+            let signer = match &key {
+                Some(file) => secrets::load_signing_key(file),
+                None => secrets::load_or_create_signing_key(&args.keys.path(&settings), secrets::DEVELOPMENT_KEY),
+            };
+            apply(&settings, spec, &signer.map_err(Failure::failed)?, Duration::from_secs(timeout)).await
         }
         ModelAction::List => blocking(move || list(&settings)).await,
         ModelAction::Show { model } => blocking(move || show(&settings, &model)).await,
@@ -82,15 +90,9 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 
     tokio::task::spawn_blocking(work).await.map_err(Failure::failed)?
 }
 
-async fn apply(settings: &Settings, file: &Path, key: Option<&Path>, timeout: Duration) -> Outcome<()> {
-    let spec = read_spec(file)?;
+async fn apply(settings: &Settings, spec: Spec, signer: &SigningKey, timeout: Duration) -> Outcome<()> {
     let digest = spec.contract_digest().map_err(Failure::failed)?;
     let name = spec.name.clone();
-    let signer = match key {
-        Some(file) => secrets::load_signing_key(file),
-        None => secrets::load_or_create_signing_key(&settings.data.join("keys"), secrets::DEVELOPMENT_KEY),
-    }
-    .map_err(Failure::failed)?;
     let (models, audit_ends) = blocking({
         let settings = settings.clone();
         move || Ok((models(&settings)?, ends(&settings, topics::AUDIT)?))
@@ -102,7 +104,7 @@ async fn apply(settings: &Settings, file: &Path, key: Option<&Path>, timeout: Du
         return told(settings, &name, known.map_or(0, |m| m.revision), &digest, "unchanged");
     }
     let revision = known.map_or(0, |m| m.revision);
-    let built = command::build_apply(&spec, revision, &signer).map_err(Failure::failed)?;
+    let built = command::build_apply(&spec, revision, signer).map_err(Failure::failed)?;
     send(settings, &name, &built.envelope).await?;
     let decision = blocking({
         let (settings, name, digest) = (settings.clone(), name.clone(), digest.clone());

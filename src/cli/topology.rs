@@ -87,3 +87,20 @@ pub async fn apply_to(settings: &Settings, replication: i32, dry_run: bool) -> O
         Err(error) => Err(Failure::failed(error)),
     }
 }
+
+/// Makes and alters the topics before stages run on them. A topic that was altered so that it cannot be as declared is told and left as it
+/// is: the stages that it concerns stop by name, the others go on.
+///
+/// # Errors
+/// No broker, or a broker that refuses an action.
+pub async fn apply_the_rest(settings: &Settings) -> Outcome<()> {
+    let options = apply::ApplyOptions { prefix: settings.prefix.clone(), replication: 1, dry_run: false };
+    match apply::apply_the_rest(&settings.topology, &settings.client(), &options).await {
+        Ok(refused) => {
+            refused.iter().for_each(|refusal| tracing::error!("{refusal}"));
+            Ok(())
+        }
+        Err(error) if error.no_broker() => Err(settings.no_broker(error)),
+        Err(error) => Err(Failure::failed(error)),
+    }
+}

@@ -57,7 +57,7 @@ async fn serve(
     http: std::net::SocketAddr,
     stop: &CancellationToken,
 ) -> Outcome<()> {
-    super::topology::apply_to(settings, 1, false).await?;
+    super::topology::apply_the_rest(settings).await?;
     let metrics = crate::ops::metrics::install()?;
     let registering = settings.clone();
     tokio::task::spawn_blocking(move || pipeline::register_schemas(&registering)).await.map_err(Failure::failed)??;

@@ -107,7 +107,7 @@ pub async fn run(args: WorkerArgs, settings: Settings) -> Outcome<()> {
 /// Keys, stages or settings that cannot be used.
 pub fn pipeline(args: &StageArgs, settings: &Settings, stages: &[String], instance: Option<&str>) -> Outcome<Pipeline> {
     let config = PipelineConfig {
-        settings: settings.clone(),
+        installation: settings.installation.clone(),
         stages: stages.to_vec(),
         keys: args.keys.path(settings),
         commit_interval: Duration::from_millis(args.commit_interval.max(1)),

@@ -54,7 +54,7 @@ macro_rules! embedded {
 
 embedded! {
     "accepted",
-    "alert": planned,
+    "alert",
     "attestation": planned,
     "attestation_request": planned,
     "attribution": planned,

@@ -77,6 +77,7 @@ fn every_record_survives_the_wire_byte_for_byte() {
     round_trips::<Audit>();
     round_trips::<DeadLetter>();
     round_trips::<Progress>();
+    round_trips::<Alert>();
 }
 
 #[test]

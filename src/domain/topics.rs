@@ -26,5 +26,7 @@ pub const MODELS: &str = "models";
 pub const AUDIT: &str = "audit";
 /// What could not be read at all.
 pub const DEAD_LETTERS: &str = "dead-letters";
+/// What a person should see.
+pub const ALERTS: &str = "alerts";
 /// Progress of stateless stages.
 pub const PROGRESS: &str = "hokusai.progress";

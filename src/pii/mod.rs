@@ -21,12 +21,14 @@ pub mod words;
 mod birth;
 mod candidate;
 mod found;
+mod generalise;
 mod net;
 mod people;
 
 #[cfg(test)]
 mod corpus;
 
+pub use generalise::Generalisation;
 pub use kinds::PiiType;
-pub use screen::{ColumnOutcome, ColumnRule, ColumnScreener, Generalisation, Policy, ScreenError};
+pub use screen::{ColumnOutcome, ColumnRule, ColumnScreener, Policy, ScreenError};
 pub use vote::Undeclared;

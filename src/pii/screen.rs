@@ -17,17 +17,16 @@
 //! its rule, never on other cells. A column without findings is returned as it came, without a copy.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int32Array, StringArray, StringBuilder, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, StringArray, StringBuilder, new_null_array};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use thiserror::Error;
 
-use super::birth::BirthDate;
 use super::column::ColumnHints;
+use super::generalise::{Generalisation, generalise};
 use super::kinds::{Kinds, PiiType};
 use super::normal::normalise;
 use super::scan::{Found, Scanner};
@@ -52,17 +51,6 @@ pub enum Policy {
         /// Why, as the contract records it.
         reason: String,
     },
-}
-
-/// A coarse part of a cell. A cell that does not have it becomes null.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Generalisation {
-    /// The first three digits of a postal code.
-    Zip3,
-    /// The year of a date, as int32.
-    BirthYear,
-    /// The network of an IP address: /24, or /48 of IPv6.
-    Ip24,
 }
 
 /// The contract's line about one column.
@@ -347,35 +335,6 @@ fn is_text(data_type: &DataType) -> bool {
         DataType::Dictionary(_, values) => is_text(values),
         _ => false,
     }
-}
-
-fn generalise(how: Generalisation, text: &StringArray) -> ArrayRef {
-    match how {
-        Generalisation::Zip3 => Arc::new(text.iter().map(|cell| zip3(cell?)).collect::<StringArray>()),
-        Generalisation::Ip24 => Arc::new(text.iter().map(|cell| network(cell?)).collect::<StringArray>()),
-        Generalisation::BirthYear => Arc::new(
-            text.iter().map(|cell| BirthDate::parse(cell?.trim())?.year()?.try_into().ok()).collect::<Int32Array>(),
-        ),
-    }
-}
-
-fn zip3(cell: &str) -> Option<String> {
-    let digits =
-        |range: Range<usize>| cell.trim().get(range).filter(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
-    digits(0..5).and_then(|_| digits(0..3)).map(str::to_owned)
-}
-
-fn network(cell: &str) -> Option<String> {
-    Some(match cell.trim().parse().ok()? {
-        std::net::IpAddr::V4(address) => {
-            let [a, b, c, _] = address.octets();
-            format!("{a}.{b}.{c}.0/24")
-        }
-        std::net::IpAddr::V6(address) => {
-            let [a, b, c, ..] = address.segments();
-            format!("{}/48", std::net::Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0))
-        }
-    })
 }
 
 #[cfg(test)]

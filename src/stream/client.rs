@@ -2,7 +2,7 @@
 //!
 //! Settings that the exactly-once guarantee rests on are applied last: pass-through settings cannot weaken them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -314,13 +314,35 @@ impl Admin {
     /// # Errors
     /// When no broker answers or a partition does not exist.
     pub fn offsets(&self, partitions: &[(String, i32)], end: End) -> Result<Vec<i64>, ClientError> {
+        Ok(self.list(partitions, end)?.into_iter().map(|(offset, _)| offset).collect())
+    }
+
+    /// When the oldest record of each partition was appended, in milliseconds, as its topic's timestamps say; none for empty ones.
+    ///
+    /// # Errors
+    /// As [`Admin::offsets`].
+    pub fn oldest(&self, partitions: &[(String, i32)]) -> Result<Vec<Option<i64>>, ClientError> {
+        let found = self.list(partitions, End::Since(0))?;
+        Ok(found.into_iter().map(|(offset, time)| (offset >= 0 && time >= 0).then_some(time)).collect())
+    }
+
+    fn list(&self, partitions: &[(String, i32)], end: End) -> Result<Vec<(i64, i64)>, ClientError> {
         let full: Vec<(String, i32)> = partitions.iter().map(|(t, p)| (self.cluster.topic(t), *p)).collect();
         let deadline = Instant::now() + ASK_TIMEOUT;
+        let mut refreshed = false;
         loop {
             match ffi::list_offsets(self.client.inner(), &full, end, ASK_TIMEOUT) {
                 // A new topic's leaders, or those of a broker that has just gone, are known a moment later.
                 Err(error) if is_about_leaders(&error) && Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(20));
+                }
+                // The client remembers a topic as it was before it grew, and would for minutes.
+                Err(KafkaError::AdminOp(RDKafkaErrorCode::UnknownPartition)) if !refreshed => {
+                    refreshed = true;
+                    let topics: BTreeSet<&str> = full.iter().map(|(topic, _)| topic.as_str()).collect();
+                    for topic in topics {
+                        self.ask("metadata", self.client.inner().fetch_metadata(Some(topic), ASK_TIMEOUT))?;
+                    }
                 }
                 answer => return self.ask("list offsets", answer),
             }

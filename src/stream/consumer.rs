@@ -117,7 +117,8 @@ impl GroupConsumer {
             .set("partition.assignment.strategy", "range")
             .set("session.timeout.ms", "10000")
             .set("heartbeat.interval.ms", "500")
-            .set("topic.metadata.refresh.interval.ms", "30000");
+            // New partitions of outsiders' topics are read this soon; a keyed topic that grew is noticed by the supervisor.
+            .set("topic.metadata.refresh.interval.ms", "5000");
         if let Some(instance) = instance {
             config.set("group.instance.id", format!("{instance}-{stage}"));
         }

@@ -180,7 +180,8 @@ unsafe fn description(topic: *const rd::rd_kafka_TopicDescription_t) -> Result<D
     }
 }
 
-/// Offsets of one end of each partition, in the order asked for; blocks up to `timeout`.
+/// Offsets of one end of each partition, in the order asked for, each with its record's timestamp in milliseconds where a time was
+/// asked for, else −1; blocks up to `timeout`.
 ///
 /// # Errors
 /// When no broker answers, or a partition does not exist.
@@ -189,7 +190,7 @@ pub fn list_offsets<C: ClientContext>(
     partitions: &[(String, i32)],
     end: End,
     timeout: Duration,
-) -> Result<Vec<i64>, KafkaError> {
+) -> Result<Vec<(i64, i64)>, KafkaError> {
     if partitions.is_empty() {
         return Ok(Vec::new());
     }
@@ -232,13 +233,14 @@ pub fn list_offsets<C: ClientContext>(
                 return Err(KafkaError::AdminOp(place.err.into()));
             }
             let topic = CStr::from_ptr(place.topic).to_string_lossy().into_owned();
-            found.push((topic, place.partition, place.offset));
+            let time = rd::rd_kafka_ListOffsetsResultInfo_timestamp(info);
+            found.push((topic, place.partition, (place.offset, time)));
         }
     }
     partitions
         .iter()
-        .map(|(t, p)| found.iter().find(|(ft, fp, _)| ft == t && fp == p).map(|(_, _, offset)| *offset))
-        .map(|offset| offset.ok_or(KafkaError::AdminOp(RDKafkaErrorCode::UnknownPartition)))
+        .map(|(t, p)| found.iter().find(|(ft, fp, _)| ft == t && fp == p).map(|(_, _, found)| *found))
+        .map(|found| found.ok_or(KafkaError::AdminOp(RDKafkaErrorCode::UnknownPartition)))
         .collect()
 }
 

@@ -36,6 +36,8 @@ pub const STATE_ENTRIES: &str = "hokusai_state_entries";
 pub const STATE_BYTES: &str = "hokusai_state_bytes";
 /// Bytes of committed state on this machine's disk.
 pub const STATE_DISK_BYTES: &str = "hokusai_state_disk_bytes";
+/// Seconds since the oldest record of a topic with a hard limit on plaintext was appended; 0 when there is none.
+pub const OLDEST: &str = "hokusai_oldest_record_seconds";
 /// Tasks that are stopped until somebody acts.
 pub const STOPPED: &str = "hokusai_stopped_tasks";
 
@@ -52,6 +54,7 @@ pub fn describe() {
     ] {
         metrics::describe_counter!(name, Unit::Count, help);
     }
+    metrics::describe_gauge!(OLDEST, Unit::Seconds, "Age of the oldest record that is not purged yet");
     metrics::describe_counter!(BYTES_IN, Unit::Bytes, "Bytes of keys and values read and committed");
     metrics::describe_counter!(BYTES_OUT, Unit::Bytes, "Bytes of keys and values written and committed");
     metrics::describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "From the last output of a transaction to its commit");

@@ -10,9 +10,9 @@
 //! | [`state`] | small keyed state |
 //! | [`runs`] | sorted runs on disk, for state larger than memory |
 //! | `supervisor`, `tasks`, `control` | one stage in one process: group, rebalance, supervision |
-//! | `task`, `transaction`, `replay`, `producer`, `recovery`, `restore` | one task: restore, the transaction, what follows an abort |
+//! | `task`, `reading`, `transaction`, `replay`, `producer`, `recovery`, `restore` | one task: restore, the transaction, what follows an abort |
 //! | `consumer`, `broadcast` | reading |
-//! | `purge` | deletes what every declared reader has read |
+//! | `purge`, [`retention`] | deletes what every declared reader has read; alerts when plaintext waits too long for that |
 //! | [`ffi`] | the librdkafka calls that rdkafka lacks |
 
 pub mod client;
@@ -22,6 +22,7 @@ pub mod health;
 pub mod metrics;
 pub mod partitioner;
 pub mod progress;
+pub mod retention;
 pub mod runs;
 pub mod runtime;
 pub mod stage;
@@ -32,6 +33,7 @@ pub(crate) mod consumer;
 mod control;
 mod producer;
 mod purge;
+mod reading;
 mod recovery;
 mod replay;
 mod restore;
@@ -42,4 +44,5 @@ mod transaction;
 
 pub use client::{Admin, Cluster};
 pub use health::Health;
+pub use purge::{Kept, KeptAnswer};
 pub use runtime::{Runtime, RuntimeConfig, RuntimeError, Settings};

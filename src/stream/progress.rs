@@ -167,7 +167,7 @@ pub enum Stop {
     },
     /// A keyed topic has another partition count than declared.
     #[error(
-        "PARTITIONS_CHANGED: {topic} has {found} partitions, the topology declares {declared}; help: keys would move between partitions: create the topic with {declared} partitions again or run `hokusai topology migrate`"
+        "PARTITIONS_CHANGED: {topic} has {found} partitions, the topology declares {declared}; help: keys would move between partitions, so nothing more is processed: choose the --profile or --topology that the topic was made with; if it was altered, start over with a new --prefix (`hokusai topology migrate`, which will move a topic to another count, is not in this version)"
     )]
     PartitionsChanged {
         /// Topic.
@@ -219,6 +219,14 @@ pub enum Stop {
         /// Offset of the group.
         group_offset: i64,
     },
+    /// The stage cannot write what it has to, whatever is tried: a time mark, its progress, a dead letter.
+    #[error("CANNOT_WRITE: {what}; help: no record is at fault and none is lost: {help}")]
+    CannotWrite {
+        /// What could not be written, and why.
+        what: String,
+        /// The way out.
+        help: String,
+    },
     /// A stage does not fit the topology.
     #[error("MISCONFIGURED: {what}; help: {help}")]
     Misconfigured {
@@ -245,6 +253,7 @@ impl Stop {
             Self::OffsetExpired { .. } => "OFFSET_EXPIRED",
             Self::LogTruncated { .. } => "LOG_TRUNCATED",
             Self::ProgressLost { .. } => "PROGRESS_LOST",
+            Self::CannotWrite { .. } => "CANNOT_WRITE",
             Self::Misconfigured { .. } => "MISCONFIGURED",
         }
     }

@@ -4,8 +4,8 @@
 //! every declared reader has committed is deleted from time to time (`DeleteRecords`).
 //!
 //! Invariants:
-//! * the position of a reader that runs in this process is what its task has committed, not what its group's offsets say:
-//!   those can be reset from outside;
+//! * the position of a reader that runs in this process is what its task has committed, and that of a reader whose positions stand
+//!   elsewhere (the warehouse: in its tables) what stands there, not what their groups' offsets say: those can be reset from outside;
 //! * a partition is purged only by a process that runs one of its readers, and only when every reader's position is known;
 //! * plaintext waits for its grace: records younger than that stay, whoever has read them; behind it they go soon, however short it is.
 
@@ -18,8 +18,24 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::client::{Admin, ClientError, End, FetchBounds, Logged};
+use super::client::{Admin, ClientError, Description, End, FetchBounds, Logged};
+use super::retention::Watch;
 use crate::topology::{Cleanup, Topology};
+
+/// Tells how far a reader has kept the partitions of a topic, by number: the next offset of each. A partition that is left out
+/// was not read. An error is its text.
+pub type Kept = Arc<dyn Fn(Description) -> KeptAnswer + Send + Sync>;
+/// See [`Kept`].
+pub type KeptAnswer = futures::future::BoxFuture<'static, Result<BTreeMap<i32, i64>, String>>;
+
+/// Why a topic was not purged.
+#[derive(Debug, thiserror::Error)]
+enum PurgeError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("where {reader} stands is not known: {detail}")]
+    Kept { reader: String, detail: String },
+}
 
 /// What tasks of this process have committed: by topic and partition, the next offset of each stage.
 #[derive(Debug, Default)]
@@ -85,18 +101,30 @@ pub(crate) struct Purger {
     admin: Arc<Admin>,
     positions: Arc<Positions>,
     topics: Vec<Purged>,
+    kept: BTreeMap<String, Kept>,
+    watch: Watch,
     interval: Duration,
+    /// Where what tells of kept positions runs.
+    handle: tokio::runtime::Handle,
 }
 
 impl Purger {
-    pub fn new(admin: Arc<Admin>, positions: Arc<Positions>, topology: &Topology, interval: Duration) -> Self {
+    /// Must be called within a tokio runtime.
+    pub fn new(
+        admin: Arc<Admin>,
+        positions: Arc<Positions>,
+        kept: BTreeMap<String, Kept>,
+        watch: Watch,
+        topology: &Topology,
+        interval: Duration,
+    ) -> Self {
         let topics = purged(topology);
-        let interval = often_enough(interval, &topics);
-        Self { admin, positions, topics, interval }
+        let interval = watch.often_enough(often_enough(interval, &topics));
+        Self { admin, positions, topics, kept, watch, interval, handle: tokio::runtime::Handle::current() }
     }
 
     /// Purges every interval until `stop`; blocks.
-    pub fn run(&self, stop: &dyn Fn() -> bool) {
+    pub fn run(mut self, stop: &dyn Fn() -> bool) {
         let mut purged = Instant::now();
         while !stop() {
             std::thread::sleep(Duration::from_millis(100).min(self.interval));
@@ -109,10 +137,11 @@ impl Purger {
                     tracing::debug!(topic = %topic.topic, %error, "not purged this time");
                 }
             }
+            self.watch.look(stop);
         }
     }
 
-    fn purge(&self, purged: &Purged) -> Result<(), ClientError> {
+    fn purge(&self, purged: &Purged) -> Result<(), PurgeError> {
         let known = self.positions.of_topic(&purged.topic);
         if known.is_empty() {
             return Ok(());
@@ -124,8 +153,8 @@ impl Purger {
             .readers
             .iter()
             .filter(|reader| known.iter().any(|(_, stages)| !stages.contains_key(*reader)))
-            .map(|reader| Ok((reader.as_str(), self.group_offsets(reader, &places)?)))
-            .collect::<Result<_, ClientError>>()?;
+            .map(|reader| Ok((reader.as_str(), self.elsewhere(reader, &purged.topic, &places)?)))
+            .collect::<Result<_, PurgeError>>()?;
         let mut list = TopicPartitionList::new();
         for (index, (partition, stages)) in known.iter().enumerate() {
             let position = |reader: &String| {
@@ -166,6 +195,15 @@ impl Purger {
         let young = self.admin.offsets(places, End::Since(since))?;
         // No record is that young: everything is old enough.
         Ok(young.into_iter().map(|offset| (offset >= 0).then_some(offset)).collect())
+    }
+
+    /// Where a reader stands that is no task of this process.
+    fn elsewhere(&self, reader: &str, topic: &str, places: &[(String, i32)]) -> Result<Vec<Option<i64>>, PurgeError> {
+        let Some(kept) = self.kept.get(reader) else { return Ok(self.group_offsets(reader, places)?) };
+        let described = self.admin.describe(&[topic])?.into_iter().next();
+        let asked = self.handle.block_on(kept(described.ok_or_else(|| self.admin.no_topic(topic))?));
+        let kept = asked.map_err(|detail| PurgeError::Kept { reader: reader.to_owned(), detail })?;
+        Ok(places.iter().map(|(_, partition)| kept.get(partition).copied()).collect())
     }
 
     /// What a stage that runs elsewhere has committed, as its group says.

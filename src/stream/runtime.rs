@@ -14,7 +14,8 @@ use super::client::{Admin, ClientError, Cluster, FetchBounds, TransactionTimes};
 use super::control::{Ended, Report, ReportKind};
 use super::health::{Health, StageState};
 use super::partitioner::partition_of;
-use super::purge::{Positions, Purger};
+use super::purge::{Kept, Positions, Purger};
+use super::retention::Watch;
 use super::stage::{Stage, State};
 use super::supervisor::Supervisor;
 use super::task;
@@ -105,6 +106,8 @@ pub struct RuntimeConfig {
     pub digest: Digest,
     /// What keeps the records of dead letters.
     pub aside: Aside,
+    /// How far readers outside of the runtime are, by stage: what they have not kept is not purged.
+    pub kept: BTreeMap<String, Kept>,
     /// Times and limits.
     pub settings: Settings,
 }
@@ -332,7 +335,9 @@ impl Runtime {
             threads.push(thread(format!("broadcast-{}", broadcast.topic), move || read_broadcast(&broadcast, &over))?);
         }
         let (admin, positions) = (Arc::clone(&shared.admin), Arc::clone(&shared.positions));
-        let purger = Purger::new(admin, positions, &self.config.topology, shared.settings.purge_interval);
+        let watch = Watch::new(Arc::clone(&admin), Arc::clone(&shared.wire), &self.config.topology);
+        let (kept, interval) = (self.config.kept, shared.settings.purge_interval);
+        let purger = Purger::new(admin, positions, kept, watch, &self.config.topology, interval);
         let purger_over = Arc::clone(&over);
         threads.push(thread("purger".to_owned(), move || purger.run(&|| purger_over.load(Ordering::Acquire)))?);
         for (plan, make) in self.stages {

@@ -5,16 +5,13 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::Message;
 use rdkafka::consumer::Consumer;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::control::Ended;
-use super::ffi;
 use super::partitioner::partition_of;
 use super::producer::{ErrorClass, ProduceError};
-use super::progress::{Cursor, Interval, state_key};
+use super::progress::{Cursor, Stop, state_key};
 use super::replay::{GivenUp, Work};
 use super::runtime::ProgressIn;
 use super::stage::{Batch, Context, Destination, OutputRecord, Outputs, Stage, StageError, State, Tick};
@@ -108,87 +105,6 @@ impl<S: Stage> Task<'_, S> {
             next = self.next_work(false).map_err(Failure::Ended)?;
         }
         Ok(())
-    }
-
-    /// The next batch: one that was aborted before, else records from the inputs in turn.
-    fn next_work(&mut self, transaction_is_empty: bool) -> Result<Option<Work>, Ended> {
-        if !self.replay.is_empty() {
-            return Ok(self.replay.next(transaction_is_empty));
-        }
-        for turn in 0..self.inputs.len() {
-            let index = (self.next_input + turn) % self.inputs.len();
-            if let Some(work) = self.read_batch(index)? {
-                self.next_input = index + 1;
-                return Ok(Some(work));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Takes what an input has, up to the limits of a batch; never waits.
-    fn read_batch(&mut self, index: usize) -> Result<Option<Work>, Ended> {
-        let settings = &self.shared.settings;
-        let (Some(attachment), Some(input)) = (&self.attachment, self.inputs.get_mut(index)) else { return Ok(None) };
-        let Some(queue) = attachment.queues.get(index) else { return Ok(None) };
-        let mut batch = Batch::new(&input.facts.topic, input.facts.partition);
-        let from = input.read;
-        let mut drained = false;
-        while batch.len() < settings.max_batch_records && batch.bytes() < settings.max_batch_bytes {
-            match queue.poll(Duration::ZERO) {
-                None => {
-                    drained = true;
-                    break;
-                }
-                Some(Ok(message)) => {
-                    let offset = message.offset();
-                    if offset < input.read {
-                        let what =
-                            format!("{}-{}: offset {offset} came again", input.facts.topic, input.facts.partition);
-                        return Err(Ended::Failed(what));
-                    }
-                    if !input.arrival.judge(input.read, offset) {
-                        tracing::debug!(task = %self.id, topic = %input.facts.topic, offset, sought = input.read, "a hole: sought again");
-                        let (full, partition) = (input.facts.full.as_str(), input.facts.partition);
-                        let again = attachment.handle.start(full, partition, input.read);
-                        again.map_err(|e| Ended::Failed(format!("{full}-{partition}: {e}")))?;
-                        break;
-                    }
-                    let timestamp = message.timestamp().to_millis().unwrap_or(0);
-                    batch.push(offset, timestamp, message.key(), message.payload());
-                    input.read = offset + 1;
-                    input.at_end = false;
-                }
-                Some(Err(KafkaError::PartitionEOF(_))) => input.at_end = true,
-                Some(Err(error)) => match error.rdkafka_error_code() {
-                    // The decision where to start names the cause: expired, truncated, recreated.
-                    Some(
-                        RDKafkaErrorCode::AutoOffsetReset
-                        | RDKafkaErrorCode::OffsetOutOfRange
-                        | RDKafkaErrorCode::UnknownTopicOrPartition
-                        | RDKafkaErrorCode::UnknownTopicId
-                        | RDKafkaErrorCode::UnknownTopic
-                        | RDKafkaErrorCode::UnknownPartition,
-                    ) => {
-                        return Err(Ended::Failed(format!("{}-{}: {error}", input.facts.topic, input.facts.partition)));
-                    }
-                    _ => tracing::debug!(task = %self.id, %error, "reading goes on"),
-                },
-            }
-        }
-        let client = attachment.handle.consumer().client();
-        if drained && !batch.is_empty() {
-            // The position also covers transaction markers behind the last record.
-            let position = ffi::position(client, &input.facts.full, input.facts.partition);
-            input.read = position.unwrap_or(0).max(input.read);
-        }
-        if batch.is_empty() {
-            return Ok(None);
-        }
-        if let Some(end) = ffi::cached_high_watermark(client, &input.facts.full, input.facts.partition) {
-            self.metrics.lag(index, end - input.read);
-        }
-        let interval = Interval { from, to: input.read, records: batch.len() };
-        Ok(Some(Work::new(index, batch, interval)))
     }
 
     /// Processes one batch and queues what comes out of it.
@@ -351,7 +267,7 @@ impl<S: Stage> Task<'_, S> {
     }
 
     fn encode<R: Record>(&self, record: &R) -> Result<Vec<u8>, Failure> {
-        self.shared.wire.encode(record).map_err(|e| Failure::Outside(e.to_string()))
+        self.shared.wire.encode(record).map_err(|e| cannot_write(format!("{} of {}", R::SCHEMA, self.id), &e))
     }
 
     fn mark_is_due(&self) -> bool {
@@ -385,7 +301,10 @@ impl<S: Stage> Task<'_, S> {
         let mut out = Outputs::new(&wire);
         let context =
             Context { partition: self.id.partition, broadcast_is_current: false, partitions: &self.partitions };
-        self.stage.mark(&context, &tick, &mut out).map_err(|e| Failure::Outside(e.to_string()))?;
+        // Nothing about a mark is a record's fault, and the same mark again would fail again.
+        self.stage
+            .mark(&context, &tick, &mut out)
+            .map_err(|e| cannot_write(format!("time mark of {}", self.id), &e))?;
         let (records, letters) = out.into_parts();
         self.send_outputs(&records, open)?;
         self.send_dead_letters(letters, None, open)?;
@@ -511,8 +430,11 @@ impl<S: Stage> Task<'_, S> {
     fn roll_back(&mut self, works: Vec<Work>, failure: Failure) -> Result<(), Ended> {
         self.state.abort();
         if let Failure::Ended(ended) = failure {
-            if ended == Ended::Fenced {
-                self.metrics.fenced.increment(1);
+            match ended {
+                Ended::Fenced => self.metrics.fenced.increment(1),
+                // It may stay stopped for long: readers must not wait for its open transaction to time out.
+                Ended::Stopped(_) => drop(self.producer.abort(&|| self.control.is_late())),
+                Ended::Asked | Ended::Failed(_) => {}
             }
             return Err(ended);
         }
@@ -542,6 +464,12 @@ impl<S: Stage> Task<'_, S> {
         }
         Ok(())
     }
+}
+
+/// What no retry mends: the stage stops by name instead of trying for ever.
+fn cannot_write(what: String, cause: &dyn std::fmt::Display) -> Failure {
+    let help = "a defect, or a schema registry without this version's schemas; start the stage again once it is mended";
+    Failure::Ended(Ended::Stopped(Stop::CannotWrite { what: format!("{what}: {cause}"), help: help.to_owned() }))
 }
 
 fn given_up_letter(batch: &Batch, offset: i64, cause: &GivenUp) -> DeadLetter {

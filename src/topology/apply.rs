@@ -109,6 +109,12 @@ impl Action {
     }
 }
 
+impl Action {
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refuse { .. })
+    }
+}
+
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -230,23 +236,51 @@ pub async fn apply(
     client: &ClientConfig,
     options: &ApplyOptions,
 ) -> Result<Vec<Action>, ApplyError> {
-    let admin: AdminClient<DefaultClientContext> = client.create().map_err(ApplyError::Client)?;
-    let admin = std::sync::Arc::new(admin);
-    let actual = actual(topology, &admin, options).await?;
-    let actions = plan(topology, &actual, options);
+    let (admin, actions) = planned(topology, client, options).await?;
     if options.dry_run {
         return Ok(actions);
     }
-    let refused: Vec<Action> = actions.iter().filter(|a| matches!(a, Action::Refuse { .. })).cloned().collect();
+    let refused: Vec<Action> = actions.iter().filter(|a| a.is_refusal()).cloned().collect();
     if !refused.is_empty() {
         return Err(ApplyError::Refused(refused));
     }
-    create(&admin, &actions).await?;
-    for action in &actions {
-        execute(&admin, action).await?;
-    }
-    wait_until_led(&admin, &actions).await?;
+    carry_out(&admin, &actions).await?;
     Ok(actions)
+}
+
+/// The same for a process that runs stages anyway: what is refused is left as it is and given back, the rest is done. The stages
+/// that a refused topic concerns stop by name, the others need the rest.
+///
+/// # Errors
+/// When no broker answers, or when a broker refuses an action.
+pub async fn apply_the_rest(
+    topology: &Topology,
+    client: &ClientConfig,
+    options: &ApplyOptions,
+) -> Result<Vec<Action>, ApplyError> {
+    let (admin, actions) = planned(topology, client, options).await?;
+    let (refused, rest): (Vec<Action>, Vec<Action>) = actions.into_iter().partition(Action::is_refusal);
+    carry_out(&admin, &rest).await?;
+    Ok(refused)
+}
+
+async fn planned(
+    topology: &Topology,
+    client: &ClientConfig,
+    options: &ApplyOptions,
+) -> Result<(Admin, Vec<Action>), ApplyError> {
+    let admin: AdminClient<DefaultClientContext> = client.create().map_err(ApplyError::Client)?;
+    let admin = std::sync::Arc::new(admin);
+    let actual = actual(topology, &admin, options).await?;
+    Ok((admin, plan(topology, &actual, options)))
+}
+
+async fn carry_out(admin: &Admin, actions: &[Action]) -> Result<(), ApplyError> {
+    create(admin, actions).await?;
+    for action in actions {
+        execute(admin, action).await?;
+    }
+    wait_until_led(admin, actions).await
 }
 
 type Admin = std::sync::Arc<AdminClient<DefaultClientContext>>;

@@ -43,6 +43,7 @@ fn the_built_in_topology_keeps_its_own_rules_and_names_every_topic_of_the_code()
         topics::MODELS,
         topics::AUDIT,
         topics::DEAD_LETTERS,
+        topics::ALERTS,
         topics::PROGRESS,
     ] {
         assert!(topology.topic(name).unwrap_or_else(|| panic!("{name}")).active, "{name}");

@@ -19,6 +19,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::pace::Pace;
+
+/// A crowd costs one line a second; `more` tells how many connections ended without one.
+static CROWDED: Pace = Pace::new(Duration::from_secs(1));
+static SILENT: Pace = Pace::new(Duration::from_secs(1));
+
 /// See the module.
 pub(super) struct Guard {
     listener: TcpListener,
@@ -43,7 +49,9 @@ impl Guard {
         if self.open.len() >= Self::MOST
             && let Some((_, oldest)) = self.open.pop_front()
         {
-            tracing::warn!(connections = Self::MOST, "too many HTTP connections: the oldest is closed");
+            if let Some(more) = CROWDED.admit() {
+                tracing::warn!(connections = Self::MOST, more, "too many HTTP connections: the oldest is closed");
+            }
             oldest.cancel();
         }
         let (alive, close) = (Arc::new(()), CancellationToken::new());
@@ -78,7 +86,14 @@ pub(super) struct Guarded {
 impl Guarded {
     /// Whether the connection has to end; wakes the task when it will.
     fn has_to_end(&mut self, context: &mut Context<'_>) -> bool {
-        self.closed.as_mut().poll(context).is_ready() || self.idle.as_mut().poll(context).is_ready()
+        if self.closed.as_mut().poll(context).is_ready() {
+            return true;
+        }
+        let silent = self.idle.as_mut().poll(context).is_ready();
+        if silent && let Some(more) = SILENT.admit() {
+            tracing::info!(seconds = Guard::IDLE.as_secs(), more, "a silent HTTP connection is closed");
+        }
+        silent
     }
 }
 

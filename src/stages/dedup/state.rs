@@ -102,7 +102,7 @@ impl DedupState {
             .ok_or_else(|| StageError::Limit {
                 what: "the number of chunks in one shard".to_owned(),
                 limit: u64::from(u32::MAX),
-                help: "use more partitions of contributions.screened (`topology migrate`)".to_owned(),
+                help: "use more partitions of contributions.screened under a new --prefix".to_owned(),
             })?;
         self.pending.owners.push(*facts);
         self.pending.by_ident.insert(facts.ident, number);

@@ -28,6 +28,7 @@ pub mod store;
 pub mod tables;
 pub mod writer;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -37,7 +38,7 @@ pub use lane::Thresholds;
 
 use crate::codec::wire::Wire;
 use crate::domain::keys::LiveKeys;
-use crate::stream::client::Cluster;
+use crate::stream::client::{Cluster, Description};
 use crate::stream::health::{Health, StageState};
 
 /// What the warehouse works with.
@@ -89,6 +90,21 @@ impl Warehouse {
         thread.map_err(|e| WarehouseError::Thread { detail: e.to_string() })?;
         wait.await.map_err(|_| WarehouseError::Thread { detail: "it ended before it was asked to".to_owned() })
     }
+}
+
+/// How far the table of a topic holds it, by partition, as its newest Delta commit says: nothing when there is no such table, or when
+/// it holds an earlier topic of the same name.
+///
+/// # Errors
+/// When the store cannot be read.
+pub async fn kept(root: &str, table: tables::Table, topic: &Description) -> Result<BTreeMap<i32, i64>, WarehouseError> {
+    let Some(delta) = store::Store::open(root)?.load(table).await? else { return Ok(BTreeMap::new()) };
+    let state = delta.snapshot().map_err(|e| WarehouseError::delta(table, "read", e))?;
+    let holds = state.metadata().configuration().get(store::TOPIC_ID);
+    if holds.is_none() || holds != topic.id.as_ref() {
+        return Ok(BTreeMap::new());
+    }
+    store::positions(table, &delta.log_store(), delta.version().unwrap_or(0), &topic.name).await
 }
 
 /// Joins the group, again and again if that cannot be done yet.

@@ -3,16 +3,20 @@
 //! Tests share running clusters, one with a single worker and one with two per broker, and keep apart by models of their own; those that stop
 //! a cluster start their own.
 
+mod alerts;
 mod canaries;
 mod cli;
 mod contributions;
+mod crowd;
 mod dead_letters;
 mod flags;
+mod folders;
 mod formats;
 mod identity;
 mod keys;
 mod malformed;
 mod operations;
+mod partitions;
 mod privacy;
 mod python;
 mod readme;

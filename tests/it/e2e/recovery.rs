@@ -104,7 +104,7 @@ fn a_recreated_topic_is_a_named_stop(mut cluster: Cluster) {
     assert!(again.terminate().code().is_some(), "a signal ends it in order: {}", again.log());
 }
 
-fn recreate(cluster: &Cluster, topic: &str) {
+pub(super) fn recreate(cluster: &Cluster, topic: &str) {
     let partitions = crate::support::client::partitions(&cluster.broker, topic);
     let admin = admin(&cluster.broker);
     wait(admin.delete_topics(&[topic], &admin_options())).expect("an answer").remove(0).expect("deleted");

@@ -1,13 +1,16 @@
 //! One process: outputs, state and progress are one thing.
 
-use std::sync::atomic::Ordering;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::toy::{SOON, Tenant, total};
 use crate::on_both_brokers;
 use crate::support::broker::Broker;
-use crate::support::client::{admin, admin_options, wait};
+use crate::support::client::{admin, admin_options, config, wait};
 use crate::support::eventually;
 use hokusai::stream::Settings;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 
 on_both_brokers! {
     every_input_gives_one_output_and_sums_follow_from_one_another,
@@ -20,6 +23,7 @@ on_both_brokers! {
     an_unreadable_broadcast_record_is_reported_and_leaves_the_earlier_value,
     time_marks_are_recorded_facts,
     what_every_reader_has_read_is_purged_and_nothing_else,
+    a_purge_waits_for_what_an_outside_reader_has_kept_whatever_its_group_says,
 }
 
 fn every_input_gives_one_output_and_sums_follow_from_one_another(broker: &Broker) {
@@ -167,5 +171,43 @@ fn what_every_reader_has_read_is_purged_and_nothing_else(broker: &Broker) {
     tenant.write_amounts("more", 100);
     let process = tenant.start_with(settings).ready();
     tenant.expect_sums(200, 2 * total(100));
+    process.stop();
+}
+
+fn a_purge_waits_for_what_an_outside_reader_has_kept_whatever_its_group_says(broker: &Broker) {
+    let (kept, asked) = (Arc::new(Mutex::new(BTreeMap::new())), Arc::new(AtomicU64::new(0)));
+    let tenant = Tenant::with_an_outside_reader(broker, {
+        let (kept, asked) = (Arc::clone(&kept), Arc::clone(&asked));
+        Arc::new(move |topic| {
+            assert!(topic.name.ends_with("more") && topic.id.is_some());
+            asked.fetch_add(1, Ordering::Relaxed);
+            let kept = kept.lock().unwrap().clone();
+            Box::pin(async move { Ok(kept) })
+        })
+    });
+    tenant.write_amounts("more", 100);
+    // Somebody has moved its group to the end.
+    let group = [("group.id", tenant.cluster.group("archive"))];
+    let group: BaseConsumer = config(broker, &[(group[0].0, &group[0].1)]).create().unwrap();
+    let mut list = rdkafka::TopicPartitionList::new();
+    for end in tenant.admin.end_offsets(&["more"]).unwrap() {
+        list.add_partition_offset(&tenant.topic("more"), end.partition, rdkafka::Offset::Offset(end.end)).unwrap();
+    }
+    group.commit(&list, CommitMode::Sync).unwrap();
+    let process = tenant.start_with(Settings { purge_interval: SOON, ..Settings::default() }).ready();
+    tenant.expect_sums(100, total(100));
+    let looks = |more: u64| {
+        let before = asked.load(Ordering::Relaxed);
+        eventually("purges", || match asked.load(Ordering::Relaxed) - before {
+            n if n >= more => Ok(()),
+            n => Err(format!("{n}")),
+        });
+    };
+    let starts = || -> Vec<i64> { tenant.admin.end_offsets(&["more"]).unwrap().iter().map(|e| e.start).collect() };
+    looks(3);
+    assert_eq!(starts(), [0, 0], "it has kept nothing yet");
+    *kept.lock().unwrap() = BTreeMap::from([(0, 7)]);
+    looks(3);
+    assert_eq!(starts(), [7, 0], "and of the second partition still nothing");
     process.stop();
 }

@@ -5,6 +5,7 @@
 //! records, and the last output of a key tells whether the state was right.
 
 mod cases;
+mod expiry;
 mod outage;
 mod rebalance;
 mod state;

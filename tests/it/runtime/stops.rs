@@ -13,6 +13,7 @@ on_both_brokers! {
     a_changed_partition_count_stops_the_stage_before_one_record_is_processed,
     a_deleted_changelog_is_not_taken_for_a_new_beginning,
     records_that_expired_unread_stop_the_task,
+    a_mark_that_cannot_be_made_stops_the_task_by_name,
 }
 
 fn watchful() -> Settings {
@@ -101,5 +102,18 @@ fn records_that_expired_unread_stop_the_task(broker: &Broker) {
     let process = tenant.start();
     let problem = process.problem("OFFSET_EXPIRED");
     assert!(problem.contains("expired unread"), "{problem}");
+    process.stop();
+}
+
+fn a_mark_that_cannot_be_made_stops_the_task_by_name(broker: &Broker) {
+    let tenant = Tenant::new(broker);
+    let settings = Settings { mark_interval: SOON, idle_mark_interval: SOON, ..Settings::default() };
+    let process = tenant.start_with(settings).ready();
+    process.faults.marks_fail.store(true, std::sync::atomic::Ordering::Relaxed);
+    let problem = process.problem("CANNOT_WRITE");
+    assert!(problem.starts_with("relay-") && problem.contains("no clock") && problem.contains("help:"), "{problem}");
+    // The other stage goes on.
+    tenant.write_amounts("more", 100);
+    tenant.expect_sums(100, total(100));
     process.stop();
 }

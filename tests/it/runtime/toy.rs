@@ -12,7 +12,7 @@ use hokusai::stream::stage::{
     Batch, Change, Checkpoint, Context, Destination, Outputs, Place, Stage, StageError, State, StateSize, Tick,
 };
 use hokusai::stream::state::KeyValue;
-use hokusai::stream::{Cluster, Health, Runtime, RuntimeConfig, Settings};
+use hokusai::stream::{Cluster, Health, Kept, Runtime, RuntimeConfig, Settings};
 use hokusai::topology::Topology;
 use tokio_util::sync::CancellationToken;
 
@@ -43,12 +43,18 @@ pub struct Faults {
     pub failing_calls: AtomicI64,
     /// Calls so far.
     pub calls: AtomicU64,
+    /// Records in them.
+    pub records: AtomicU64,
     /// Marks that were told.
     pub marks: Mutex<Vec<Tick>>,
     /// Changes that were restored from the changelog.
     pub restored: AtomicU64,
     /// The task of partition 0 waits in its restore.
     pub holds_restore: AtomicBool,
+    /// `sums` waits inside `process`.
+    pub holds_process: AtomicBool,
+    /// `relay` cannot make time marks.
+    pub marks_fail: AtomicBool,
 }
 
 /// State that tells what is done with it.
@@ -115,6 +121,10 @@ impl Stage for Sums {
         out: &mut Outputs<'_>,
     ) -> Result<(), StageError> {
         self.0.calls.fetch_add(1, Ordering::Relaxed);
+        self.0.records.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        while self.0.holds_process.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let mut failing = None;
         if self.0.failing_calls.fetch_sub(1, Ordering::Relaxed) > 0 {
             failing = Some(batch.len() / 2);
@@ -205,6 +215,9 @@ impl Stage for Relay {
     }
 
     fn mark(&mut self, context: &Context<'_>, tick: &Tick, out: &mut Outputs<'_>) -> Result<(), StageError> {
+        if self.faults.marks_fail.load(Ordering::Relaxed) {
+            return Err(compute("no clock"));
+        }
         for partition in 0..context.partitions_of("amounts") {
             let text = format!("mark {} {} {}", tick.source, tick.high_time, tick.at_end);
             out.send_bytes("amounts", Destination::Partition(partition), b"mark", text.into_bytes());
@@ -221,6 +234,8 @@ pub struct Tenant {
     pub topology: Arc<Topology>,
     pub admin: Admin,
     pub producer: Producer,
+    /// What readers outside of the runtime have kept.
+    pub kept: BTreeMap<String, Kept>,
 }
 
 /// A process that runs stages, on threads of this one.
@@ -233,8 +248,21 @@ pub struct Process {
 
 impl Tenant {
     pub fn new(broker: &Broker) -> Self {
+        Self::of(broker, TOPOLOGY)
+    }
+
+    /// With a third reader of the topic `more`, which is none of the runtime's stages.
+    pub fn with_an_outside_reader(broker: &Broker, kept: Kept) -> Self {
+        let archive = "  - {name: archive, about: Keeps, implemented: true, state_key: none, inputs: [more]}\n";
+        Self {
+            kept: BTreeMap::from([("archive".to_owned(), kept)]),
+            ..Self::of(broker, &format!("{TOPOLOGY}{archive}"))
+        }
+    }
+
+    fn of(broker: &Broker, topology: &str) -> Self {
         let cluster = Cluster::new(&broker.bootstrap, &format!("{}.", unique("toy")));
-        let topology = Arc::new(Topology::parse("toy.yaml", TOPOLOGY).unwrap_or_else(|e| panic!("{e}")));
+        let topology = Arc::new(Topology::parse("toy.yaml", topology).unwrap_or_else(|e| panic!("{e}")));
         let admin = cluster.admin().unwrap();
         let tenant = Self {
             broker: broker.clone(),
@@ -242,6 +270,7 @@ impl Tenant {
             topology,
             admin,
             producer: Producer::new(broker, &[("allow.auto.create.topics", "false")]),
+            kept: BTreeMap::new(),
         };
         tenant.create_topics();
         tenant
@@ -337,6 +366,7 @@ impl Tenant {
             wire: Arc::new(Wire::default()),
             digest: Arc::new(|bytes| format!("digest of {} bytes", bytes.len())),
             aside: Arc::new(|letter, _, _| vec![letter]),
+            kept: self.kept.clone(),
             settings,
         };
         let mut runtime = Runtime::new(config);

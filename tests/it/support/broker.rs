@@ -61,21 +61,42 @@ impl Own {
                 let process = start_embedded(data.path(), "127.0.0.1:0");
                 Some(Self::Embedded { process, data })
             }
-            Kind::ApacheKafka => match jars().and_then(|_| ApacheKafka::start()) {
-                Ok(kafka) => Some(Self::ApacheKafka(Box::new(kafka))),
-                Err(reason) => {
-                    skip("a test on Apache Kafka 4.1", &reason);
-                    None
-                }
-            },
+            Kind::ApacheKafka => Self::kafka(""),
         }
     }
 
-    /// Starts the embedded broker inside this process. Retention and compaction come round five times a second.
+    /// Starts one that forgets a transactional id after a second without use.
+    pub fn start_forgetful(kind: Kind) -> Option<Self> {
+        const FORGETFUL: &str =
+            "transactional.id.expiration.ms=1000\ntransaction.remove.expired.transaction.cleanup.interval.ms=300\n";
+        match kind {
+            Kind::Embedded => Some(Self::start_in_process_with(|config| {
+                config.limits.transactional_id_expiry = Duration::from_secs(1);
+            })),
+            Kind::ApacheKafka => Self::kafka(FORGETFUL),
+        }
+    }
+
+    fn kafka(more: &str) -> Option<Self> {
+        match jars().and_then(|_| ApacheKafka::start(more)) {
+            Ok(kafka) => Some(Self::ApacheKafka(Box::new(kafka))),
+            Err(reason) => {
+                skip("a test on Apache Kafka 4.1", &reason);
+                None
+            }
+        }
+    }
+
     fn start_in_process() -> Self {
+        Self::start_in_process_with(|_| {})
+    }
+
+    /// Starts the embedded broker inside this process. Retention, compaction and expiry come round five times a second.
+    fn start_in_process_with(adjust: impl FnOnce(&mut hokusai::broker::BrokerConfig)) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder");
         let mut config = hokusai::broker::BrokerConfig::new(data.path().join("broker"), ([127, 0, 0, 1], 0).into());
         config.maintenance_interval = Duration::from_millis(200);
+        adjust(&mut config);
         let broker = wait(hokusai::broker::Broker::start(config)).expect("the embedded broker starts");
         Self::InProcess { broker: Box::new(broker), _data: data }
     }

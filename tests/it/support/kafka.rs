@@ -30,41 +30,30 @@ pub fn jars() -> Result<String, String> {
     }
 }
 
-fn properties(folder: &Path, port: u16, controller: u16) -> String {
-    format!(
-        "process.roles=broker,controller
-node.id=1
-controller.quorum.bootstrap.servers=127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-log.dirs={}/logs
-auto.create.topics.enable=false
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-transaction.state.log.num.partitions=4
-group.initial.rebalance.delay.ms=0
-group.min.session.timeout.ms=1000
+/// What makes tests quick: what a broker does at leisure comes round several times a second.
+const HASTE: &str = "group.min.session.timeout.ms=1000
 transaction.abort.timed.out.transaction.cleanup.interval.ms=300
 log.initial.task.delay.ms=300
 log.retention.check.interval.ms=300
 log.cleaner.backoff.ms=300
 log.cleaner.dedupe.buffer.size=8388608
-",
-        folder.display()
-    )
+";
+
+fn properties(folder: &Path, port: u16, controller: u16, more: &str) -> String {
+    let common = include_str!("../../kafka/server.properties")
+        .replace("@PORT@", &port.to_string())
+        .replace("@CONTROLLER@", &controller.to_string())
+        .replace("@FOLDER@", &folder.to_string_lossy());
+    format!("{common}{HASTE}{more}")
 }
 
 impl ApacheKafka {
-    /// Starts a fresh one in a temporary folder, ready for clients.
-    pub fn start() -> Result<Self, String> {
+    /// Starts a fresh one in a temporary folder, with more settings if any, ready for clients.
+    pub fn start(more: &str) -> Result<Self, String> {
         let temporary = tempfile::tempdir().map_err(|e| e.to_string())?;
         let folder = temporary.path().to_owned();
         let (port, controller) = (free_port(), free_port());
-        fs::write(folder.join("server.properties"), properties(&folder, port, controller))
+        fs::write(folder.join("server.properties"), properties(&folder, port, controller, more))
             .map_err(|e| e.to_string())?;
         format(&folder)?;
         let process = run(&folder)?;

@@ -12,14 +12,17 @@
 //!   known to be open any more are aborted, so that no partition is held back for ever;
 //! - appends of a transaction happen under its lock, so none can slip in behind its marker.
 
+mod reconcile;
+mod record;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kafka_protocol::error::ResponseError as E;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+pub(crate) use self::record::{Phase, Producer, Transaction};
 use super::groups::{Groups, Sender};
 use super::offsets::{Committed, Place, stored};
 use super::producer_id::ProducerIds;
@@ -33,100 +36,6 @@ use crate::broker::{lock, now_ms};
 
 /// An epoch at which a producer gets a new id instead of the next epoch.
 const LAST_EPOCH: i16 = i16::MAX - 1;
-
-/// Where a transaction stands, by the name Kafka gives it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Phase {
-    Empty,
-    Ongoing,
-    PrepareCommit,
-    PrepareAbort,
-    CompleteCommit,
-    CompleteAbort,
-}
-
-impl Phase {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Empty => "Empty",
-            Self::Ongoing => "Ongoing",
-            Self::PrepareCommit => "PrepareCommit",
-            Self::PrepareAbort => "PrepareAbort",
-            Self::CompleteCommit => "CompleteCommit",
-            Self::CompleteAbort => "CompleteAbort",
-        }
-    }
-
-    fn is_deciding(self) -> bool {
-        matches!(self, Self::PrepareCommit | Self::PrepareAbort)
-    }
-}
-
-/// One transactional id.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Transaction {
-    pub producer_id: i64,
-    pub epoch: i16,
-    /// The epoch before the last bump that a producer asked for; a repeated request shows it.
-    previous_epoch: i16,
-    pub timeout_ms: i64,
-    pub phase: Phase,
-    pub partitions: BTreeSet<Place>,
-    groups: BTreeSet<String>,
-    offsets: BTreeMap<String, Vec<(Place, Committed)>>,
-    pub started_at: i64,
-    updated_at: i64,
-    /// The flush that covers the last append.
-    #[serde(skip)]
-    appended: Option<Ticket>,
-}
-
-impl Transaction {
-    fn new() -> Self {
-        Self {
-            producer_id: -1,
-            epoch: -1,
-            previous_epoch: -1,
-            timeout_ms: 0,
-            phase: Phase::Empty,
-            partitions: BTreeSet::new(),
-            groups: BTreeSet::new(),
-            offsets: BTreeMap::new(),
-            started_at: -1,
-            updated_at: 0,
-            appended: None,
-        }
-    }
-
-    fn check(&self, producer: Producer, fenced: E) -> Result<(), E> {
-        if self.producer_id != producer.id {
-            return Err(E::InvalidProducerIdMapping);
-        }
-        if self.epoch != producer.epoch {
-            return Err(fenced);
-        }
-        Ok(())
-    }
-
-    fn begin_if_idle(&mut self, now: i64) {
-        if self.phase != Phase::Ongoing {
-            self.phase = Phase::Ongoing;
-            self.started_at = now;
-        }
-        self.updated_at = now;
-    }
-
-    fn deadline(&self) -> Option<i64> {
-        (self.phase == Phase::Ongoing).then_some(self.started_at + self.timeout_ms)
-    }
-}
-
-/// A producer as it names itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Producer {
-    pub id: i64,
-    pub epoch: i16,
-}
 
 type Handle = Arc<Mutex<Transaction>>;
 
@@ -172,47 +81,6 @@ impl Transactions {
         };
         transactions.reconcile();
         Ok(transactions)
-    }
-
-    /// Makes partitions, groups and records agree after a crash.
-    fn reconcile(&self) {
-        let mut ongoing: HashMap<i64, Handle> = HashMap::new();
-        for (id, handle) in self.all() {
-            let mut transaction = lock(&handle);
-            for (group, offsets) in &transaction.offsets {
-                self.groups.restore_held(group, transaction.producer_id, offsets);
-            }
-            if transaction.phase.is_deciding() {
-                if let Err(error) = self.carry_out(&id, &mut transaction, true) {
-                    tracing::error!(transactional_id = id, ?error, "a decided transaction cannot be carried out");
-                }
-            } else if transaction.phase == Phase::Ongoing {
-                ongoing.insert(transaction.producer_id, Arc::clone(&handle));
-            }
-        }
-        for topic in self.topics.all() {
-            for partition in topic.partitions().iter() {
-                for (producer_id, epoch) in partition.with_producers(|producers| producers.open()) {
-                    let place = (topic.name.clone(), partition.index);
-                    match ongoing.get(&producer_id).map(|handle| lock(handle)) {
-                        Some(mut transaction) if transaction.epoch == epoch => {
-                            transaction.partitions.insert(place);
-                        }
-                        _ => {
-                            tracing::info!(
-                                topic = topic.name,
-                                partition = partition.index,
-                                producer_id,
-                                "aborting a transaction nobody knows any more"
-                            );
-                            if let Err(error) = partition.append_marker(producer_id, epoch, false) {
-                                tracing::error!(%error, "an abort marker cannot be written");
-                            }
-                        }
-                    }
-                }
-            }
-        }
     }
 
     fn all(&self) -> Vec<(String, Handle)> {
@@ -327,11 +195,11 @@ impl Transactions {
             && !transaction.phase.is_deciding()
         {
             // The same request again: its answer was lost.
-            return Ok(Init::Done(producer_of(&transaction), self.store(id, &transaction)?));
+            return Ok(Init::Done(transaction.producer(), self.store(id, &transaction)?));
         }
         if let Some(expected) = expected
             && transaction.epoch >= 0
-            && expected != producer_of(&transaction)
+            && expected != transaction.producer()
         {
             return Err(fenced);
         }
@@ -355,7 +223,7 @@ impl Transactions {
         transaction.timeout_ms = timeout_ms;
         transaction.phase = Phase::Empty;
         transaction.updated_at = now;
-        Ok(Init::Done(producer_of(&transaction), self.store(id, &transaction)?))
+        Ok(Init::Done(transaction.producer(), self.store(id, &transaction)?))
     }
 
     // ---- inside a transaction
@@ -595,8 +463,4 @@ impl Transactions {
             let _ = self.write(changes);
         }
     }
-}
-
-fn producer_of(transaction: &Transaction) -> Producer {
-    Producer { id: transaction.producer_id, epoch: transaction.epoch }
 }
