@@ -77,44 +77,6 @@ const NOT_IN_COLUMNS: &[&str] = &[
     "beneficiary",
 ];
 
-/// Columns whose capitalised words name things.
-const NO_PEOPLE: [&str; 34] = [
-    "movie",
-    "film",
-    "song",
-    "album",
-    "book",
-    "game",
-    "track",
-    "make",
-    "manufacturer",
-    "airline",
-    "airport",
-    "school",
-    "hotel",
-    "club",
-    "league",
-    "location",
-    "city",
-    "town",
-    "state",
-    "region",
-    "province",
-    "job",
-    "title",
-    "occupation",
-    "profession",
-    "team",
-    "colour",
-    "color",
-    "workclass",
-    "contract",
-    "industry",
-    "sector",
-    "breed",
-    "species",
-];
-
 impl ColumnHints {
     /// Reads a name: words are split at what is no letter or digit, and where lower case turns to upper.
     pub fn of(name: &str) -> Self {
@@ -125,6 +87,7 @@ impl ColumnHints {
         let role = |role| looked_up.iter().any(|(_, word)| word.roles.is(role));
         // `socialSecurityNumber`, `social_security_number` and `socialsecuritynumber` are one name.
         let joined = table.look_up(&words.concat()).kinds;
+        let free_text = role(Roles::FREE_TEXT);
         let single = looked_up.iter().filter(|(word, _)| !NOT_IN_COLUMNS.contains(word));
         let mut kinds = single.fold(joined, |kinds, (_, word)| kinds.union(word.kinds)).without(TEXT_ONLY);
         let measure = role(Roles::MEASURE) && !is(&["code"]) || is(&["zip", "postal", "area"]);
@@ -178,38 +141,49 @@ impl ColumnHints {
         if postal && !role(Roles::NOT_POSTAL) && !measure {
             kinds = kinds.union(Kinds::of(&[PiiType::Address])).without(Kinds::of(&[PiiType::Ip]));
         }
-        let identifier = !measure && !kinds.is_empty();
+        if is(&["id", "identity", "identification"]) && is(&["card", "document", "number", "no"]) && !is(&["order", "tax"]) {
+            kinds = kinds.without(Kinds::of(&[PiiType::Card]));
+            if is(&["card"]) {
+                kinds = kinds.union(table.look_up("identity").kinds);
+            }
+        }
+        if is(&["hw", "hardware", "ethernet", "wifi", "wlan", "physical", "bluetooth"]) && is(&["address", "addr"]) {
+            kinds = Kinds::of(&[PiiType::Mac]);
+        }
+        let identifier = !measure && !kinds.is_empty() && !free_text;
         Self {
             kinds,
             firm: identifier,
-            other_id: kinds.is_empty() && (role(Roles::OTHER_ID) || words.last().is_some_and(|word| word == "id")),
+            other_id: kinds.is_empty() && !free_text && (role(Roles::OTHER_ID) || words.last().is_some_and(|word| word == "id")),
             version: role(Roles::VERSION) && !kinds.meets(Kinds::of(&[PiiType::Ip])),
-            no_people: role(Roles::ORGANISATION) || measure || is(&NO_PEOPLE),
-            person: if measure {
-                PersonColumn::No
-            } else {
-                person_column(&looked_up, is(&["name", "names", "nombre", "nom", "nome"]))
-            },
+            no_people: !free_text && (role(Roles::ORGANISATION) || role(Roles::THING) || measure),
+            person: if measure || free_text { PersonColumn::No } else { person_column(&looked_up) },
         }
     }
 }
 
-fn person_column(words: &[(&str, super::words::Word)], named: bool) -> PersonColumn {
+fn person_column(words: &[(&str, super::words::Word)]) -> PersonColumn {
     let any = |role| words.iter().any(|(_, word)| word.roles.is(role));
     if any(Roles::NAME_COLUMN) {
         return PersonColumn::Yes;
     }
-    if named {
-        let mut others =
-            words.iter().filter(|(word, _)| !["name", "names", "nombre", "nom", "nome"].contains(word)).peekable();
+    if any(Roles::NAME) {
+        let mut others = words.iter().filter(|(_, word)| !word.roles.is(Roles::NAME)).peekable();
         if others.peek().is_none() {
             return PersonColumn::Perhaps;
         }
         let of_person = others.all(|(_, word)| word.roles.is(Roles::HOLDER));
         return if of_person { PersonColumn::Yes } else { PersonColumn::No };
     }
-    let alone = matches!(words, [(_, word)] if word.roles.is(Roles::HOLDER));
-    if alone || words.len() == 2 && words[1].0 == "person" { PersonColumn::Perhaps } else { PersonColumn::No }
+    // `patient`, `account_holder`, `attending_physician`: whoever it is, the last word says that it is a person.
+    let holders = words.iter().all(|(_, word)| word.roles.is(Roles::HOLDER));
+    let role = words.last().is_some_and(|(word, last)| *word == "person" || last.roles.is(Roles::BEFORE_NAME));
+    let alone = words.len() == 1 && holders;
+    if alone || holders && role || words.len() == 2 && words[1].0 == "person" {
+        PersonColumn::Perhaps
+    } else {
+        PersonColumn::No
+    }
 }
 
 /// The words of a column's name, in lower case.

@@ -44,7 +44,9 @@ pub(super) fn street_addresses(text: &Text<'_>, found: &mut Findings) {
     let mut at = 0;
     while at < text.tokens.len() {
         let token = &text.tokens[at];
-        let span = if token.digit || token.len() < 2 {
+        let span = if text.raw[token.start..].starts_with("C/") {
+            street_before_name(text, at)
+        } else if token.digit || token.len() < 2 {
             None
         } else if token.word.roles.is(Roles::STREET) && token.capital {
             street_after_name(text, at).or_else(|| street_before_name(text, at))
@@ -101,7 +103,7 @@ fn street_after_name(text: &Text<'_>, street: usize) -> Option<(usize, usize)> {
 fn street_before_name(text: &Text<'_>, street: usize) -> Option<(usize, usize)> {
     let (mut last, mut named) = (street, 0);
     while let Some(next) = text.tokens.get(last + 1) {
-        let joined = matches!(text.gap(last), " " | "-" | "'" | "’" | ". " | " d'" | "/");
+        let joined = matches!(text.gap(last), " " | "-" | "'" | "’" | ". " | " d'" | "/" | "/ ");
         if !joined
             || !(next.capital || next.word.roles.is(Roles::PARTICLE) || next.len() <= 2 && !next.digit)
             || last - street >= 6
@@ -122,7 +124,11 @@ fn street_before_name(text: &Text<'_>, street: usize) -> Option<(usize, usize)> 
         .filter(|before| house_number(&text.tokens[*before]) && matches!(text.gap(*before), " " | ", "));
     let after = Some(last + 1).filter(|after| {
         text.tokens.get(*after).is_some_and(house_number)
-            && matches!(text.gap(last), " " | ", " | " n. " | " nº " | ", n. ")
+            && {
+                let gap = text.gap(last);
+                // `n. 3`, `nº 3`, `no. 3`, `núm. 3`, `# 3`; in some of them the sign is a token of its own.
+                matches!(gap, " " | ", " | " n. " | " nº " | ", n. " | " # " | " #" | ", #")
+            }
     });
     match (before, after) {
         (Some(first), _) => Some((first, last)),
@@ -278,18 +284,22 @@ fn name(text: &Text<'_>, first: usize, last: usize, found: &mut Findings) -> usi
     if start == first && first > 0 && text.gap(first - 1).len() <= 2 {
         let prior = first - 1;
         honorific |= role(prior, Roles::HONORIFIC);
+        // `Signed by`, `mon collègue`; between the word and the name may stand another: `owner is`, `dossier de`.
         before |= role(prior, Roles::BEFORE_NAME)
-            || role(prior, Roles::COMMON)
+            || (role(prior, Roles::COMMON) || role(prior, Roles::PARTICLE))
                 && prior > 0
                 && text.gap(prior - 1) == " "
                 && role(prior - 1, Roles::BEFORE_NAME);
     }
     // `Kretowicz, Fabian`: family name first.
     let (mut end, mut turned) = (last, false);
+    let shouts = |at: usize| text.tokens[at].all_capital && text.tokens[at].len() > 1;
     if last - start < 2
         && text.gap(last) == ", "
-        && text.tokens.get(last + 1).is_some_and(name_part)
+        && text.tokens.get(last + 1).is_some_and(|next| name_part(next) && next.word.kinds.is_empty())
         && !role(last + 1, Roles::COMMON)
+        && !found.is_taken(text.tokens[last + 1].start, text.tokens[last + 1].end)
+        && (shouts(start) || !shouts(last + 1))
     {
         end = last + 1;
         if text.gap(end) == " " && text.tokens.get(end + 1).is_some_and(name_part) {
@@ -303,7 +313,11 @@ fn name(text: &Text<'_>, first: usize, last: usize, found: &mut Findings) -> usi
         next.word.roles.is(Roles::AFTER_NAME) && matches!(text.gap(end), " " | ", " | " (" | " – " | " - ")
     }) || found.contact_after(stop)
         || found.mail_before(text.tokens[start].start);
-    let given = role(start, Roles::GIVEN_NAME) || turned && role(last + 1, Roles::GIVEN_NAME);
+    // `J. Robert Oppenheimer`, `DUPONT Marie`: the given name may stand second.
+    let second = start < last
+        && role(start + 1, Roles::GIVEN_NAME)
+        && (text.tokens[start].len() == 1 || shouts(start) && !shouts(start + 1) && text.tokens[start].len() > 2);
+    let given = role(start, Roles::GIVEN_NAME) || second || turned && role(last + 1, Roles::GIVEN_NAME);
     let organisation = (start..=last).any(|at| {
         role(at, Roles::ORGANISATION) && !role(at, Roles::GIVEN_NAME)
             || role(at, Roles::MONTH) && !role(at, Roles::GIVEN_NAME)

@@ -348,6 +348,9 @@ fn identifier(text: &Text<'_>, column: &ColumnHints, at: usize, found: &mut Find
         if text.glued_right(stop) || found.is_taken(start, stop) {
             continue;
         }
+        // An opening bracket belongs to the number only if it closes within it.
+        let open = text.bytes[start] == b'(' && !text.bytes[start..stop].contains(&b')');
+        let start = if open { first.start } else { start };
         let Some(candidate) = Candidate::read(&text.bytes[start..stop]) else { continue };
         if candidate.compact().len() < 6 {
             break;
@@ -360,9 +363,6 @@ fn identifier(text: &Text<'_>, column: &ColumnHints, at: usize, found: &mut Find
                 .then_some(PiiType::Phone)
         };
         if let Some(kind) = candidate.announced(kinds).or_else(free).or_else(phone) {
-            // An opening bracket belongs to the number only if it closes within it.
-            let start =
-                if text.bytes[start] == b'(' && !text.bytes[start..stop].contains(&b')') { first.start } else { start };
             found.add(start, stop, kind);
             return Some(end);
         }

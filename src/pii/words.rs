@@ -54,6 +54,12 @@ impl Roles {
 
     /// Part of the name of a place.
     pub const PLACE: Self = Self(1 << 17);
+    /// In a column's name: people write sentences into it, whatever else its name says.
+    pub const FREE_TEXT: Self = Self(1 << 18);
+    /// In a column's name: what it names with capitals are things, places or organisations.
+    pub const THING: Self = Self(1 << 19);
+    /// `name` in a column's name, in several languages.
+    pub const NAME: Self = Self(1 << 20);
 
     /// Whether all of `roles` are played.
     pub const fn is(self, roles: Self) -> bool {
@@ -126,6 +132,10 @@ impl Vocabulary {
                 entry.roles = entry.roles.and(*roles);
             }
         }
+        for name in GIVEN_NAMES.split_ascii_whitespace() {
+            let entry = table.entry(name.as_bytes()).or_default();
+            entry.roles = entry.roles.and(Roles::GIVEN_NAME);
+        }
         for (number, words) in (1..).zip(MONTHS) {
             for word in words.split_ascii_whitespace() {
                 let entry = table.entry(word.as_bytes()).or_default();
@@ -166,10 +176,10 @@ const KEYWORDS: &[(&[P], &str)] = &[
         &[P::Card],
         "card cards visa mastercard amex cc ccn credit debit kreditkarte carte tarjeta cartão cartao carta karte pan maestro discover charge charged cardnumber creditcard ccnumber",
     ),
-    (&[P::Iban], "iban bic account konto"),
+    (&[P::Iban], "iban account konto"),
     (
         &[P::Ip],
-        "ip ips ipv4 ipv6 ipaddr ipaddress host hosts addr address server client from by request requests login connect connected connection ping gateway dns proxy firewall remote peer network blocked visitor source origin session node traffic",
+        "ip ips ipv4 ipv6 ipaddr ipaddress host hosts addr address server client request requests login connect connected connection ping gateway dns proxy firewall remote peer network blocked visitor source origin session node traffic",
     ),
     (&[P::Mac], "mac bssid macaddress"),
     (&[P::UsSsn], "ssn ss social ssns socialsecurity"),
@@ -248,43 +258,81 @@ const ROLES: &[(Roles, &str)] = &[
          bestellung bestellnummer auftrag rechnung commande facture pedido factura ordine fattura zamówienie doc document",
     ),
     (
+        Roles::FREE_TEXT,
+        "notes comment comments remark remarks description desc text body message messages msg feedback review reviews transcript details summary \
+         narrative memo free complaint explanation answer bemerkung bemerkungen kommentar notiz notizen beschreibung nachricht commentaire \
+         commentaires remarque remarques observación observacion observaciones comentario comentarios descripción descripcion mensaje nota notas \
+         osservazioni descrizione messaggio opmerking opmerkingen beschrijving bericht observações observacoes descrição descricao mensagem",
+    ),
+    (
+        Roles::THING,
+        "movie film song album book game track make manufacturer airline airport school hotel club league location city town state region \
+         province job title occupation profession team colour color workclass contract industry sector breed species brand vendor supplier \
+         employer organisation organization merchant publisher carrier retailer shop store restaurant product item article model dish food \
+         recipe cuisine sport drug medication medicine disease diagnosis material genre country municipality county district origin \
+         destination station capital port department division category language religion ethnicity nationality race degree course major \
+         headline event label class role position segment theme vehicle wine plant animal variety flavour flavor firm firma business \
+         stadt ort land marke hersteller lieferant arbeitgeber abteilung beruf produkt titel ville pays marque fournisseur employeur produit \
+         métier poste ciudad país pais marca proveedor empresa producto título titulo puesto profesión città citta paese fornitore azienda \
+         prodotto titolo professione plaats merk leverancier werkgever bedrijf beroep cidade fornecedor produto cargo profissão",
+    ),
+    (Roles::NAME, "name names nombre nombres nom noms nome nomes naam namen navn namn imiona nimi isim 氏名 姓名 名前"),
+    (
         Roles::VERSION,
-        "version v ver versions release released releases firmware chapter section build update updated upgraded upgrade sdk kernel patch oid revision \
+        "version v ver versions release released releases firmware chapter section build update updated upgraded upgrade upgrading downgrade downgraded downgrading updating updates installed install sdk kernel patch oid revision \
          rev figure clause paragraph software library chrome firefox safari openssl mozilla edge windows android ios linux nginx apache python java node \
          postgres plugin module dependency driver bios agent app",
     ),
     (
         Roles::HONORIFIC,
-        "mr mrs ms miss dr prof professor sir madam herr frau mme mlle monsieur madame sr sra señor señora sig signora signor dhr mevr pan pani dott ing rev lady lord mx",
+        "mr mrs ms miss dr prof professor sir madam herr frau mme mlle monsieur madame sr sra señor señora sig signora signor dhr mevr mevrouw meneer pan pani dott dottor dottore dottoressa dra doctora ing rev lady lord mx miss mademoiselle \
+         senhor senhora don doña dona shri smt fru",
     ),
     (
         Roles::BEFORE_NAME,
         "signed spoke speak talked met assigned addressed accepted approved reviewed prepared referred handed treated hired introduced \
          escalated contact named dear attn regards sincerely belongs patient customer client tenant employee applicant passenger guest subscriber holder \
          cardholder beneficiary recipient sender name sincerely cheers greetings colleague caller manager owner buyer author agent nurse doctor \
-         user member resident student teacher driver by mit freundlichen grüßen",
+         user member resident student teacher driver by mit freundlichen grüßen \
+         physician surgeon therapist attorney lawyer witness claimant plaintiff defendant landlord lessee borrower policyholder candidate instructor \
+         supervisor representative coordinator interviewed invoiced notify inform behalf hello hi hey attending counsel cc \
+         kunde kundin kunden patientin ansprechpartner ansprechpartnerin mitarbeiter mitarbeiterin mieter mieterin vermieter inhaber inhaberin arzt \
+         ärztin lehrer lehrerin kollege kollegin absender empfänger liebe lieber geehrte geehrter gruß grüße unterschrieben \
+         paciente cliente clienta empleado empleada titular médico médica firmado firmada estimado estimada querida querido atentamente hola \
+         patiente cliente employé employée titulaire collègue médecin locataire signé signée cher chère cordialement bonjour \
+         paziente dipendente intestatario intestataria medico collega inquilino firmato caro cara gentile saluti ciao \
+         klant patiënt medewerker huurder arts ondertekend beste geachte groeten funcionário funcionária colega assinado prezado prezada olá \
+         kund patienten kunden hälsningar klient pacjent pracownik",
     ),
     (
         Roles::AFTER_NAME,
         "called lives lived wrote asked said emailed phoned born signed resides requested complained ordered wants wanted reported confirmed replied \
          paid works lives residing moved cancelled canceled returned bought visited signs needs told mentioned contacted whose aged wohnt habite vive \
-         submitted filed received sent speaking here joined left booked",
+         submitted filed received sent speaking here joined left booked resigned retired married divorced died spoke thinks complains apologised apologized \
+         attended arrived requests asks writes visits owes agreed declined accepted applied woont werkt schreef belde lebt arbeitet schrieb kaufte \
+         bestellte unterschrieb zahlte reside trabaja llamó escribió firmó pidió compró appelle travaille écrit abita lavora scrive mora trabalha ligou escreveu né née",
     ),
-    (Roles::PARTICLE, "van von der den de da di del della la le du dos das bin ibn el al ter ten zu zur af av y e ben"),
+    (Roles::PARTICLE, "van von der den de da di del della dello dei degli delle la le les lo los las du des do dos das bin ibn el al ter ten te zu zur zum vom af av y e ben op aux"),
     (
         Roles::COMMON,
         "the this that these those please my our your his her their its we you they he she it i a an and or but if when while for from to in on at of \
          with as is are was were be been hello hi thanks thank yes no not all any some what where who why how can could will would should may might \
          must do does did has have had new old first last next after before since until call email phone contact ship send signed card order dear \
          regards today tomorrow yesterday monday tuesday wednesday thursday friday saturday sunday customer patient client account number via per \
-         note re subject fwd sincerely best kind let see ask tell there here transfer payment invoice request user name reply mail",
+         note re subject fwd sincerely best kind let see ask tell there here transfer payment invoice request user name reply mail \
+         der die das ein eine und oder ist sind war nicht bitte wir sie ich ihr unser unsere mit für am im le les une un et est sont nous vous mon ma mes \
+         notre votre pour avec el los las una uno y es son fue con para por mi su nuestro il lo gli una è sono con per mio mia suo het een en zijn is niet \
+         wij u mijn uw met voor o os as um uma é são com para meu minha sr",
     ),
     (
         Roles::ORGANISATION,
         "inc ltd llc gmbh ag corp corporation co company group plc sa srl spa bv nv oy ab as kg ohg sarl university college institute bank hotel \
          airlines airport hospital school church museum foundation association council ministry department committee partners holdings \
          airways air intl international airport regional municipal memorial metropolitan jet aviation express cargo railway \
-         stadium theatre theater cafe records studio studios pictures entertainment media news times press magazine lines technologies systems solutions services industries international store shop market restaurant",
+         stadium theatre theater cafe records studio studios pictures entertainment media news times press magazine lines technologies systems solutions services industries service team \
+         department dept support office agency authority commission federation police embassy clinic pharmacy laboratory laboratories insurance limited \
+         incorporated associates consulting logistics motors foods software networks energy ventures trust fund gesellschaft verein stiftung versicherung \
+         sparkasse société banque compagnie sociedad banco ayuntamiento ministerio società banca gemeente stichting vereniging sociedade international store shop market restaurant",
     ),
     (
         Roles::MEASURE,
@@ -324,14 +372,18 @@ const ROLES: &[(Roles, &str)] = &[
     ),
     (
         Roles::HOLDER,
-        "full first last middle given family customer client patient contact employee person holder cardholder owner author student member passenger \
+        "completo completa complet complète vollständiger kunde kundin kunden klant cliente clienta client paciente patienten ansprechpartner mitarbeiter \
+         empleado empleada employé dipendente titular titulaire inhaber intestatario fahrer medewerker funcionario funcionário arzt médico medico médecin \
+         attending candidate player actor artist director driver rider traveler traveller visitor witness victim defendant plaintiff landlord lessee donor \
+         requester requestor reporter assignee signer signatory lawyer attorney instructor supervisor parent child guardian policyholder borrower \
+         primary secondary preferred full first last middle given family customer client patient contact employee person holder cardholder owner author student member passenger \
          guest beneficiary recipient sender buyer applicant insured subscriber billing shipping emergency doctor physician spouse mother father maiden \
          birth real legal account resident tenant user participant respondent manager agent attendee reviewer nurse complete second surname caller payee payer",
     ),
     (
         Roles::NAME_COLUMN,
         "surname lastname firstname fullname forename middlename givenname familyname vorname nachname familienname apellido apellidos prenom prénom \
-         cognome nazwisko imie imię achternaam voornaam sobrenome maidenname patronymic förnamn efternamn etunimi sukunimi cardholder payee",
+         cognome nazwisko imie imię achternaam voornaam kundenname kundennamen patientenname mitarbeitername klantnaam kontaktperson familiename sobrenome maidenname patronymic förnamn efternamn etunimi sukunimi cardholder payee",
     ),
     (
         Roles::NOT_POSTAL,
@@ -385,6 +437,10 @@ const ROLES: &[(Roles, &str)] = &[
          vasily viktoria viola vivek waldemar walid wanda wiebke wiesław wilma xin yan yara yasir yusuf yuri zainab zbigniew zdeněk zeynep zoltan zuzana yann yasmin yolanda yuki yusuf yves yvonne zachary zoe zoé zofia",
     ),
 ];
+
+/// Given names that are common in the United States, or in two countries of Europe, Latin America and South Asia or
+/// more, and are no common word, colour, country or town; beside those in [`ROLES`].
+const GIVEN_NAMES: &str = include_str!("given_names.txt");
 
 /// Names of months, by month.
 const MONTHS: [&str; 12] = [
