@@ -1,7 +1,7 @@
 //! What a column's name says about its cells.
 
 use super::kinds::{Kinds, PiiType};
-use super::words::{Roles, Vocabulary};
+use super::words::{Roles, Vocabulary, Word};
 
 /// How far a column's name speaks for names of persons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -80,7 +80,7 @@ const NOT_IN_COLUMNS: &[&str] = &[
 impl ColumnHints {
     /// Reads a name: words are split at what is no letter or digit, and where lower case turns to upper.
     pub fn of(name: &str) -> Self {
-        let words = split(name);
+        let words = split(name).into_iter().flat_map(part).collect::<Vec<_>>();
         let is = |wanted: &[&str]| words.iter().any(|word| wanted.contains(&word.as_str()));
         let table = Vocabulary::get();
         let looked_up: Vec<_> = words.iter().map(|word| (word.as_str(), table.look_up(word))).collect();
@@ -102,8 +102,8 @@ impl ColumnHints {
         {
             kinds = kinds.union(words.iter().fold(Kinds::NONE, |kinds, word| kinds.union(table.look_up(word).kinds)));
         }
-        if is(&["driver", "drivers", "driving"]) && !is(&["license", "licence"])
-            || is(&["license", "licence"]) && !is(&["driver", "drivers", "driving", "number", "no"])
+        if is(&["driver", "drivers", "driving"]) && !is(&["license", "licence", "lic"])
+            || is(&["license", "licence", "lic"]) && !is(&["driver", "drivers", "driving", "number", "no"])
         {
             kinds = kinds.without(Kinds::of(&[PiiType::DriverLicence]));
         }
@@ -162,7 +162,33 @@ impl ColumnHints {
     }
 }
 
-fn person_column(words: &[(&str, super::words::Word)]) -> PersonColumn {
+/// `phoneno`, `customername`, `orderid`: two words that were written as one, or the word as it is.
+fn part(word: String) -> Vec<String> {
+    const SECOND: [&str; 15] = [
+        "name", "number", "no", "nr", "num", "nummer", "id", "address", "addr", "date", "code", "phone", "email", "key", "ip",
+    ];
+    const TELLING: [Roles; 3] = [Roles::HOLDER, Roles::OTHER_ID, Roles::THING];
+    let table = Vocabulary::get();
+    let known = |word: &str| {
+        let Word { kinds, roles } = table.look_up(word);
+        !kinds.is_empty() || TELLING.iter().any(|role| roles.is(*role))
+    };
+    let whole = table.look_up(&word);
+    if word.len() > 32 || !whole.kinds.is_empty() || whole.roles != Roles::default() {
+        return vec![word];
+    }
+    let halves = SECOND.iter().find_map(|second| {
+        let first = word.strip_suffix(second)?;
+        // A login is no name.
+        (first.len() >= 3 && known(first) && !(first == "user" && *second == "name")).then(|| (first, *second))
+    });
+    match halves {
+        Some((first, second)) => vec![first.to_owned(), second.to_owned()],
+        None => vec![word],
+    }
+}
+
+fn person_column(words: &[(&str, Word)]) -> PersonColumn {
     let any = |role| words.iter().any(|(_, word)| word.roles.is(role));
     if any(Roles::NAME_COLUMN) {
         return PersonColumn::Yes;

@@ -44,19 +44,8 @@ pub(super) fn street_addresses(text: &Text<'_>, found: &mut Findings) {
     let mut at = 0;
     while at < text.tokens.len() {
         let token = &text.tokens[at];
-        let span = if text.raw[token.start..].starts_with("C/") {
-            street_before_name(text, at)
-        } else if token.digit || token.len() < 2 {
-            None
-        } else if token.word.roles.is(Roles::STREET) && token.capital {
-            street_after_name(text, at).or_else(|| street_before_name(text, at))
-        } else if token.word.roles.is(Roles::STREET_BEFORE) {
-            street_before_name(text, at)
-        } else if token.capital {
-            compound_street(text, at)
-        } else {
-            None
-        };
+        let announced = || text.announces(PiiType::Address) && (token.digit || token.capital) && address_comes(text, at);
+        let span = known_street(text, at).or_else(|| if announced() { announced_address(text, at) } else { None });
         if let Some((first, last)) = span {
             if first > 0 && numbered_thing(&text.tokens[first - 1]) {
                 at += 1;
@@ -71,9 +60,98 @@ pub(super) fn street_addresses(text: &Text<'_>, found: &mut Findings) {
     }
 }
 
+/// A street that its own words tell.
+fn known_street(text: &Text<'_>, at: usize) -> Option<(usize, usize)> {
+    let token = &text.tokens[at];
+    if token.capital && text.raw[token.start..].starts_with("C/") {
+        street_before_name(text, at)
+    } else if token.digit || token.len() < 2 {
+        None
+    } else if token.word.roles.is(Roles::STREET) && token.capital {
+        street_after_name(text, at).or_else(|| street_before_name(text, at))
+    } else if token.word.roles.is(Roles::STREET_BEFORE) {
+        street_before_name(text, at)
+    } else if token.capital {
+        compound_street(text, at).or_else(|| box_number(text, at))
+    } else {
+        None
+    }
+}
+
 /// `Chapter 11`, `Order 12`: the number is not a house's.
 fn numbered_thing(token: &Token) -> bool {
     token.word.roles.is(Roles::VERSION) || token.word.roles.is(Roles::OTHER_ID)
+}
+
+/// `5th`: names a street, is no house.
+fn ordinal(text: &Text<'_>, token: &Token) -> bool {
+    let word = &text.bytes[token.start..token.end];
+    token.digit && token.letter && [b"st", b"nd", b"rd", b"th"].iter().any(|ending| word.ends_with(*ending))
+}
+
+/// `P.O. Box 12`, `Postfach 12`.
+fn box_number(text: &Text<'_>, at: usize) -> Option<(usize, usize)> {
+    let token = &text.tokens[at];
+    let word = |at: usize| text.tokens.get(at).map_or("", |token| &text.raw[token.start..token.end]);
+    let alone = ["postfach", "postbus", "apartado", "casilla"];
+    let first = if alone.iter().any(|name| word(at).eq_ignore_ascii_case(name)) {
+        at
+    } else if word(at).eq_ignore_ascii_case("box") && at > 0 && word(at - 1).eq_ignore_ascii_case("po") {
+        at - 1
+    } else if word(at).eq_ignore_ascii_case("box") && at > 1 && word(at - 1) == "O" && word(at - 2) == "P" {
+        at - 2
+    } else {
+        return None;
+    };
+    let number = text.tokens.get(at + 1).is_some_and(|next| next.number() && next.len() <= 6);
+    (token.capital && number && text.gap(at) == " ").then_some((first, at + 1))
+}
+
+/// What stands after `lives at` or `address:`: a number and a name, or a name and a number.
+fn announced_address(text: &Text<'_>, at: usize) -> Option<(usize, usize)> {
+    let token = &text.tokens[at];
+    let close = |at: usize| matches!(text.gap(at), " " | ", " | "-" | ". " | "'" | "’");
+    if house_number(token) && token.len() <= 5 && !ordinal(text, token) {
+        let next = text.tokens.get(at + 1)?;
+        let named = next.capital && !next.number() && next.len() > 1 && !next.word.roles.is(Roles::MONTH);
+        let long = text.tokens.get(at + 2).is_some_and(|next| next.capital || next.number() && next.len() >= 4);
+        return (named && long && close(at) && close(at + 1) && text.gap(at) == " ").then_some((at, at + 1));
+    }
+    if !token.capital || token.word.roles.is(Roles::MONTH) {
+        return None;
+    }
+    let mut last = at;
+    while last < at + 4 {
+        let next = text.tokens.get(last + 1).filter(|_| close(last) && text.gap(last) != ", ")?;
+        if house_number(next) && next.len() <= 4 {
+            return Some((at, last + 1));
+        }
+        if next.word.roles.is(Roles::MONTH) || !next.capital && !next.word.roles.is(Roles::PARTICLE) {
+            return None;
+        }
+        last += 1;
+    }
+    None
+}
+
+/// Whether the words before token `at` say that a postal address comes: `lives at`, `Anschrift lautet`.
+fn address_comes(text: &Text<'_>, at: usize) -> bool {
+    let mut left = at;
+    while left > 0 && at - left < 4 {
+        left -= 1;
+        let token = &text.tokens[left];
+        let gap = text.gap(left);
+        if !gap.bytes().all(|byte| matches!(byte, b' ' | b':' | b'=' | b'"')) || token.digit {
+            return false;
+        }
+        if token.word.kinds.has(PiiType::Address) {
+            return true;
+        }
+        if token.len() > 2 && !token.word.roles.is(Roles::COMMON) && !token.word.roles.is(Roles::PARTICLE) {
+            return &text.raw[token.start..token.end] == "lautet";
+        }
+    }
+    false
 }
 
 fn house_number(token: &Token) -> bool {
@@ -87,10 +165,10 @@ fn street_after_name(text: &Text<'_>, street: usize) -> Option<(usize, usize)> {
         let before = at.checked_sub(1)?;
         let token = &text.tokens[before];
         let gap = text.gap(before);
-        if step > 0 && house_number(token) && matches!(gap, " " | ", ") {
+        if step > 0 && house_number(token) && !ordinal(text, token) && matches!(gap, " " | ", ") {
             return Some((before, street));
         }
-        let named = token.capital && !token.number() || token.word.roles.is(Roles::PARTICLE);
+        let named = token.capital && !token.number() || ordinal(text, token) || token.word.roles.is(Roles::PARTICLE);
         if !named || !matches!(gap, " " | "-" | "'" | "’" | ". ") {
             return None;
         }
@@ -122,14 +200,14 @@ fn street_before_name(text: &Text<'_>, street: usize) -> Option<(usize, usize)> 
     let before = street
         .checked_sub(1)
         .filter(|before| house_number(&text.tokens[*before]) && matches!(text.gap(*before), " " | ", "));
-    let after = Some(last + 1).filter(|after| {
-        text.tokens.get(*after).is_some_and(house_number)
-            && {
-                let gap = text.gap(last);
-                // `n. 3`, `nº 3`, `no. 3`, `núm. 3`, `# 3`; in some of them the sign is a token of its own.
-                matches!(gap, " " | ", " | " n. " | " nº " | ", n. " | " # " | " #" | ", #")
-            }
+    // `Via Roma n. 3`, `Rua Augusta, nº 3`: the sign for a number is a token of its own.
+    let sign = text.tokens.get(last + 1).is_some_and(|token| {
+        matches!(&text.raw[token.start..token.end], "n" | "N" | "no" | "No" | "nr" | "Nr" | "num" | "núm" | "número" | "numero")
     });
+    let after = last + 1 + usize::from(sign);
+    let joined = matches!(text.gap(last), " " | ", " | " #" | ", #" | " # ")
+        && (!sign || matches!(text.gap(last + 1), " " | ". " | "." | "º " | "° " | ".º "));
+    let after = Some(after).filter(|after| joined && text.tokens.get(*after).is_some_and(house_number));
     match (before, after) {
         (Some(first), _) => Some((first, last)),
         (None, Some(end)) => Some((street, end)),
@@ -139,9 +217,10 @@ fn street_before_name(text: &Text<'_>, street: usize) -> Option<(usize, usize)> 
 
 /// `Lorenz-Kambs-Weg 1`, `Hauptstraße 5`, `Keizersgracht 12`.
 fn compound_street(text: &Text<'_>, at: usize) -> Option<(usize, usize)> {
-    const ENDINGS: [&str; 22] = [
+    const ENDINGS: [&str; 35] = [
         "straße", "strasse", "str", "weg", "platz", "allee", "gasse", "ufer", "damm", "stieg", "steig", "straat",
         "laan", "plein", "kade", "gracht", "dijk", "singel", "gatan", "vägen", "vej", "gade",
+        "gata", "väg", "torget", "gränd", "vei", "veien", "gaten", "stræde", "katu", "chaussee", "brücke", "plaats", "dreef",
     ];
     const PARTS: [&str; 8] = ["straße", "strasse", "str", "weg", "platz", "allee", "gasse", "ring"];
     let token = &text.tokens[at];
@@ -285,7 +364,12 @@ fn name(text: &Text<'_>, first: usize, last: usize, found: &mut Findings) -> usi
         let prior = first - 1;
         honorific |= role(prior, Roles::HONORIFIC);
         // `Signed by`, `mon collègue`; between the word and the name may stand another: `owner is`, `dossier de`.
-        before |= role(prior, Roles::BEFORE_NAME)
+        // Where every word has a capital, `Possession by Convicted Felon` names nobody.
+        let headline = prior > 0
+            && text.raw[text.tokens[prior].start..text.tokens[prior].end].eq_ignore_ascii_case("by")
+            && text.tokens[prior - 1].capital
+            && !role(prior - 1, Roles::BEFORE_NAME);
+        before |= role(prior, Roles::BEFORE_NAME) && !headline
             || (role(prior, Roles::COMMON) || role(prior, Roles::PARTICLE))
                 && prior > 0
                 && text.gap(prior - 1) == " "

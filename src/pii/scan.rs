@@ -71,6 +71,11 @@ impl Text<'_> {
         }
     }
 
+    /// Whether any word of the cell announces `kind`.
+    pub(super) fn announces(&self, kind: PiiType) -> bool {
+        self.announced.has(kind)
+    }
+
     /// What the words before token `at` announce (or the word in brackets right after token `last`).
     pub(super) fn context(&self, at: usize, last: usize) -> Context {
         let mut context = Context::default();
@@ -216,8 +221,13 @@ fn tokenise(cell: &str, tokens: &mut Vec<Token>) -> (Kinds, bool) {
         }
         let start = at;
         let (mut digit, mut letter, mut lower) = (false, false, false);
+        let ideographs = ideograph(bytes[start]);
         while at < bytes.len() && in_word(bytes, at) {
             let byte = bytes[at];
+            // Scripts without spaces: a number stands right beside its keyword.
+            if byte < 0x80 && ideographs || ideograph(byte) && !ideographs {
+                break;
+            }
             digit |= byte.is_ascii_digit();
             letter |= !byte.is_ascii_digit();
             lower |= byte.is_ascii_lowercase() || byte >= 0x80;
@@ -236,6 +246,11 @@ fn tokenise(cell: &str, tokens: &mut Vec<Token>) -> (Kinds, bool) {
     (announced, others)
 }
 
+/// Whether a character of Chinese, Japanese or Korean starts with this byte of UTF-8 (U+3000..U+DFFF).
+fn ideograph(byte: u8) -> bool {
+    (0xe3..=0xed).contains(&byte)
+}
+
 /// Letters, digits, underscores, and everything beyond ASCII but the no-break space and punctuation.
 fn in_word(bytes: &[u8], at: usize) -> bool {
     match bytes[at] {
@@ -243,6 +258,9 @@ fn in_word(bytes: &[u8], at: usize) -> bool {
         // U+00A0..U+00BF are spaces and signs; U+2000..U+206F is general punctuation.
         0xc2 => false,
         0xe2 => !matches!(bytes.get(at + 1), Some(0x80 | 0x81)),
+        // U+3000..U+303F and the wide forms of ASCII signs: punctuation of Chinese, Japanese and Korean.
+        0xe3 => bytes.get(at + 1) != Some(&0x80),
+        0xef => !matches!(bytes.get(at + 1..at + 3), Some([0xbc, 0x80..=0x8f | 0x9a..=0xa0] | [0xbd, 0x9b..=0xa5])),
         byte if byte >= 0xc0 => true,
         // A continuation byte belongs to what its character is: a word unless the character was a sign.
         _ => {

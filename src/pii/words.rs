@@ -169,7 +169,8 @@ const KEYWORDS: &[(&[P], &str)] = &[
     (
         &[P::Phone],
         "phone phones tel telephone mobile cell cellphone call called calls calling fax whatsapp sms ring reach dial telefon handy \
-         móvil movil teléfono telefono téléphone portable celular telefone cellulare telefoon mobiel puhelin telefonnummer mob ph \
+         móvil movil mobil mobilnummer gsm natel tlf fone tél telefonnr kontaktnummer llame llamar llámame llama rufen anrufen anruf appelez appeler \
+         chiamare chiamami bellen bel ligar ligue 电话 手机 手机号 电话号码 電話 電話番号 携帯 전화 휴대폰 teléfono telefono téléphone portable celular telefone cellulare telefoon mobiel puhelin telefonnummer mob ph \
          hotline landline contact callback msisdn phonenumber phoneno mobilenumber handynummer rufnummer numer telefonu",
     ),
     (
@@ -192,11 +193,11 @@ const KEYWORDS: &[(&[P], &str)] = &[
     (&[P::BankAccount], "account acct bank konto kontonummer cuenta compte conto rekening bankaccount accountnumber"),
     (
         &[P::DriverLicence],
-        "licence license licences licenses dl dln driver drivers driving driverslicense driverlicense führerschein führerscheinnummer permis licencia",
+        "licence license lic licences licenses dl dln driver drivers driving driverslicense driverlicense führerschein führerscheinnummer permis licencia",
     ),
     (
         &[P::Passport],
-        "passport passports passportnumber reisepass reisepassnummer passeport pasaporte passaporto paspoort",
+        "passport passports passportnumber reisepass reisepassnummer passeport pasaporte passaporto paspoort passnummer passaporte 护照 护照号 旅券",
     ),
     (&[P::UkNhs], "nhs nhsnumber"),
     (&[P::UkNino], "nino insurance ni nationalinsurance"),
@@ -207,21 +208,21 @@ const KEYWORDS: &[(&[P], &str)] = &[
     (&[P::InAadhaar], "aadhaar aadhar adhaar uidai aadhaarnumber"),
     (&[P::InPan], "pan permanent pannumber"),
     (&[P::AuTfn], "tfn tax"),
-    (&[P::CaSin], "sin nas insurance"),
+    (&[P::CaSin], "sin nas insurance assurance"),
     (
         &[P::DeTaxId],
         "steuer steueridentifikationsnummer steuernummer steuerid idnr identifikationsnummer steueridentnummer tin tax",
     ),
     (&[P::SgNric], "nric fin uin singapore"),
     (&[P::FiHetu], "hetu henkilötunnus henkilotunnus personbeteckning henkilötunnukseni"),
-    (&[P::KrRrn], "rrn jumin 주민등록번호 resident korean"),
-    (&[P::SePersonnummer], "personnummer personnr pnr samordningsnummer swedish"),
+    (&[P::KrRrn], "rrn jumin 주민등록번호 주민번호 resident korean"),
+    (&[P::SePersonnummer], "personnummer personnr pers pnr samordningsnummer swedish"),
     (&[P::ZaId], "african rsa said za sa southafrican"),
     (&[P::TrId], "tckn tc kimlik tcno kimliknumarası turkish türk"),
     (&[P::BrCpf], "cpf cadastro contribuinte"),
     (&[P::NlBsn], "bsn burgerservicenummer sofinummer sofi"),
     (&[P::FrNir], "nir sécu secu sécurité securite sociale insee"),
-    (&[P::CnId], "resident 身份证 身份证号 身份证号码 shenfenzheng chinese"),
+    (&[P::CnId], "resident 身份证 身份证号 身份证号码 居民身份证 公民身份号码 shenfenzheng sfz chinese"),
     (
         &[P::PlPesel, P::TrId, P::ZaId, P::CnId, P::InAadhaar, P::FrNir, P::KrRrn],
         "identity identification citizen citizenship",
@@ -232,7 +233,8 @@ const KEYWORDS: &[(&[P], &str)] = &[
     (
         &[P::BirthDate],
         "born birth dob birthday birthdate bday dateofbirth geboren geb geburtsdatum geburtstag naissance né née nacimiento nacido \
-         nacida nato nata nascita nascimento nascido nascida urodzony urodzona geboortedatum född syntynyt doğum fødselsdato",
+         nacida nato nata nascita nascimento nascido nascida urodzony urodzona geboortedatum född födelsedatum födelsedag syntynyt syntymäaika doğum fødselsdato fødselsdag urodzenia nasc nac bdate birthdt \
+         生年月日 出生日期 生日 출생 생년월일",
     ),
     (
         &[P::Geo],
@@ -244,7 +246,8 @@ const KEYWORDS: &[(&[P], &str)] = &[
     ),
     (
         &[P::Address],
-        "street streetaddress strasse straße addr address anschrift adresse dirección direccion indirizzo endereço endereco adres domicile residence",
+        "street streetaddress strasse straße addr address anschrift adresse dirección direccion indirizzo endereço endereco adres domicile residence \
+         residing resides reside wohnhaft wohnt wohnort domicilio domicilié domiciliado domiciliada morada woonachtig woont habite lives lived moved adress 地址 住所 주소",
     ),
 ];
 
@@ -361,14 +364,15 @@ const ROLES: &[(Roles, &str)] = &[
          shoals shore shores skyway spring springs spur squares station stravenue stream streets summit throughway trace track trafficway tunnel turnpike \
          underpass union unions valley valleys via viaduct views village villages ville vista walks wall ways well wells branch brook brooks burg burgs \
          bypass camp canyon cape causeway center centers centre circles cliff cliffs club common commons corner corners course courts coves curve dale dam \
-         dell drives brow esplanade parade promenade circuit wharf quay rise nook chase copse dene vale concourse arcade strand quadrant laneway \
+         dell drives brow esplanade parade promenade circuit wharf quay rise nook chase copse dene vale concourse arcade strand quadrant laneway nagar marg colony chowk vihar layout \
          thoroughfare groves closes lanes terraces crescents avenues paths rows trails drives places highways courtyard mount gully expressway land rotary block subway basin beltway boardwalk broadway",
     ),
     (
         Roles::STREET_BEFORE,
         "rue avenue boulevard chemin place impasse allée allee quai route cours calle avenida paseo plaza camino carrera glorieta rambla ronda urbanización via \
          viale piazza corso vicolo strada contrada largo borgo rua travessa alameda praça rodovia ulica ul aleja al plac os osiedle ulice stretto \
-         sentier passage avda c/ pasaje vereda canale rotonda incrocio",
+         sentier passage avda av bulevar callejón calzada carretera prolongación travesía jirón piazzale piazzetta lungomare salita traversa faubourg \
+         estrada praceta beco ladeira c/ pasaje vereda canale rotonda incrocio",
     ),
     (
         Roles::HOLDER,
