@@ -141,7 +141,10 @@ impl ColumnHints {
         if postal && !role(Roles::NOT_POSTAL) && !measure {
             kinds = kinds.union(Kinds::of(&[PiiType::Address])).without(Kinds::of(&[PiiType::Ip]));
         }
-        if is(&["id", "identity", "identification"]) && is(&["card", "document", "number", "no"]) && !is(&["order", "tax"]) {
+        if is(&["id", "identity", "identification"])
+            && is(&["card", "document", "number", "no"])
+            && !is(&["order", "tax"])
+        {
             kinds = kinds.without(Kinds::of(&[PiiType::Card]));
             if is(&["card"]) {
                 kinds = kinds.union(table.look_up("identity").kinds);
@@ -154,7 +157,9 @@ impl ColumnHints {
         Self {
             kinds,
             firm: identifier,
-            other_id: kinds.is_empty() && !free_text && (role(Roles::OTHER_ID) || words.last().is_some_and(|word| word == "id")),
+            other_id: kinds.is_empty()
+                && !free_text
+                && (role(Roles::OTHER_ID) || words.last().is_some_and(|word| word == "id")),
             version: role(Roles::VERSION) && !kinds.meets(Kinds::of(&[PiiType::Ip])),
             no_people: !free_text && (role(Roles::ORGANISATION) || role(Roles::THING) || measure),
             person: if measure || free_text { PersonColumn::No } else { person_column(&looked_up) },
@@ -165,13 +170,15 @@ impl ColumnHints {
 /// `phoneno`, `customername`, `orderid`: two words that were written as one, or the word as it is.
 fn part(word: String) -> Vec<String> {
     const SECOND: [&str; 15] = [
-        "name", "number", "no", "nr", "num", "nummer", "id", "address", "addr", "date", "code", "phone", "email", "key", "ip",
+        "name", "number", "no", "nr", "num", "nummer", "id", "address", "addr", "date", "code", "phone", "email",
+        "key", "ip",
     ];
+    const FIRST: [&str; 6] = ["home", "work", "office", "business", "day", "evening"];
     const TELLING: [Roles; 3] = [Roles::HOLDER, Roles::OTHER_ID, Roles::THING];
     let table = Vocabulary::get();
     let known = |word: &str| {
         let Word { kinds, roles } = table.look_up(word);
-        !kinds.is_empty() || TELLING.iter().any(|role| roles.is(*role))
+        !kinds.is_empty() || FIRST.contains(&word) || TELLING.iter().any(|role| roles.is(*role))
     };
     let whole = table.look_up(&word);
     if word.len() > 32 || !whole.kinds.is_empty() || whole.roles != Roles::default() {
@@ -204,8 +211,10 @@ fn person_column(words: &[(&str, Word)]) -> PersonColumn {
     // `patient`, `account_holder`, `attending_physician`: whoever it is, the last word says that it is a person.
     let holders = words.iter().all(|(_, word)| word.roles.is(Roles::HOLDER));
     let role = words.last().is_some_and(|(word, last)| *word == "person" || last.roles.is(Roles::BEFORE_NAME));
-    let alone = words.len() == 1 && holders;
-    if alone || holders && role || words.len() == 2 && words[1].0 == "person" {
+    let alone = words.len() == 1;
+    // A driver is also software.
+    let software = alone && any(Roles::VERSION);
+    if holders && (alone || role) && !software || words.len() == 2 && words[1].0 == "person" {
         PersonColumn::Perhaps
     } else {
         PersonColumn::No

@@ -23,6 +23,8 @@ mod candidate;
 mod found;
 mod net;
 mod people;
+mod places;
+mod token;
 
 #[cfg(test)]
 mod corpus;

@@ -145,7 +145,8 @@ fn ipv4(text: &Text<'_>, column: &ColumnHints, at: usize, found: &mut Findings) 
     let sender = || {
         at.checked_sub(1).is_some_and(|before| {
             let word = &text.tokens[before];
-            text.gap(before) == " " && matches!(&text.raw[word.start..word.end], "from" | "by" | "von" | "de" | "da" | "van")
+            text.gap(before) == " "
+                && matches!(&text.raw[word.start..word.end], "from" | "by" | "von" | "de" | "da" | "van")
         })
     };
     if large || port_or_net || is_ip(context.kinds) || is_ip(column.kinds) || sender() {
@@ -211,8 +212,7 @@ fn mac(text: &Text<'_>, column: &ColumnHints, at: usize, groups: usize, separato
     }
     let run = &text.raw[start..end];
     // Twelve digits with dots are more often a number; with a letter, or a word that says so, they are an address.
-    let announced =
-        || column.kinds.has(PiiType::Mac) || text.context(at, at + groups - 1).kinds.has(PiiType::Mac);
+    let announced = || column.kinds.has(PiiType::Mac) || text.context(at, at + groups - 1).kinds.has(PiiType::Mac);
     if is_device(run) && (run.bytes().any(|byte| byte.is_ascii_alphabetic()) || announced()) {
         found.add(start, end, PiiType::Mac);
     }

@@ -271,10 +271,10 @@ const ROLES: &[(Roles, &str)] = &[
         Roles::THING,
         "movie film song album book game track make manufacturer airline airport school hotel club league location city town state region \
          province job title occupation profession team colour color workclass contract industry sector breed species brand vendor supplier \
-         employer organisation organization merchant publisher carrier retailer shop store restaurant product item article model dish food \
+         employer organisation organization merchant publisher carrier retailer shop store restaurant product item model dish food \
          recipe cuisine sport drug medication medicine disease diagnosis material genre country municipality county district origin \
          destination station capital port department division category language religion ethnicity nationality race degree course major \
-         headline event label class role position segment theme vehicle wine plant animal variety flavour flavor firm firma business \
+         headline class role position segment theme vehicle wine plant animal variety flavour flavor firm firma business \
          stadt ort land marke hersteller lieferant arbeitgeber abteilung beruf produkt titel ville pays marque fournisseur employeur produit \
          métier poste ciudad país pais marca proveedor empresa producto título titulo puesto profesión città citta paese fornitore azienda \
          prodotto titolo professione plaats merk leverancier werkgever bedrijf beroep cidade fornecedor produto cargo profissão",
@@ -305,7 +305,7 @@ const ROLES: &[(Roles, &str)] = &[
          patiente cliente employé employée titulaire collègue médecin locataire signé signée cher chère cordialement bonjour \
          paziente dipendente intestatario intestataria medico collega inquilino firmato caro cara gentile saluti ciao \
          klant patiënt medewerker huurder arts ondertekend beste geachte groeten funcionário funcionária colega assinado prezado prezada olá \
-         kund patienten kunden hälsningar klient pacjent pracownik",
+         heiße heisse appelle llamo llama chiamo chiama heet nome nombre naam kund patienten hälsningar klient pacjent pracownik",
     ),
     (
         Roles::AFTER_NAME,
@@ -315,7 +315,10 @@ const ROLES: &[(Roles, &str)] = &[
          attended arrived requests asks writes visits owes agreed declined accepted applied woont werkt schreef belde lebt arbeitet schrieb kaufte \
          bestellte unterschrieb zahlte reside trabaja llamó escribió firmó pidió compró appelle travaille écrit abita lavora scrive mora trabalha ligou escreveu né née",
     ),
-    (Roles::PARTICLE, "van von der den de da di del della dello dei degli delle la le les lo los las du des do dos das bin ibn el al ter ten te zu zur zum vom af av y e ben op aux"),
+    (
+        Roles::PARTICLE,
+        "van von der den de da di del della dello dei degli delle la le les lo los las du des do dos das bin ibn el al ter ten te zu zur zum vom af av y e ben op aux",
+    ),
     (
         Roles::COMMON,
         "the this that these those please my our your his her their its we you they he she it i a an and or but if when while for from to in on at of \
@@ -378,7 +381,7 @@ const ROLES: &[(Roles, &str)] = &[
         Roles::HOLDER,
         "completo completa complet complète vollständiger kunde kundin kunden klant cliente clienta client paciente patienten ansprechpartner mitarbeiter \
          empleado empleada employé dipendente titular titulaire inhaber intestatario fahrer medewerker funcionario funcionário arzt médico medico médecin \
-         attending candidate player actor artist director driver rider traveler traveller visitor witness victim defendant plaintiff landlord lessee donor \
+         attending candidate player actor director driver rider traveler traveller visitor witness victim defendant plaintiff landlord lessee donor \
          requester requestor reporter assignee signer signatory lawyer attorney instructor supervisor parent child guardian policyholder borrower \
          primary secondary preferred full first last middle given family customer client patient contact employee person holder cardholder owner author student member passenger \
          guest beneficiary recipient sender buyer applicant insured subscriber billing shipping emergency doctor physician spouse mother father maiden \
