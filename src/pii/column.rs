@@ -214,11 +214,9 @@ fn person_column(words: &[(&str, Word)]) -> PersonColumn {
     let alone = words.len() == 1;
     // A driver is also software.
     let software = alone && any(Roles::VERSION);
-    if holders && (alone || role) && !software || words.len() == 2 && words[1].0 == "person" {
-        PersonColumn::Perhaps
-    } else {
-        PersonColumn::No
-    }
+    // `policy_holder`: whatever it is that they hold.
+    let holds = words.last().is_some_and(|(word, _)| matches!(*word, "holder" | "owner" | "person" | "contact"));
+    if holders && (alone || role) && !software || holds { PersonColumn::Perhaps } else { PersonColumn::No }
 }
 
 /// The words of a column's name, in lower case.
@@ -264,6 +262,24 @@ mod tests {
         assert!(ColumnHints::of("home_address").kinds.has(PiiType::Address));
         assert_eq!(ColumnHints::of("CustomerName").person, PersonColumn::Yes);
         assert_eq!(ColumnHints::of("name").person, PersonColumn::Perhaps);
+        for name in ["customername", "kundenname", "nombre_completo", "nom_client", "contactName"] {
+            assert_eq!(ColumnHints::of(name).person, PersonColumn::Yes, "{name}");
+        }
+        for name in ["phoneno", "mobilenumber", "home_phone", "homephone"] {
+            assert!(ColumnHints::of(name).kinds.has(PiiType::Phone), "{name}");
+        }
+        assert!(ColumnHints::of("orderid").other_id && ColumnHints::of("policy_no").other_id);
+    }
+
+    #[test]
+    fn whatever_a_column_of_sentences_is_about_people_may_be_in_it() {
+        for name in ["case_notes", "product_review", "support_message", "order_comment"] {
+            let hints = ColumnHints::of(name);
+            assert!(!hints.other_id && !hints.no_people && !hints.firm, "{name}: {hints:?}");
+        }
+        for name in ["vendor", "projectName", "ciudad", "marke"] {
+            assert!(ColumnHints::of(name).no_people, "{name}");
+        }
     }
 
     #[test]

@@ -96,6 +96,28 @@ fn identified_after(text: &Text<'_>, end: usize, found: &Findings) -> bool {
     })
 }
 
+/// Whether a word right before token `start` says that somebody did what stands before it: `checked by`, `rédigé par`.
+fn agent(text: &Text<'_>, start: usize) -> bool {
+    let Some(prior) = start.checked_sub(1).filter(|prior| text.gap(*prior).len() <= 2) else { return false };
+    let word = &text.raw[text.tokens[prior].start..text.tokens[prior].end];
+    // Where every word has a capital, `Possession by Convicted Felon` names nobody.
+    let headline =
+        prior > 0 && text.tokens[prior - 1].capital && !text.tokens[prior - 1].word.roles.is(Roles::BEFORE_NAME);
+    matches!(word, "by" | "By" | "BY" | "par" | "por") && !headline
+}
+
+/// Whether somebody introduces himself right before token `start`: `this is`, `ich bin`, `je suis`.
+fn introduced(text: &Text<'_>, start: usize) -> bool {
+    let word = |back: usize| {
+        let token = start.checked_sub(back).map(|at| &text.tokens[at]);
+        token.map_or("", |token| &text.raw[token.start..token.end])
+    };
+    let is = |back: usize, wanted: &[&str]| wanted.iter().any(|wanted| word(back).eq_ignore_ascii_case(wanted));
+    is(1, &["is", "am"]) && is(2, &["this", "here", "i"])
+        || is(1, &["bin", "suis", "ben"]) && is(2, &["ich", "je", "ik", "hier"])
+        || is(1, &["soy", "sono", "sou"])
+}
+
 /// Judges the capitalised words from `first` to `last`; returns the last token that it used up.
 fn name(text: &Text<'_>, first: usize, last: usize, found: &mut Findings) -> usize {
     let role = |at: usize, role| text.tokens[at].word.roles.is(role);
@@ -108,16 +130,12 @@ fn name(text: &Text<'_>, first: usize, last: usize, found: &mut Findings) -> usi
         honorific |= role(start, Roles::HONORIFIC);
         start += 1;
     }
-    if start == first && first > 0 && text.gap(first - 1).len() <= 2 {
+    let follows = |gap: &str| gap.len() <= 2 || gap.len() <= 5 && gap.bytes().all(|byte| b"\": ='".contains(&byte));
+    if start == first && first > 0 && follows(text.gap(first - 1)) {
         let prior = first - 1;
         honorific |= role(prior, Roles::HONORIFIC);
         // `Signed by`, `mon collègue`; between the word and the name may stand another: `owner is`, `dossier de`.
-        // Where every word has a capital, `Possession by Convicted Felon` names nobody.
-        let headline = prior > 0
-            && text.raw[text.tokens[prior].start..text.tokens[prior].end].eq_ignore_ascii_case("by")
-            && text.tokens[prior - 1].capital
-            && !role(prior - 1, Roles::BEFORE_NAME);
-        before |= role(prior, Roles::BEFORE_NAME) && !headline
+        before |= role(prior, Roles::BEFORE_NAME)
             || (role(prior, Roles::COMMON) || role(prior, Roles::PARTICLE))
                 && prior > 0
                 && text.gap(prior - 1) == " "
@@ -143,11 +161,15 @@ fn name(text: &Text<'_>, first: usize, last: usize, found: &mut Findings) -> usi
     }
     let stop = text.tokens[end].end;
     let next = text.tokens.get(end + 1);
-    let after = next.is_some_and(|next| {
+    // `Virginia Beach`, `Madison Avenue`: a given name alone is no reason to believe in a person.
+    let place = (start..=last).any(|at| role(at, Roles::PLACE) || at > start && role(at, Roles::STREET));
+    let verb = next.is_some_and(|next| {
         next.word.roles.is(Roles::AFTER_NAME) && matches!(text.gap(end), " " | ", " | " (" | " – " | " - ")
-    }) || found.contact_after(stop)
-        || found.mail_before(text.tokens[start].start)
-        || identified_after(text, end, found);
+    });
+    before |= !place && start == first && agent(text, start);
+    before |= text.gap(end).starts_with(',') && introduced(text, start);
+    let after =
+        found.contact_after(stop) || found.mail_before(text.tokens[start].start) || identified_after(text, end, found);
     // `J. Robert Oppenheimer`, `DUPONT Marie`: the given name may stand second.
     let second = start < last
         && role(start + 1, Roles::GIVEN_NAME)
@@ -160,10 +182,10 @@ fn name(text: &Text<'_>, first: usize, last: usize, found: &mut Findings) -> usi
         || (start..=last).any(|at| {
             !role(at, Roles::GIVEN_NAME) && (role(at, Roles::ORGANISATION) || dated && role(at, Roles::MONTH))
         });
-    // `Virginia Beach`, `Madison Avenue`: a given name alone is no reason to believe in a person.
-    let place = (start..=last).any(|at| role(at, Roles::PLACE) || at > start && role(at, Roles::STREET));
     // `Ann Lee, 12 Elm Street`, but `Home address, 12 Elm Street`.
     let label = (start..=end).any(|at| !text.tokens[at].word.kinds.is_empty() && !role(at, Roles::GIVEN_NAME));
+    // `The Wall Street Journal reported`: places and papers speak, too.
+    let after = after || verb && (given || !place);
     let after = after || text.gap(end) == ", " && found.address_after(stop) && (given || !place && !label);
     let given = given && !place;
     let words = (start..=end).filter(|at| name_part(&text.tokens[*at])).count();
@@ -197,6 +219,23 @@ mod tests {
         ] {
             assert_eq!(scan("note", text), [(PiiType::Person, name.to_owned())], "{text}");
         }
+        for (text, name) in [
+            ("Meine Kundin Adaeze Okonkwo rief an", "Adaeze Okonkwo"),
+            ("Hi, this is Zebulon Quux, please call back", "Zebulon Quux"),
+            ("rédigé par Zebulon Quux", "Zebulon Quux"),
+            ("Zebulon Quux, 12 Rosewood Lane", "Zebulon Quux"),
+        ] {
+            assert!(scan("note", text).contains(&(PiiType::Person, name.to_owned())), "{text}");
+        }
+        for text in [
+            "Possession by Convicted Felon",
+            "sun rises by Lake Tahoe",
+            "Jan Feb Mar Apr",
+            "The Wall Street Journal reported",
+        ] {
+            assert_eq!(scan("note", text), [], "{text}");
+        }
+        assert_eq!(scan("姓名", "王小明"), [(PiiType::Person, "王小明".to_owned())]);
         for text in [
             "Call by name, not by value.",
             "New York is large",

@@ -271,7 +271,13 @@ fn street_before_name(text: &Text<'_>, street: usize) -> Option<(usize, usize)> 
     while last > street && !text.tokens[last].capital {
         last -= 1;
     }
-    let before = street
+    // `75 bis rue des Tilleuls`.
+    let again = street.checked_sub(1).filter(|before| {
+        let token = &text.tokens[*before];
+        matches!(&text.raw[token.start..token.end], "bis" | "ter" | "quater")
+    });
+    let before = again
+        .unwrap_or(street)
         .checked_sub(1)
         .filter(|before| house_number(&text.tokens[*before]) && matches!(text.gap(*before), " " | ", "));
     // `Via Roma n. 3`, `Rua Augusta, nº 3`: the sign for a number is a token of its own.
@@ -308,7 +314,10 @@ fn compound_street(text: &Text<'_>, at: usize) -> Option<(usize, usize)> {
     lower.make_ascii_lowercase();
     let whole = |endings: &[&str]| endings.iter().any(|ending| lower == ending.as_bytes());
     let hyphenated = at > 0 && matches!(text.gap(at - 1), "-" | " ") && text.tokens[at - 1].capital && whole(&PARTS);
-    let compound = ENDINGS.iter().any(|ending| lower.len() > ending.len() + 2 && lower.ends_with(ending.as_bytes()));
+    let compound = ENDINGS.iter().any(|ending| {
+        let least = ending.len() + if ending.len() > 4 { 1 } else { 2 };
+        lower.len() > least && lower.ends_with(ending.as_bytes())
+    });
     let next = text.tokens.get(at + 1).filter(|next| house_number(next) && next.len() <= 4)?;
     if !(hyphenated || compound)
         || !matches!(text.gap(at), " " | ". " | ".")

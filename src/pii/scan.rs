@@ -21,6 +21,9 @@ const CONTEXT_TOKENS: usize = 7;
 const CONTEXT_BYTES: usize = 64;
 /// Longest cell that may be one identifier, address or name as a whole, in bytes.
 const MAX_WHOLE: usize = 256;
+/// National numbers with a date or two check digits in them, so that `ID number` before them is enough.
+const CHECKED_IDS: Kinds =
+    Kinds::of(&[PiiType::ZaId, PiiType::TrId, PiiType::CnId, PiiType::FrNir, PiiType::PlPesel, PiiType::BrCpf]);
 
 /// A cell cut into tokens.
 pub(super) struct Text<'t> {
@@ -81,6 +84,9 @@ impl Text<'_> {
                 context.version = token.word.roles.is(Roles::VERSION);
             }
             context.kinds = context.kinds.union(token.word.kinds);
+            if left > 0 && context.kinds.is_empty() && self.id_number(left) {
+                context.kinds = CHECKED_IDS;
+            }
         }
         if context.kinds.is_empty() && matches!(self.gap(last), " (" | " [") {
             context.kinds = self.tokens.get(last + 1).map_or(Kinds::NONE, |token| token.word.kinds);
@@ -94,6 +100,13 @@ impl Text<'_> {
             }
         }
         context
+    }
+
+    /// Whether token `at` ends `ID number` or `identity no`.
+    fn id_number(&self, at: usize) -> bool {
+        let word = |at: usize| &self.raw[self.tokens[at].start..self.tokens[at].end];
+        word(at - 1).eq_ignore_ascii_case("id")
+            && ["number", "no", "nr", "card"].iter().any(|name| word(at).eq_ignore_ascii_case(name))
     }
 
     /// Whether what ends at `end` goes on as part of something longer (`1.2.3`, `4111-abc`).
@@ -333,6 +346,9 @@ pub(super) mod tests {
         assert_eq!(scan("note", "111222333 pieces"), vec![]);
         assert_eq!(scan("bsn", "111222333"), one(PiiType::NlBsn, "111222333"));
         assert_eq!(scan("sku", "111222333"), vec![]);
+        assert_eq!(scan("note", "ID number 8001015009087"), one(PiiType::ZaId, "8001015009087"));
+        assert_eq!(scan("id_card_no", "110101194912310021"), one(PiiType::CnId, "110101194912310021"));
+        assert_eq!(scan("note", "the car (1M8GDM9AXKP042788) was towed"), one(PiiType::Vin, "1M8GDM9AXKP042788"));
     }
 
     #[test]

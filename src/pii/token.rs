@@ -1,5 +1,7 @@
 //! A cell cut into words and numbers, each looked up once in the vocabulary.
 
+use unicode_normalization::UnicodeNormalization;
+
 use super::kinds::Kinds;
 use super::words::{Roles, Vocabulary, Word};
 
@@ -56,12 +58,53 @@ pub(super) fn tokenise(cell: &str, tokens: &mut Vec<Token>) -> (Kinds, bool) {
             byte if byte < 0x80 => byte.is_ascii_uppercase(),
             _ => text.chars().next().is_some_and(char::is_uppercase),
         };
-        let word = if digit { Word::default() } else { table.look_up(text) };
+        let mut word = if digit { Word::default() } else { table.look_up(text) };
+        if capital && !text.is_ascii() && word.kinds.is_empty() && word.roles == Roles::default() {
+            word = unaccented(table, text);
+        }
+        if at - start == 1 && letter && start > 1 && bytes[start - 1] == b'.' {
+            let kinds = initials(table, cell, tokens, start, at);
+            word.kinds = word.kinds.union(kinds);
+        }
         announced = announced.union(word.kinds);
-        others |= word.roles.is(Roles::OTHER_ID) || word.roles.is(Roles::VERSION);
+        others |= word.roles.is(Roles::OTHER_ID) || word.roles.is(Roles::VERSION) || text.eq_ignore_ascii_case("id");
         tokens.push(Token { start, end: at, word, digit, letter, capital, all_capital: letter && !lower });
     }
     (announced, others)
+}
+
+/// What a word is as a name without its accents: `Édgar` is `Edgar`, but `Ibán` is no bank account.
+fn unaccented(table: &Vocabulary, word: &str) -> Word {
+    let (mut plain, mut length) = ([0; 32], 0);
+    for character in word.nfd().filter(char::is_ascii) {
+        let Some(place) = plain.get_mut(length) else { return Word::default() };
+        *place = character as u8;
+        length += 1;
+    }
+    let word = std::str::from_utf8(&plain[..length]).map(|plain| table.look_up(plain)).unwrap_or_default();
+    if word.roles.is(Roles::GIVEN_NAME) { Word { kinds: Kinds::NONE, ..word } } else { Word::default() }
+}
+
+/// What the single letter from `start` to `end` announces with those before it: the `B` of `D.O.B.`.
+fn initials(table: &Vocabulary, cell: &str, tokens: &[Token], start: usize, end: usize) -> Kinds {
+    let mut first = start;
+    for token in tokens.iter().rev().take(4) {
+        if token.len() != 1 || &cell[token.end..first] != "." {
+            break;
+        }
+        first = token.start;
+    }
+    let (mut word, mut length) = ([0; 8], 0);
+    for byte in cell[first..end].bytes().filter(u8::is_ascii_alphabetic) {
+        if let Some(place) = word.get_mut(length) {
+            *place = byte;
+            length += 1;
+        }
+    }
+    match std::str::from_utf8(&word[..length]) {
+        Ok(word) if length >= 2 => table.look_up(word).kinds,
+        _ => Kinds::NONE,
+    }
 }
 
 /// Whether a character of Chinese, Japanese or Korean starts with this byte of UTF-8 (U+3000..U+DFFF).
@@ -96,6 +139,14 @@ mod tests {
         let mut tokens = Vec::new();
         tokenise(cell, &mut tokens);
         tokens.iter().map(|token| &cell[token.start..token.end]).collect()
+    }
+
+    #[test]
+    fn initials_and_accents_change_no_word() {
+        use crate::pii::scan::tests::scan;
+        assert_eq!(scan("note", "D.O.B. 28/03/1973").len(), 1);
+        assert_eq!(scan("note", "U.S.A. 28/03/1973"), []);
+        assert_eq!(scan("note", "Édgar Quux est absent").len(), 1);
     }
 
     #[test]

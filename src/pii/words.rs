@@ -255,7 +255,7 @@ const KEYWORDS: &[(&[P], &str)] = &[
 const ROLES: &[(Roles, &str)] = &[
     (
         Roles::OTHER_ID,
-        "order orders ref refs reference references invoice tracking track ticket tickets lot part parts sku isbn ean upc gtin batch po serial \
+        "order orders policy claim voucher coupon receipt reservation permit consignment waybill vorgang pratica ref refs reference references invoice tracking track ticket tickets lot part parts sku isbn ean upc gtin batch po serial \
          model item items product catalog catalogue transaction txn shipment parcel package booking case article asin rma quote job checksum hash \
          commit sequence seq epoch timestamp event trace span uuid guid digest etag sha md5 barcode session build record row index po# \
          bestellung bestellnummer auftrag rechnung commande facture pedido factura ordine fattura zamówienie doc document",
@@ -269,7 +269,7 @@ const ROLES: &[(Roles, &str)] = &[
     ),
     (
         Roles::THING,
-        "movie film song album book game track make manufacturer airline airport school hotel club league location city town state region \
+        "movie film song album book game track project plugin package component function variable field table column file folder dataset feature app application playlist channel program programme campaign make manufacturer airline airport school hotel club league location city town state region \
          province job title occupation profession team colour color workclass contract industry sector breed species brand vendor supplier \
          employer organisation organization merchant publisher carrier retailer shop store restaurant product item model dish food \
          recipe cuisine sport drug medication medicine disease diagnosis material genre country municipality county district origin \
@@ -279,7 +279,10 @@ const ROLES: &[(Roles, &str)] = &[
          métier poste ciudad país pais marca proveedor empresa producto título titulo puesto profesión città citta paese fornitore azienda \
          prodotto titolo professione plaats merk leverancier werkgever bedrijf beroep cidade fornecedor produto cargo profissão",
     ),
-    (Roles::NAME, "name names nombre nombres nom noms nome nomes naam namen navn namn imiona nimi isim 氏名 姓名 名前"),
+    (
+        Roles::NAME,
+        "name names nm nombre nombres nom noms nome nomes naam namen navn namn imiona nimi isim 氏名 姓名 名前",
+    ),
     (
         Roles::VERSION,
         "version v ver versions release released releases firmware chapter section build update updated upgraded upgrade upgrading downgrade downgraded downgrading updating updates installed install sdk kernel patch oid revision \
@@ -296,12 +299,12 @@ const ROLES: &[(Roles, &str)] = &[
         "signed spoke speak talked met assigned addressed accepted approved reviewed prepared referred handed treated hired introduced \
          escalated contact named dear attn regards sincerely belongs patient customer client tenant employee applicant passenger guest subscriber holder \
          cardholder beneficiary recipient sender name sincerely cheers greetings colleague caller manager owner buyer author agent nurse doctor \
-         user member resident student teacher driver by mit freundlichen grüßen \
-         physician surgeon therapist attorney lawyer witness claimant plaintiff defendant landlord lessee borrower policyholder candidate instructor \
+         user member resident student teacher driver mit freundlichen grüßen \
+         technician accountant consultant dentist pharmacist neighbour neighbor brother sister mother father wife husband daughter uncle aunt cousin assistant clerk courier plumber electrician mechanic physician surgeon therapist attorney lawyer witness claimant plaintiff defendant landlord lessee borrower policyholder candidate instructor \
          supervisor representative coordinator interviewed invoiced notify inform behalf hello hi hey attending counsel cc \
-         kunde kundin kunden patientin ansprechpartner ansprechpartnerin mitarbeiter mitarbeiterin mieter mieterin vermieter inhaber inhaberin arzt \
+         sachbearbeiter sachbearbeiterin techniker berater beraterin anwalt nachbar nachbarin bruder schwester mutter vater tochter kunde kundin kunden patientin ansprechpartner ansprechpartnerin mitarbeiter mitarbeiterin mieter mieterin vermieter inhaber inhaberin arzt \
          ärztin lehrer lehrerin kollege kollegin absender empfänger liebe lieber geehrte geehrter gruß grüße unterschrieben \
-         paciente cliente clienta empleado empleada titular médico médica firmado firmada estimado estimada querida querido atentamente hola \
+         hermano hermana esposo esposa hijo hija vecino vecina amigo abogado frère soeur mari fille voisin avocat fratello sorella marito moglie figlio figlia avvocato broer zus buurman irmão irmã marido filho filha paciente cliente clienta empleado empleada titular médico médica firmado firmada estimado estimada querida querido atentamente hola \
          patiente cliente employé employée titulaire collègue médecin locataire signé signée cher chère cordialement bonjour \
          paziente dipendente intestatario intestataria medico collega inquilino firmato caro cara gentile saluti ciao \
          klant patiënt medewerker huurder arts ondertekend beste geachte groeten funcionário funcionária colega assinado prezado prezada olá \
@@ -326,7 +329,7 @@ const ROLES: &[(Roles, &str)] = &[
          must do does did has have had new old first last next after before since until call email phone contact ship send signed card order dear \
          regards today tomorrow yesterday monday tuesday wednesday thursday friday saturday sunday customer patient client account number via per \
          note re subject fwd sincerely best kind let see ask tell there here transfer payment invoice request user name reply mail \
-         der die das ein eine und oder ist sind war nicht bitte wir sie ich ihr unser unsere mit für am im le les une un et est sont nous vous mon ma mes \
+         mein meine meinen meiner dein deine sein seine ihre der die das ein eine und oder ist sind war nicht bitte wir sie ich ihr unser unsere mit für am im le les une un et est sont nous vous mon ma mes \
          notre votre pour avec el los las una uno y es son fue con para por mi su nuestro il lo gli una è sono con per mio mia suo het een en zijn is niet \
          wij u mijn uw met voor o os as um uma é são com para meu minha sr",
     ),
@@ -335,7 +338,7 @@ const ROLES: &[(Roles, &str)] = &[
         "inc ltd llc gmbh ag corp corporation co company group plc sa srl spa bv nv oy ab as kg ohg sarl university college institute bank hotel \
          airlines airport hospital school church museum foundation association council ministry department committee partners holdings \
          airways air intl international airport regional municipal memorial metropolitan jet aviation express cargo railway \
-         stadium theatre theater cafe records studio studios pictures entertainment media news times press magazine lines technologies systems solutions services industries service team \
+         stadium theatre theater cafe records studio studios pictures entertainment media news times press journal tribune gazette herald magazine lines technologies systems solutions services industries service team \
          department dept support office agency authority commission federation police embassy clinic pharmacy laboratory laboratories insurance limited \
          incorporated associates consulting logistics motors foods software networks energy ventures trust fund gesellschaft verein stiftung versicherung \
          sparkasse société banque compagnie sociedad banco ayuntamiento ministerio società banca gemeente stichting vereniging sociedade international store shop market restaurant",
@@ -373,13 +376,13 @@ const ROLES: &[(Roles, &str)] = &[
     (
         Roles::STREET_BEFORE,
         "rue avenue boulevard chemin place impasse allée allee quai route cours calle avenida paseo plaza camino carrera glorieta rambla ronda urbanización via \
-         viale piazza corso vicolo strada contrada largo borgo rua travessa alameda praça rodovia ulica ul aleja al plac os osiedle ulice stretto \
+         viale zza piazza corso vicolo strada contrada largo borgo rua travessa alameda praça rodovia ulica ul aleja al plac os osiedle ulice stretto \
          sentier passage avda av bulevar callejón calzada carretera prolongación travesía jirón piazzale piazzetta lungomare salita traversa faubourg \
          estrada praceta beco ladeira c/ pasaje vereda canale rotonda incrocio",
     ),
     (
         Roles::HOLDER,
-        "completo completa complet complète vollständiger kunde kundin kunden klant cliente clienta client paciente patienten ansprechpartner mitarbeiter \
+        "cust emp mgr completo completa complet complète vollständiger kunde kundin kunden klant cliente clienta client paciente patienten ansprechpartner mitarbeiter \
          empleado empleada employé dipendente titular titulaire inhaber intestatario fahrer medewerker funcionario funcionário arzt médico medico médecin \
          attending candidate player actor director driver rider traveler traveller visitor witness victim defendant plaintiff landlord lessee donor \
          requester requestor reporter assignee signer signatory lawyer attorney instructor supervisor parent child guardian policyholder borrower \
