@@ -187,7 +187,7 @@ fn part(word: String) -> Vec<String> {
     let halves = SECOND.iter().find_map(|second| {
         let first = word.strip_suffix(second)?;
         // A login is no name.
-        (first.len() >= 3 && known(first) && !(first == "user" && *second == "name")).then(|| (first, *second))
+        (first.len() >= 3 && known(first) && !(first == "user" && *second == "name")).then_some((first, *second))
     });
     match halves {
         Some((first, second)) => vec![first.to_owned(), second.to_owned()],

@@ -118,8 +118,18 @@ fn introduced(text: &Text<'_>, start: usize) -> bool {
         || is(1, &["soy", "sono", "sou"])
 }
 
-/// Judges the capitalised words from `first` to `last`; returns the last token that it used up.
-fn name(text: &Text<'_>, first: usize, last: usize, found: &mut Findings) -> usize {
+/// How a run of capitalised words opens.
+struct Opening {
+    /// First word of the name itself.
+    start: usize,
+    /// A word before it says that a name follows.
+    before: bool,
+    /// `Dr.`, `Frau`.
+    honorific: bool,
+}
+
+/// Skips what is no name from `first` on, and looks at the words before it.
+fn opening(text: &Text<'_>, first: usize, last: usize) -> Opening {
     let role = |at: usize, role| text.tokens[at].word.roles.is(role);
     let (mut start, mut before, mut honorific) = (first, false, false);
     while start < last
@@ -141,24 +151,32 @@ fn name(text: &Text<'_>, first: usize, last: usize, found: &mut Findings) -> usi
                 && text.gap(prior - 1) == " "
                 && role(prior - 1, Roles::BEFORE_NAME);
     }
-    // `Kretowicz, Fabian`: family name first.
-    let (mut end, mut turned) = (last, false);
-    let shouts = |at: usize| text.tokens[at].all_capital && text.tokens[at].len() > 1;
-    let in_order = start < last && role(start, Roles::GIVEN_NAME);
-    if last - start < 2
-        && !in_order
-        && text.gap(last) == ", "
-        && text.tokens.get(last + 1).is_some_and(|next| name_part(next) && next.word.kinds.is_empty())
-        && !role(last + 1, Roles::COMMON)
-        && !found.is_taken(text.tokens[last + 1].start, text.tokens[last + 1].end)
-        && (shouts(start) || !shouts(last + 1))
-    {
-        end = last + 1;
-        if text.gap(end) == " " && text.tokens.get(end + 1).is_some_and(name_part) {
-            end += 1;
-        }
-        turned = true;
+    Opening { start, before, honorific }
+}
+
+fn shouts(token: &Token) -> bool {
+    token.all_capital && token.len() > 1
+}
+
+/// `Kretowicz, Fabian`, family name first: the last word of the given names after the comma that follows `last`.
+fn turned_end(text: &Text<'_>, start: usize, last: usize, found: &Findings) -> Option<usize> {
+    let in_order = start < last && text.tokens[start].word.roles.is(Roles::GIVEN_NAME);
+    let next = text.tokens.get(last + 1).filter(|_| last - start < 2 && !in_order && text.gap(last) == ", ")?;
+    let a_name = name_part(next) && next.word.kinds.is_empty() && !next.word.roles.is(Roles::COMMON);
+    if !a_name || found.is_taken(next.start, next.end) || shouts(next) && !shouts(&text.tokens[start]) {
+        return None;
     }
+    let second = text.gap(last + 1) == " " && text.tokens.get(last + 2).is_some_and(name_part);
+    Some(last + 1 + usize::from(second))
+}
+
+/// Judges the capitalised words from `first` to `last`; returns the last token that it used up.
+fn name(text: &Text<'_>, first: usize, last: usize, found: &mut Findings) -> usize {
+    let role = |at: usize, role| text.tokens[at].word.roles.is(role);
+    let Opening { start, mut before, honorific } = opening(text, first, last);
+    let turned = turned_end(text, start, last, found);
+    let end = turned.unwrap_or(last);
+    let turned = turned.is_some();
     let stop = text.tokens[end].end;
     let next = text.tokens.get(end + 1);
     // `Virginia Beach`, `Madison Avenue`: a given name alone is no reason to believe in a person.
@@ -173,7 +191,8 @@ fn name(text: &Text<'_>, first: usize, last: usize, found: &mut Findings) -> usi
     // `J. Robert Oppenheimer`, `DUPONT Marie`: the given name may stand second.
     let second = start < last
         && role(start + 1, Roles::GIVEN_NAME)
-        && (text.tokens[start].len() == 1 || shouts(start) && !shouts(start + 1) && text.tokens[start].len() > 2);
+        && (text.tokens[start].len() == 1
+            || shouts(&text.tokens[start]) && !shouts(&text.tokens[start + 1]) && text.tokens[start].len() > 2);
     let given = role(start, Roles::GIVEN_NAME) || second || turned && role(last + 1, Roles::GIVEN_NAME);
     // `Derek May` is a person, `Anna May 5` a date.
     let dated = !(honorific || given) || text.tokens.get(last + 1).is_some_and(Token::number);
