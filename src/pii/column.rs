@@ -138,7 +138,9 @@ impl ColumnHints {
             "streetaddress",
             "addressline",
         ]);
-        if postal && !role(Roles::NOT_POSTAL) && !measure {
+        // `addr_state`, `addressCity`: a part of an address that many share.
+        let part_of = looked_up.last().is_some_and(|(_, word)| word.roles.is(Roles::THING));
+        if postal && !role(Roles::NOT_POSTAL) && !measure && !part_of {
             kinds = kinds.union(Kinds::of(&[PiiType::Address])).without(Kinds::of(&[PiiType::Ip]));
         }
         if is(&["id", "identity", "identification"])
@@ -288,6 +290,7 @@ mod tests {
             "description",
             "zip_code",
             "wallet_address",
+            "addr_state",
             "product_name",
             "file_name",
             "age",
