@@ -33,8 +33,8 @@ const ORDER: &[PiiType] = &[
     PiiType::Vin,
     PiiType::Imei,
     PiiType::Card,
-    PiiType::KrRrn,
     PiiType::ZaId,
+    PiiType::KrRrn,
     PiiType::SePersonnummer,
     PiiType::InAadhaar,
     PiiType::TrId,
@@ -147,6 +147,10 @@ impl Candidate {
 
     /// The kind, if a word before it announced some of `announced`.
     pub(super) fn announced(&self, announced: Kinds) -> Option<PiiType> {
+        // An `ID card` is no payment card: a date of birth and a check digit in 18 digits are no chance.
+        if self.length == 18 && announced.has(PiiType::Card) && self.strict(PiiType::CnId) {
+            return Some(PiiType::CnId);
+        }
         ORDER.iter().copied().find(|kind| announced.has(*kind) && self.strict(*kind))
     }
 

@@ -1,7 +1,7 @@
 //! What a column's name says about its cells.
 
 use super::kinds::{Kinds, PiiType};
-use super::words::{Roles, Vocabulary};
+use super::words::{Roles, Vocabulary, Word};
 
 /// How far a column's name speaks for names of persons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,54 +77,17 @@ const NOT_IN_COLUMNS: &[&str] = &[
     "beneficiary",
 ];
 
-/// Columns whose capitalised words name things.
-const NO_PEOPLE: [&str; 34] = [
-    "movie",
-    "film",
-    "song",
-    "album",
-    "book",
-    "game",
-    "track",
-    "make",
-    "manufacturer",
-    "airline",
-    "airport",
-    "school",
-    "hotel",
-    "club",
-    "league",
-    "location",
-    "city",
-    "town",
-    "state",
-    "region",
-    "province",
-    "job",
-    "title",
-    "occupation",
-    "profession",
-    "team",
-    "colour",
-    "color",
-    "workclass",
-    "contract",
-    "industry",
-    "sector",
-    "breed",
-    "species",
-];
-
 impl ColumnHints {
     /// Reads a name: words are split at what is no letter or digit, and where lower case turns to upper.
     pub fn of(name: &str) -> Self {
-        let words = split(name);
+        let words = split(name).into_iter().flat_map(part).collect::<Vec<_>>();
         let is = |wanted: &[&str]| words.iter().any(|word| wanted.contains(&word.as_str()));
         let table = Vocabulary::get();
         let looked_up: Vec<_> = words.iter().map(|word| (word.as_str(), table.look_up(word))).collect();
         let role = |role| looked_up.iter().any(|(_, word)| word.roles.is(role));
         // `socialSecurityNumber`, `social_security_number` and `socialsecuritynumber` are one name.
         let joined = table.look_up(&words.concat()).kinds;
+        let free_text = role(Roles::FREE_TEXT);
         let single = looked_up.iter().filter(|(word, _)| !NOT_IN_COLUMNS.contains(word));
         let mut kinds = single.fold(joined, |kinds, (_, word)| kinds.union(word.kinds)).without(TEXT_ONLY);
         let measure = role(Roles::MEASURE) && !is(&["code"]) || is(&["zip", "postal", "area"]);
@@ -139,8 +102,8 @@ impl ColumnHints {
         {
             kinds = kinds.union(words.iter().fold(Kinds::NONE, |kinds, word| kinds.union(table.look_up(word).kinds)));
         }
-        if is(&["driver", "drivers", "driving"]) && !is(&["license", "licence"])
-            || is(&["license", "licence"]) && !is(&["driver", "drivers", "driving", "number", "no"])
+        if is(&["driver", "drivers", "driving"]) && !is(&["license", "licence", "lic"])
+            || is(&["license", "licence", "lic"]) && !is(&["driver", "drivers", "driving", "number", "no"])
         {
             kinds = kinds.without(Kinds::of(&[PiiType::DriverLicence]));
         }
@@ -175,41 +138,87 @@ impl ColumnHints {
             "streetaddress",
             "addressline",
         ]);
-        if postal && !role(Roles::NOT_POSTAL) && !measure {
+        // `addr_state`, `addressCity`: a part of an address that many share.
+        let part_of = looked_up.last().is_some_and(|(_, word)| word.roles.is(Roles::THING));
+        if postal && !role(Roles::NOT_POSTAL) && !measure && !part_of {
             kinds = kinds.union(Kinds::of(&[PiiType::Address])).without(Kinds::of(&[PiiType::Ip]));
         }
-        let identifier = !measure && !kinds.is_empty();
+        if is(&["id", "identity", "identification"])
+            && is(&["card", "document", "number", "no"])
+            && !is(&["order", "tax"])
+        {
+            kinds = kinds.without(Kinds::of(&[PiiType::Card]));
+            if is(&["card"]) {
+                kinds = kinds.union(table.look_up("identity").kinds);
+            }
+        }
+        if is(&["hw", "hardware", "ethernet", "wifi", "wlan", "physical", "bluetooth"]) && is(&["address", "addr"]) {
+            kinds = Kinds::of(&[PiiType::Mac]);
+        }
+        let identifier = !measure && !kinds.is_empty() && !free_text;
         Self {
             kinds,
             firm: identifier,
-            other_id: kinds.is_empty() && (role(Roles::OTHER_ID) || words.last().is_some_and(|word| word == "id")),
+            other_id: kinds.is_empty()
+                && !free_text
+                && (role(Roles::OTHER_ID) || words.last().is_some_and(|word| word == "id")),
             version: role(Roles::VERSION) && !kinds.meets(Kinds::of(&[PiiType::Ip])),
-            no_people: role(Roles::ORGANISATION) || measure || is(&NO_PEOPLE),
-            person: if measure {
-                PersonColumn::No
-            } else {
-                person_column(&looked_up, is(&["name", "names", "nombre", "nom", "nome"]))
-            },
+            no_people: !free_text && (role(Roles::ORGANISATION) || role(Roles::THING) || measure),
+            person: if measure || free_text { PersonColumn::No } else { person_column(&looked_up) },
         }
     }
 }
 
-fn person_column(words: &[(&str, super::words::Word)], named: bool) -> PersonColumn {
+/// `phoneno`, `customername`, `orderid`: two words that were written as one, or the word as it is.
+fn part(word: String) -> Vec<String> {
+    const SECOND: [&str; 15] = [
+        "name", "number", "no", "nr", "num", "nummer", "id", "address", "addr", "date", "code", "phone", "email",
+        "key", "ip",
+    ];
+    const FIRST: [&str; 6] = ["home", "work", "office", "business", "day", "evening"];
+    const TELLING: [Roles; 3] = [Roles::HOLDER, Roles::OTHER_ID, Roles::THING];
+    let table = Vocabulary::get();
+    let known = |word: &str| {
+        let Word { kinds, roles } = table.look_up(word);
+        !kinds.is_empty() || FIRST.contains(&word) || TELLING.iter().any(|role| roles.is(*role))
+    };
+    let whole = table.look_up(&word);
+    if word.len() > 32 || !whole.kinds.is_empty() || whole.roles != Roles::default() {
+        return vec![word];
+    }
+    let halves = SECOND.iter().find_map(|second| {
+        let first = word.strip_suffix(second)?;
+        // A login is no name.
+        (first.len() >= 3 && known(first) && !(first == "user" && *second == "name")).then_some((first, *second))
+    });
+    match halves {
+        Some((first, second)) => vec![first.to_owned(), second.to_owned()],
+        None => vec![word],
+    }
+}
+
+fn person_column(words: &[(&str, Word)]) -> PersonColumn {
     let any = |role| words.iter().any(|(_, word)| word.roles.is(role));
     if any(Roles::NAME_COLUMN) {
         return PersonColumn::Yes;
     }
-    if named {
-        let mut others =
-            words.iter().filter(|(word, _)| !["name", "names", "nombre", "nom", "nome"].contains(word)).peekable();
+    if any(Roles::NAME) {
+        let mut others = words.iter().filter(|(_, word)| !word.roles.is(Roles::NAME)).peekable();
         if others.peek().is_none() {
             return PersonColumn::Perhaps;
         }
         let of_person = others.all(|(_, word)| word.roles.is(Roles::HOLDER));
         return if of_person { PersonColumn::Yes } else { PersonColumn::No };
     }
-    let alone = matches!(words, [(_, word)] if word.roles.is(Roles::HOLDER));
-    if alone || words.len() == 2 && words[1].0 == "person" { PersonColumn::Perhaps } else { PersonColumn::No }
+    // `patient`, `account_holder`, `attending_physician`: whoever it is, the last word says that it is a person.
+    let holders = words.iter().all(|(_, word)| word.roles.is(Roles::HOLDER));
+    let role = words.last().is_some_and(|(word, last)| *word == "person" || last.roles.is(Roles::BEFORE_NAME));
+    let alone = words.len() == 1;
+    // A driver is also software.
+    let software = alone && any(Roles::VERSION);
+    // `policy_holder`: whatever it is that they hold.
+    let holds = words.last().is_some_and(|(word, _)| matches!(*word, "holder" | "owner" | "person" | "contact"));
+    if holders && (alone || role) && !software || holds { PersonColumn::Perhaps } else { PersonColumn::No }
 }
 
 /// The words of a column's name, in lower case.
@@ -255,6 +264,24 @@ mod tests {
         assert!(ColumnHints::of("home_address").kinds.has(PiiType::Address));
         assert_eq!(ColumnHints::of("CustomerName").person, PersonColumn::Yes);
         assert_eq!(ColumnHints::of("name").person, PersonColumn::Perhaps);
+        for name in ["customername", "kundenname", "nombre_completo", "nom_client", "contactName"] {
+            assert_eq!(ColumnHints::of(name).person, PersonColumn::Yes, "{name}");
+        }
+        for name in ["phoneno", "mobilenumber", "home_phone", "homephone"] {
+            assert!(ColumnHints::of(name).kinds.has(PiiType::Phone), "{name}");
+        }
+        assert!(ColumnHints::of("orderid").other_id && ColumnHints::of("policy_no").other_id);
+    }
+
+    #[test]
+    fn whatever_a_column_of_sentences_is_about_people_may_be_in_it() {
+        for name in ["case_notes", "product_review", "support_message", "order_comment"] {
+            let hints = ColumnHints::of(name);
+            assert!(!hints.other_id && !hints.no_people && !hints.firm, "{name}: {hints:?}");
+        }
+        for name in ["vendor", "projectName", "ciudad", "marke"] {
+            assert!(ColumnHints::of(name).no_people, "{name}");
+        }
     }
 
     #[test]
@@ -263,6 +290,7 @@ mod tests {
             "description",
             "zip_code",
             "wallet_address",
+            "addr_state",
             "product_name",
             "file_name",
             "age",

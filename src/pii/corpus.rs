@@ -7,7 +7,10 @@ use serde_json::Value;
 use super::column::ColumnHints;
 use super::scan::Scanner;
 
+/// The strings on which the rules were written.
 const LABELLED: &str = include_str!("../../tests/vectors/pii/labelled.jsonl");
+/// Strings with other sentences, column names and separators.
+const UNSEEN: &str = include_str!("../../tests/vectors/pii/unseen.jsonl");
 
 #[derive(Default)]
 struct Score {
@@ -30,20 +33,20 @@ fn text(row: &Value) -> String {
     }
 }
 
-#[test]
-fn detection_stays_as_good_as_it_was_on_labelled_strings() {
+/// F1 over all kinds, and the share of clean strings in which something is found.
+fn measure(corpus: &str) -> (f64, f64) {
     let mut scanner = Scanner::new();
     let mut scores = BTreeMap::<String, Score>::new();
-    let (mut clean, mut flagged) = (0, 0);
-    for line in LABELLED.lines() {
+    let (mut clean, mut flagged) = (0_u32, 0_u32);
+    for line in corpus.lines() {
         let row: Value = serde_json::from_str(line).unwrap();
         let (cell, column) = (text(&row), row["column_name"].as_str().unwrap());
         let expected: BTreeSet<String> =
             row["types"].as_array().unwrap().iter().map(|kind| kind.as_str().unwrap().to_lowercase()).collect();
         let found: BTreeSet<String> =
             scanner.scan(&cell, &ColumnHints::of(column)).iter().map(|found| found.kind.name().to_owned()).collect();
-        clean += usize::from(expected.is_empty());
-        flagged += usize::from(expected.is_empty() && !found.is_empty());
+        clean += u32::from(expected.is_empty());
+        flagged += u32::from(expected.is_empty() && !found.is_empty());
         for kind in &expected | &found {
             let score = scores.entry(kind.clone()).or_default();
             match (expected.contains(&kind), found.contains(&kind)) {
@@ -64,6 +67,17 @@ fn detection_stays_as_good_as_it_was_on_labelled_strings() {
         all.missed += score.missed;
     }
     println!("all F1 {:.4}; clean strings flagged {flagged} of {clean}", all.f1());
-    assert!(all.f1() >= 0.92, "F1 {}", all.f1());
-    assert!(flagged * 100 <= clean * 3, "{flagged} of {clean} clean strings flagged");
+    (all.f1(), f64::from(flagged) / f64::from(clean))
+}
+
+#[test]
+fn detection_stays_as_good_as_it_was_on_labelled_strings() {
+    let (f1, flagged) = measure(LABELLED);
+    assert!(f1 >= 0.99 && flagged <= 0.01, "F1 {f1}, {flagged} of the clean strings flagged");
+}
+
+#[test]
+fn detection_holds_for_sentences_and_column_names_that_the_rules_were_not_written_on() {
+    let (f1, flagged) = measure(UNSEEN);
+    assert!(f1 >= 0.97 && flagged <= 0.02, "F1 {f1}, {flagged} of the clean strings flagged");
 }

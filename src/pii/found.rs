@@ -56,6 +56,8 @@ pub(super) struct Findings {
     taken: Marks,
     /// First bytes of mailboxes and telephone numbers.
     contact_starts: Marks,
+    /// First bytes of postal addresses.
+    address_starts: Marks,
     /// Bytes after the last of mailboxes.
     mail_ends: Marks,
 }
@@ -66,6 +68,7 @@ impl Findings {
         self.list.clear();
         self.taken.reset(bytes);
         self.contact_starts.reset(bytes);
+        self.address_starts.reset(bytes);
         self.mail_ends.reset(bytes);
     }
 
@@ -77,6 +80,9 @@ impl Findings {
         self.taken.set(start, end);
         if matches!(kind, PiiType::Email | PiiType::Phone) {
             self.contact_starts.set(start, start + 1);
+        }
+        if kind == PiiType::Address {
+            self.address_starts.set(start, start + 1);
         }
         if kind == PiiType::Email {
             self.mail_ends.set(end, end + 1);
@@ -92,6 +98,11 @@ impl Findings {
     /// Whether a mailbox or a telephone number starts one to three bytes after `end`: `Ann Lee (ann@…`.
     pub(super) fn contact_after(&self, end: usize) -> bool {
         self.contact_starts.any(end + 1, end + 4)
+    }
+
+    /// Whether a postal address starts one to three bytes after `end`: `Ann Lee, 12 Elm Street`.
+    pub(super) fn address_after(&self, end: usize) -> bool {
+        self.address_starts.any(end + 1, end + 4)
     }
 
     /// Whether a mailbox ends one to three bytes before `start`.

@@ -24,6 +24,8 @@ mod found;
 mod generalise;
 mod net;
 mod people;
+mod places;
+mod token;
 
 #[cfg(test)]
 mod corpus;

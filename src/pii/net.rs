@@ -112,8 +112,8 @@ pub(super) fn addresses(text: &Text<'_>, column: &ColumnHints, found: &mut Findi
             ipv4(text, column, at, found);
         }
         match token.len() {
-            2 => mac(text, at, 6, "-", found),
-            4 => mac(text, at, 3, ".", found),
+            2 => mac(text, column, at, 6, "-", found),
+            4 => mac(text, column, at, 3, ".", found),
             _ => {}
         }
         if token.len() >= 26 && token.digit && token.letter {
@@ -142,7 +142,14 @@ fn ipv4(text: &Text<'_>, column: &ColumnHints, at: usize, found: &mut Findings) 
     }
     // Versions have small numbers; an address without a word that announces it must have a large one.
     let large = address.octets().iter().any(|octet| *octet >= 100) && address.octets()[0] > 0;
-    if large || port_or_net || is_ip(context.kinds) || is_ip(column.kinds) {
+    let sender = || {
+        at.checked_sub(1).is_some_and(|before| {
+            let word = &text.tokens[before];
+            text.gap(before) == " "
+                && matches!(&text.raw[word.start..word.end], "from" | "by" | "von" | "de" | "da" | "van")
+        })
+    };
+    if large || port_or_net || is_ip(context.kinds) || is_ip(column.kinds) || sender() {
         found.add(start, end, PiiType::Ip);
     }
 }
@@ -193,7 +200,7 @@ fn colon_kind(run: &str) -> Option<PiiType> {
     (real && !address.is_unspecified() && !address.is_loopback()).then_some(PiiType::Ip)
 }
 
-fn mac(text: &Text<'_>, at: usize, groups: usize, separator: &str, found: &mut Findings) {
+fn mac(text: &Text<'_>, column: &ColumnHints, at: usize, groups: usize, separator: &str, found: &mut Findings) {
     let Some(tokens) = text.tokens.get(at..at + groups) else { return };
     let (start, end) = (tokens[0].start, tokens[groups - 1].end);
     let hex = |token: &Token| {
@@ -204,8 +211,9 @@ fn mac(text: &Text<'_>, at: usize, groups: usize, separator: &str, found: &mut F
         return;
     }
     let run = &text.raw[start..end];
-    // Twelve digits with dots are more often a number; with a letter they are an address.
-    if is_device(run) && run.bytes().any(|byte| byte.is_ascii_alphabetic()) {
+    // Twelve digits with dots are more often a number; with a letter, or a word that says so, they are an address.
+    let announced = || column.kinds.has(PiiType::Mac) || text.context(at, at + groups - 1).kinds.has(PiiType::Mac);
+    if is_device(run) && (run.bytes().any(|byte| byte.is_ascii_alphabetic()) || announced()) {
         found.add(start, end, PiiType::Mac);
     }
 }

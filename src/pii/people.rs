@@ -1,225 +1,48 @@
-//! Persons: their names, streets and places.
+//! Persons: their names.
 
-use super::column::ColumnHints;
 use super::found::Findings;
-use super::kinds::PiiType;
+use super::kinds::{Kinds, PiiType};
 use super::scan::{Text, Token};
 use super::words::Roles;
 
-/// Pairs of decimal degrees.
-pub(super) fn coordinates(text: &Text<'_>, column: &ColumnHints, found: &mut Findings) {
-    for at in 0..text.tokens.len().saturating_sub(3) {
-        let pair = &text.tokens[at..at + 4];
-        let plain = pair.iter().all(Token::number) && pair[0].len() <= 2 && pair[2].len() <= 3;
-        if !plain || text.gap(at) != "." || text.gap(at + 2) != "." {
-            continue;
-        }
-        let between = text.gap(at + 1);
-        let comma = matches!(between.trim_end_matches(['-', '+']).trim(), "," | ";");
-        let announced = || column.kinds.has(PiiType::Geo) || text.context(at, at + 3).kinds.has(PiiType::Geo);
-        let decimals = pair[1].len().min(pair[3].len());
-        let in_range = text.raw[pair[0].start..pair[1].end].parse::<f64>().is_ok_and(|value| value <= 90.0)
-            && text.raw[pair[2].start..pair[3].end].parse::<f64>().is_ok_and(|value| value <= 180.0);
-        if !in_range || between.len() > 4 || !(comma && decimals >= 4 || decimals >= 2 && announced()) {
-            continue;
-        }
-        let signed = matches!(&text.bytes[..pair[0].start], [.., b'-' | b'+']);
-        let start = pair[0].start - usize::from(signed);
-        if !text.glued_left(start) && !text.glued_right(pair[3].end) {
-            found.add(start, pair[3].end, PiiType::Geo);
-        }
-    }
-}
-
-/// Whether the cell of a column of addresses is one: letters, and a number or several words.
-pub(super) fn looks_like_address(value: &str) -> bool {
-    let letters = value.chars().any(char::is_alphabetic);
-    let digit = value.bytes().any(|byte| byte.is_ascii_digit());
-    let machine = value.starts_with("0x") || value.contains("://") || !value.contains(' ') && value.len() > 24;
-    letters && !machine && (digit && value.contains(' ') || value.split_whitespace().count() >= 2)
-}
-
-/// Street addresses: a number, a name and a word for street, in the orders of several languages.
-pub(super) fn street_addresses(text: &Text<'_>, found: &mut Findings) {
-    let mut at = 0;
-    while at < text.tokens.len() {
-        let token = &text.tokens[at];
-        let span = if token.digit || token.len() < 2 {
-            None
-        } else if token.word.roles.is(Roles::STREET) && token.capital {
-            street_after_name(text, at).or_else(|| street_before_name(text, at))
-        } else if token.word.roles.is(Roles::STREET_BEFORE) {
-            street_before_name(text, at)
-        } else if token.capital {
-            compound_street(text, at)
-        } else {
-            None
-        };
-        if let Some((first, last)) = span {
-            if first > 0 && numbered_thing(&text.tokens[first - 1]) {
-                at += 1;
-                continue;
-            }
-            let first = unit_before(text, first);
-            let last = rest_of_address(text, last);
-            found.add(text.tokens[first].start, text.tokens[last].end, PiiType::Address);
-            at = last;
-        }
-        at += 1;
-    }
-}
-
-/// `Chapter 11`, `Order 12`: the number is not a house's.
-fn numbered_thing(token: &Token) -> bool {
-    token.word.roles.is(Roles::VERSION) || token.word.roles.is(Roles::OTHER_ID)
-}
-
-fn house_number(token: &Token) -> bool {
-    token.digit && token.len() <= 6
-}
-
-/// `6359 Stephen Extensions`: back from the word for street over capitalised words to a number.
-fn street_after_name(text: &Text<'_>, street: usize) -> Option<(usize, usize)> {
-    let mut at = street;
-    for step in 0..5 {
-        let before = at.checked_sub(1)?;
-        let token = &text.tokens[before];
-        let gap = text.gap(before);
-        if step > 0 && house_number(token) && matches!(gap, " " | ", ") {
-            return Some((before, street));
-        }
-        let named = token.capital && !token.number() || token.word.roles.is(Roles::PARTICLE);
-        if !named || !matches!(gap, " " | "-" | "'" | "’" | ". ") {
-            return None;
-        }
-        at = before;
-    }
-    None
-}
-
-/// `47, rue de Pereira` and `Calle Mayor 3`: forward from the word for street.
-fn street_before_name(text: &Text<'_>, street: usize) -> Option<(usize, usize)> {
-    let (mut last, mut named) = (street, 0);
-    while let Some(next) = text.tokens.get(last + 1) {
-        let joined = matches!(text.gap(last), " " | "-" | "'" | "’" | ". " | " d'" | "/");
-        if !joined
-            || !(next.capital || next.word.roles.is(Roles::PARTICLE) || next.len() <= 2 && !next.digit)
-            || last - street >= 6
-        {
-            break;
-        }
-        named += usize::from(next.capital);
-        last += 1;
-    }
-    if named == 0 {
-        return None;
-    }
-    while last > street && !text.tokens[last].capital {
-        last -= 1;
-    }
-    let before = street
-        .checked_sub(1)
-        .filter(|before| house_number(&text.tokens[*before]) && matches!(text.gap(*before), " " | ", "));
-    let after = Some(last + 1).filter(|after| {
-        text.tokens.get(*after).is_some_and(house_number)
-            && matches!(text.gap(last), " " | ", " | " n. " | " nº " | ", n. ")
-    });
-    match (before, after) {
-        (Some(first), _) => Some((first, last)),
-        (None, Some(end)) => Some((street, end)),
-        _ => None,
-    }
-}
-
-/// `Lorenz-Kambs-Weg 1`, `Hauptstraße 5`, `Keizersgracht 12`.
-fn compound_street(text: &Text<'_>, at: usize) -> Option<(usize, usize)> {
-    const ENDINGS: [&str; 22] = [
-        "straße", "strasse", "str", "weg", "platz", "allee", "gasse", "ufer", "damm", "stieg", "steig", "straat",
-        "laan", "plein", "kade", "gracht", "dijk", "singel", "gatan", "vägen", "vej", "gade",
-    ];
-    const PARTS: [&str; 8] = ["straße", "strasse", "str", "weg", "platz", "allee", "gasse", "ring"];
-    let token = &text.tokens[at];
-    let mut lower = [0_u8; 48];
-    let word = text.bytes.get(token.start..token.end).filter(|word| word.len() <= 48)?;
-    let lower = &mut lower[..word.len()];
-    lower.copy_from_slice(word);
-    lower.make_ascii_lowercase();
-    let whole = |endings: &[&str]| endings.iter().any(|ending| lower == ending.as_bytes());
-    let hyphenated = at > 0 && matches!(text.gap(at - 1), "-" | " ") && text.tokens[at - 1].capital && whole(&PARTS);
-    let compound = ENDINGS.iter().any(|ending| lower.len() > ending.len() + 2 && lower.ends_with(ending.as_bytes()));
-    let next = text.tokens.get(at + 1).filter(|next| house_number(next) && next.len() <= 4)?;
-    if !(hyphenated || compound)
-        || !matches!(text.gap(at), " " | ". " | ".")
-        || !text.bytes[next.start].is_ascii_digit()
-    {
-        return None;
-    }
-    let mut first = at;
-    while first > 0 && matches!(text.gap(first - 1), "-") && text.tokens[first - 1].letter
-        || first == at && hyphenated && first > 0
-    {
-        first -= 1;
-    }
-    // `53-71`: a range of numbers.
-    let range = text.gap(at + 1) == "-" && text.tokens.get(at + 2).is_some_and(house_number);
-    Some((first, at + 1 + usize::from(range)))
-}
-
-/// `Unit 97 3 Amy Brow`, `4/126 Thompson Plaza`.
-fn unit_before(text: &Text<'_>, first: usize) -> usize {
-    let mut at = first;
-    while at > 0 && first - at < 2 {
-        let before = &text.tokens[at - 1];
-        let part = matches!(text.gap(at - 1), " " | "/" | ", ")
-            && (house_number(before) || before.word.roles.is(Roles::UNIT) && at < first);
-        if !part {
-            break;
-        }
-        at -= 1;
-    }
-    at
-}
-
-/// Goes on over the flat, the town, the state and the postal code.
-fn rest_of_address(text: &Text<'_>, last: usize) -> usize {
-    let (mut end, mut at, mut comma) = (last, last, false);
-    while let Some(next) = text.tokens.get(at + 1) {
-        let gap = text.gap(at);
-        let unit = next.word.roles.is(Roles::UNIT);
-        comma |= gap == ", ";
-        let joined = gap == ", "
-            || gap == " " && (comma || unit || text.tokens[at].word.roles.is(Roles::UNIT))
-            || gap == ". " && text.tokens[at].word.roles.is(Roles::UNIT)
-            || gap == "-" && comma;
-        let part = unit
-            || next.capital
-                && !next.word.kinds.meets(super::kinds::Kinds::of(&[
-                    PiiType::Phone,
-                    PiiType::Email,
-                    PiiType::BirthDate,
-                    PiiType::UsSsn,
-                ]))
-            || next.number() && next.len() <= 6;
-        if !joined || !part || at - last >= 10 {
-            break;
-        }
-        at += 1;
-        end = at;
-    }
-    end
-}
+/// Kinds that only persons have.
+const OF_PERSONS: Kinds = Kinds::of(&[
+    PiiType::BirthDate,
+    PiiType::Phone,
+    PiiType::Passport,
+    PiiType::UsSsn,
+    PiiType::UkNino,
+    PiiType::UkNhs,
+    PiiType::EsNif,
+    PiiType::EsNie,
+    PiiType::ItFiscalCode,
+    PiiType::PlPesel,
+    PiiType::InAadhaar,
+    PiiType::CaSin,
+    PiiType::DeTaxId,
+    PiiType::BrCpf,
+    PiiType::NlBsn,
+    PiiType::FrNir,
+    PiiType::TrId,
+    PiiType::SePersonnummer,
+    PiiType::FiHetu,
+]);
 
 /// Whether the cell of a column of names is one; `sure` if the column's name leaves no doubt.
 pub(super) fn looks_like_person(value: &str, tokens: &[Token], sure: bool) -> bool {
     let letters = value.chars().any(char::is_alphabetic);
     let digit = tokens.iter().any(|token| token.digit);
-    let organisation =
-        tokens.iter().any(|token| token.word.roles.is(Roles::ORGANISATION) && !token.word.roles.is(Roles::GIVEN_NAME));
+    let thing = |roles: Roles| roles.is(Roles::ORGANISATION) || roles.is(Roles::VERSION);
+    let organisation = tokens.iter().any(|token| thing(token.word.roles) && !token.word.roles.is(Roles::GIVEN_NAME));
     if !letters || digit || tokens.len() > 8 {
         return false;
     }
     if sure {
         return true;
+    }
+    // Names in Chinese, Japanese and Korean have no capitals, and two to six characters.
+    if value.chars().all(|character| ('\u{3040}'..='\u{d7ff}').contains(&character) || character == ' ') {
+        return (2..=6).contains(&value.chars().count());
     }
     let part = |token: &Token| token.capital || token.word.roles.is(Roles::PARTICLE);
     let place = |token: &Token| token.word.roles.is(Roles::PLACE) || token.word.roles.is(Roles::STREET);
@@ -263,8 +86,50 @@ fn name_part(token: &Token) -> bool {
     token.capital && !token.digit
 }
 
-/// Judges the capitalised words from `first` to `last`; returns the last token that it used up.
-fn name(text: &Text<'_>, first: usize, last: usize, found: &mut Findings) -> usize {
+/// Whether a word right after token `end` announces an identifier of a person, and one follows: `Ann Lee, SSN 219-09-9999`.
+fn identified_after(text: &Text<'_>, end: usize, found: &Findings) -> bool {
+    (1..=2).any(|ahead| {
+        let near = (end..end + ahead).all(|gap| matches!(text.gap(gap), " " | ", " | " (" | ": "));
+        text.tokens
+            .get(end + ahead)
+            .is_some_and(|token| near && token.word.kinds.meets(OF_PERSONS) && found.is_taken(token.end, token.end + 8))
+    })
+}
+
+/// Whether a word right before token `start` says that somebody did what stands before it: `checked by`, `rédigé par`.
+fn agent(text: &Text<'_>, start: usize) -> bool {
+    let Some(prior) = start.checked_sub(1).filter(|prior| text.gap(*prior).len() <= 2) else { return false };
+    let word = &text.raw[text.tokens[prior].start..text.tokens[prior].end];
+    // Where every word has a capital, `Possession by Convicted Felon` names nobody.
+    let headline =
+        prior > 0 && text.tokens[prior - 1].capital && !text.tokens[prior - 1].word.roles.is(Roles::BEFORE_NAME);
+    matches!(word, "by" | "By" | "BY" | "par" | "por") && !headline
+}
+
+/// Whether somebody introduces himself right before token `start`: `this is`, `ich bin`, `je suis`.
+fn introduced(text: &Text<'_>, start: usize) -> bool {
+    let word = |back: usize| {
+        let token = start.checked_sub(back).map(|at| &text.tokens[at]);
+        token.map_or("", |token| &text.raw[token.start..token.end])
+    };
+    let is = |back: usize, wanted: &[&str]| wanted.iter().any(|wanted| word(back).eq_ignore_ascii_case(wanted));
+    is(1, &["is", "am"]) && is(2, &["this", "here", "i"])
+        || is(1, &["bin", "suis", "ben"]) && is(2, &["ich", "je", "ik", "hier"])
+        || is(1, &["soy", "sono", "sou"])
+}
+
+/// How a run of capitalised words opens.
+struct Opening {
+    /// First word of the name itself.
+    start: usize,
+    /// A word before it says that a name follows.
+    before: bool,
+    /// `Dr.`, `Frau`.
+    honorific: bool,
+}
+
+/// Skips what is no name from `first` on, and looks at the words before it.
+fn opening(text: &Text<'_>, first: usize, last: usize) -> Opening {
     let role = |at: usize, role| text.tokens[at].word.roles.is(role);
     let (mut start, mut before, mut honorific) = (first, false, false);
     while start < last
@@ -275,41 +140,72 @@ fn name(text: &Text<'_>, first: usize, last: usize, found: &mut Findings) -> usi
         honorific |= role(start, Roles::HONORIFIC);
         start += 1;
     }
-    if start == first && first > 0 && text.gap(first - 1).len() <= 2 {
+    let follows = |gap: &str| gap.len() <= 2 || gap.len() <= 5 && gap.bytes().all(|byte| b"\": ='".contains(&byte));
+    if start == first && first > 0 && follows(text.gap(first - 1)) {
         let prior = first - 1;
         honorific |= role(prior, Roles::HONORIFIC);
+        // `Signed by`, `mon collègue`; between the word and the name may stand another: `owner is`, `dossier de`.
         before |= role(prior, Roles::BEFORE_NAME)
-            || role(prior, Roles::COMMON)
+            || (role(prior, Roles::COMMON) || role(prior, Roles::PARTICLE))
                 && prior > 0
                 && text.gap(prior - 1) == " "
                 && role(prior - 1, Roles::BEFORE_NAME);
     }
-    // `Kretowicz, Fabian`: family name first.
-    let (mut end, mut turned) = (last, false);
-    if last - start < 2
-        && text.gap(last) == ", "
-        && text.tokens.get(last + 1).is_some_and(name_part)
-        && !role(last + 1, Roles::COMMON)
-    {
-        end = last + 1;
-        if text.gap(end) == " " && text.tokens.get(end + 1).is_some_and(name_part) {
-            end += 1;
-        }
-        turned = true;
+    Opening { start, before, honorific }
+}
+
+fn shouts(token: &Token) -> bool {
+    token.all_capital && token.len() > 1
+}
+
+/// `Kretowicz, Fabian`, family name first: the last word of the given names after the comma that follows `last`.
+fn turned_end(text: &Text<'_>, start: usize, last: usize, found: &Findings) -> Option<usize> {
+    let in_order = start < last && text.tokens[start].word.roles.is(Roles::GIVEN_NAME);
+    let next = text.tokens.get(last + 1).filter(|_| last - start < 2 && !in_order && text.gap(last) == ", ")?;
+    let a_name = name_part(next) && next.word.kinds.is_empty() && !next.word.roles.is(Roles::COMMON);
+    if !a_name || found.is_taken(next.start, next.end) || shouts(next) && !shouts(&text.tokens[start]) {
+        return None;
     }
+    let second = text.gap(last + 1) == " " && text.tokens.get(last + 2).is_some_and(name_part);
+    Some(last + 1 + usize::from(second))
+}
+
+/// Judges the capitalised words from `first` to `last`; returns the last token that it used up.
+fn name(text: &Text<'_>, first: usize, last: usize, found: &mut Findings) -> usize {
+    let role = |at: usize, role| text.tokens[at].word.roles.is(role);
+    let Opening { start, mut before, honorific } = opening(text, first, last);
+    let turned = turned_end(text, start, last, found);
+    let end = turned.unwrap_or(last);
+    let turned = turned.is_some();
     let stop = text.tokens[end].end;
     let next = text.tokens.get(end + 1);
-    let after = next.is_some_and(|next| {
-        next.word.roles.is(Roles::AFTER_NAME) && matches!(text.gap(end), " " | ", " | " (" | " – " | " - ")
-    }) || found.contact_after(stop)
-        || found.mail_before(text.tokens[start].start);
-    let given = role(start, Roles::GIVEN_NAME) || turned && role(last + 1, Roles::GIVEN_NAME);
-    let organisation = (start..=last).any(|at| {
-        role(at, Roles::ORGANISATION) && !role(at, Roles::GIVEN_NAME)
-            || role(at, Roles::MONTH) && !role(at, Roles::GIVEN_NAME)
-    });
     // `Virginia Beach`, `Madison Avenue`: a given name alone is no reason to believe in a person.
     let place = (start..=last).any(|at| role(at, Roles::PLACE) || at > start && role(at, Roles::STREET));
+    let verb = next.is_some_and(|next| {
+        next.word.roles.is(Roles::AFTER_NAME) && matches!(text.gap(end), " " | ", " | " (" | " – " | " - ")
+    });
+    before |= !place && start == first && agent(text, start);
+    before |= text.gap(end).starts_with(',') && introduced(text, start);
+    let after =
+        found.contact_after(stop) || found.mail_before(text.tokens[start].start) || identified_after(text, end, found);
+    // `J. Robert Oppenheimer`, `DUPONT Marie`: the given name may stand second.
+    let second = start < last
+        && role(start + 1, Roles::GIVEN_NAME)
+        && (text.tokens[start].len() == 1
+            || shouts(&text.tokens[start]) && !shouts(&text.tokens[start + 1]) && text.tokens[start].len() > 2);
+    let given = role(start, Roles::GIVEN_NAME) || second || turned && role(last + 1, Roles::GIVEN_NAME);
+    // `Derek May` is a person, `Anna May 5` a date.
+    let dated = !(honorific || given) || text.tokens.get(last + 1).is_some_and(Token::number);
+    let calendar = (start..=last).filter(|at| role(*at, Roles::MONTH)).count() > 1;
+    let organisation = calendar
+        || (start..=last).any(|at| {
+            !role(at, Roles::GIVEN_NAME) && (role(at, Roles::ORGANISATION) || dated && role(at, Roles::MONTH))
+        });
+    // `Ann Lee, 12 Elm Street`, but `Home address, 12 Elm Street`.
+    let label = (start..=end).any(|at| !text.tokens[at].word.kinds.is_empty() && !role(at, Roles::GIVEN_NAME));
+    // `The Wall Street Journal reported`: places and papers speak, too.
+    let after = after || verb && (given || !place);
+    let after = after || text.gap(end) == ", " && found.address_after(stop) && (given || !place && !label);
     let given = given && !place;
     let words = (start..=end).filter(|at| name_part(&text.tokens[*at])).count();
     let believed = match words {
@@ -342,6 +238,23 @@ mod tests {
         ] {
             assert_eq!(scan("note", text), [(PiiType::Person, name.to_owned())], "{text}");
         }
+        for (text, name) in [
+            ("Meine Kundin Adaeze Okonkwo rief an", "Adaeze Okonkwo"),
+            ("Hi, this is Zebulon Quux, please call back", "Zebulon Quux"),
+            ("rédigé par Zebulon Quux", "Zebulon Quux"),
+            ("Zebulon Quux, 12 Rosewood Lane", "Zebulon Quux"),
+        ] {
+            assert!(scan("note", text).contains(&(PiiType::Person, name.to_owned())), "{text}");
+        }
+        for text in [
+            "Possession by Convicted Felon",
+            "sun rises by Lake Tahoe",
+            "Jan Feb Mar Apr",
+            "The Wall Street Journal reported",
+        ] {
+            assert_eq!(scan("note", text), [], "{text}");
+        }
+        assert_eq!(scan("姓名", "王小明"), [(PiiType::Person, "王小明".to_owned())]);
         for text in [
             "Call by name, not by value.",
             "New York is large",
@@ -354,27 +267,5 @@ mod tests {
         assert_eq!(scan("product_name", "Stella Artois"), []);
         assert_eq!(scan("customer_name", "de la cruz"), [(PiiType::Person, "de la cruz".to_owned())]);
         assert_eq!(scan("customer_name", "unknown"), []);
-    }
-
-    #[test]
-    fn streets_are_found_in_several_languages() {
-        for (text, address) in [
-            ("Ship it to 12 Elm Street, Springfield, IL 62701 please", "12 Elm Street, Springfield, IL 62701"),
-            ("wohnt Hauptstraße 5, 10115 Berlin", "Hauptstraße 5, 10115 Berlin"),
-            ("livré au 47, rue de la Paix", "47, rue de la Paix"),
-            ("vive en Calle Mayor 3", "Calle Mayor 3"),
-        ] {
-            assert_eq!(scan("note", text), [(PiiType::Address, address.to_owned())], "{text}");
-        }
-        for text in ["3 million street lights", "place 5 orders", "turn 180 degrees", "Apollo 11 Moon"] {
-            assert_eq!(scan("note", text), [], "{text}");
-        }
-        assert_eq!(scan("wallet_address", "some text here"), []);
-    }
-
-    #[test]
-    fn coordinates_come_in_pairs() {
-        assert_eq!(scan("note", "at 52.51631, -13.37770."), [(PiiType::Geo, "52.51631, -13.37770".to_owned())]);
-        assert_eq!(scan("note", "52.51631 and 99.12345, 200.12345"), []);
     }
 }

@@ -10,8 +10,10 @@ use super::column::{ColumnHints, PersonColumn};
 use super::found::Findings;
 pub use super::found::Found;
 use super::kinds::{Kinds, PiiType};
-use super::words::{Roles, Vocabulary, Word};
-use super::{birth, net, people};
+pub(super) use super::token::Token;
+use super::token::tokenise;
+use super::words::Roles;
+use super::{birth, net, people, places};
 
 /// Tokens before a number in which its keyword is looked for.
 const CONTEXT_TOKENS: usize = 7;
@@ -19,29 +21,9 @@ const CONTEXT_TOKENS: usize = 7;
 const CONTEXT_BYTES: usize = 64;
 /// Longest cell that may be one identifier, address or name as a whole, in bytes.
 const MAX_WHOLE: usize = 256;
-
-/// A run of letters, digits and underscores.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Token {
-    pub(super) start: usize,
-    pub(super) end: usize,
-    pub(super) word: Word,
-    /// Has a digit, has a letter, starts with a capital letter, has only capital letters and digits.
-    pub(super) digit: bool,
-    pub(super) letter: bool,
-    pub(super) capital: bool,
-    pub(super) all_capital: bool,
-}
-
-impl Token {
-    pub(super) fn len(&self) -> usize {
-        self.end - self.start
-    }
-
-    pub(super) fn number(&self) -> bool {
-        self.digit && !self.letter
-    }
-}
+/// National numbers with a date or two check digits in them, so that `ID number` before them is enough.
+const CHECKED_IDS: Kinds =
+    Kinds::of(&[PiiType::ZaId, PiiType::TrId, PiiType::CnId, PiiType::FrNir, PiiType::PlPesel, PiiType::BrCpf]);
 
 /// A cell cut into tokens.
 pub(super) struct Text<'t> {
@@ -71,6 +53,11 @@ impl Text<'_> {
         }
     }
 
+    /// Whether any word of the cell announces `kind`.
+    pub(super) fn announces(&self, kind: PiiType) -> bool {
+        self.announced.has(kind)
+    }
+
     /// What the words before token `at` announce (or the word in brackets right after token `last`).
     pub(super) fn context(&self, at: usize, last: usize) -> Context {
         let mut context = Context::default();
@@ -97,6 +84,9 @@ impl Text<'_> {
                 context.version = token.word.roles.is(Roles::VERSION);
             }
             context.kinds = context.kinds.union(token.word.kinds);
+            if left > 0 && context.kinds.is_empty() && self.id_number(left) {
+                context.kinds = CHECKED_IDS;
+            }
         }
         if context.kinds.is_empty() && matches!(self.gap(last), " (" | " [") {
             context.kinds = self.tokens.get(last + 1).map_or(Kinds::NONE, |token| token.word.kinds);
@@ -110,6 +100,13 @@ impl Text<'_> {
             }
         }
         context
+    }
+
+    /// Whether token `at` ends `ID number` or `identity no`.
+    fn id_number(&self, at: usize) -> bool {
+        let word = |at: usize| &self.raw[self.tokens[at].start..self.tokens[at].end];
+        word(at - 1).eq_ignore_ascii_case("id")
+            && ["number", "no", "nr", "card"].iter().any(|name| word(at).eq_ignore_ascii_case(name))
     }
 
     /// Whether what ends at `end` goes on as part of something longer (`1.2.3`, `4111-abc`).
@@ -193,62 +190,13 @@ impl Scanner {
             net::addresses(&text, column, found);
             identifiers(&text, column, found);
             birth::birth_dates(&text, column, found);
-            people::coordinates(&text, column, found);
-            people::street_addresses(&text, found);
+            places::coordinates(&text, column, found);
+            places::street_addresses(&text, found);
         }
         if survey.capitals >= 2 && !column.other_id && !column.no_people {
             people::persons(&text, found);
         }
         self.found.sorted()
-    }
-}
-
-/// Cuts `cell` into tokens; returns the kinds that its words announce, and whether one names another number.
-fn tokenise(cell: &str, tokens: &mut Vec<Token>) -> (Kinds, bool) {
-    let table = Vocabulary::get();
-    let bytes = cell.as_bytes();
-    tokens.clear();
-    let (mut announced, mut others, mut at) = (Kinds::NONE, false, 0);
-    while at < bytes.len() {
-        if !in_word(bytes, at) {
-            at += 1;
-            continue;
-        }
-        let start = at;
-        let (mut digit, mut letter, mut lower) = (false, false, false);
-        while at < bytes.len() && in_word(bytes, at) {
-            let byte = bytes[at];
-            digit |= byte.is_ascii_digit();
-            letter |= !byte.is_ascii_digit();
-            lower |= byte.is_ascii_lowercase() || byte >= 0x80;
-            at += 1;
-        }
-        let text = &cell[start..at];
-        let capital = match bytes[start] {
-            byte if byte < 0x80 => byte.is_ascii_uppercase(),
-            _ => text.chars().next().is_some_and(char::is_uppercase),
-        };
-        let word = if digit { Word::default() } else { table.look_up(text) };
-        announced = announced.union(word.kinds);
-        others |= word.roles.is(Roles::OTHER_ID) || word.roles.is(Roles::VERSION);
-        tokens.push(Token { start, end: at, word, digit, letter, capital, all_capital: letter && !lower });
-    }
-    (announced, others)
-}
-
-/// Letters, digits, underscores, and everything beyond ASCII but the no-break space and punctuation.
-fn in_word(bytes: &[u8], at: usize) -> bool {
-    match bytes[at] {
-        byte if byte < 0x80 => byte.is_ascii_alphanumeric() || byte == b'_',
-        // U+00A0..U+00BF are spaces and signs; U+2000..U+206F is general punctuation.
-        0xc2 => false,
-        0xe2 => !matches!(bytes.get(at + 1), Some(0x80 | 0x81)),
-        byte if byte >= 0xc0 => true,
-        // A continuation byte belongs to what its character is: a word unless the character was a sign.
-        _ => {
-            let lead = bytes[..at].iter().rposition(|byte| *byte >= 0xc0);
-            lead.is_some_and(|lead| in_word(bytes, lead))
-        }
     }
 }
 
@@ -276,7 +224,7 @@ fn whole_cell(cell: &str, column: &ColumnHints, tokens: &mut Vec<Token>) -> Opti
     if has(PiiType::Secret) && column.firm && net::looks_secret(value) {
         return found(PiiType::Secret);
     }
-    if has(PiiType::Address) && column.firm && !value.contains('@') && people::looks_like_address(value) {
+    if has(PiiType::Address) && column.firm && !value.contains('@') && places::looks_like_address(value) {
         return found(PiiType::Address);
     }
     if column.person != PersonColumn::No && !value.contains('@') {
@@ -348,6 +296,9 @@ fn identifier(text: &Text<'_>, column: &ColumnHints, at: usize, found: &mut Find
         if text.glued_right(stop) || found.is_taken(start, stop) {
             continue;
         }
+        // An opening bracket belongs to the number only if it closes within it.
+        let open = text.bytes[start] == b'(' && !text.bytes[start..stop].contains(&b')');
+        let start = if open { first.start } else { start };
         let Some(candidate) = Candidate::read(&text.bytes[start..stop]) else { continue };
         if candidate.compact().len() < 6 {
             break;
@@ -360,9 +311,6 @@ fn identifier(text: &Text<'_>, column: &ColumnHints, at: usize, found: &mut Find
                 .then_some(PiiType::Phone)
         };
         if let Some(kind) = candidate.announced(kinds).or_else(free).or_else(phone) {
-            // An opening bracket belongs to the number only if it closes within it.
-            let start =
-                if text.bytes[start] == b'(' && !text.bytes[start..stop].contains(&b')') { first.start } else { start };
             found.add(start, stop, kind);
             return Some(end);
         }
@@ -398,6 +346,9 @@ pub(super) mod tests {
         assert_eq!(scan("note", "111222333 pieces"), vec![]);
         assert_eq!(scan("bsn", "111222333"), one(PiiType::NlBsn, "111222333"));
         assert_eq!(scan("sku", "111222333"), vec![]);
+        assert_eq!(scan("note", "ID number 8001015009087"), one(PiiType::ZaId, "8001015009087"));
+        assert_eq!(scan("id_card_no", "110101194912310021"), one(PiiType::CnId, "110101194912310021"));
+        assert_eq!(scan("note", "the car (1M8GDM9AXKP042788) was towed"), one(PiiType::Vin, "1M8GDM9AXKP042788"));
     }
 
     #[test]

@@ -54,6 +54,12 @@ impl Roles {
 
     /// Part of the name of a place.
     pub const PLACE: Self = Self(1 << 17);
+    /// In a column's name: people write sentences into it, whatever else its name says.
+    pub const FREE_TEXT: Self = Self(1 << 18);
+    /// In a column's name: what it names with capitals are things, places or organisations.
+    pub const THING: Self = Self(1 << 19);
+    /// `name` in a column's name, in several languages.
+    pub const NAME: Self = Self(1 << 20);
 
     /// Whether all of `roles` are played.
     pub const fn is(self, roles: Self) -> bool {
@@ -126,6 +132,10 @@ impl Vocabulary {
                 entry.roles = entry.roles.and(*roles);
             }
         }
+        for name in GIVEN_NAMES.split_ascii_whitespace() {
+            let entry = table.entry(name.as_bytes()).or_default();
+            entry.roles = entry.roles.and(Roles::GIVEN_NAME);
+        }
         for (number, words) in (1..).zip(MONTHS) {
             for word in words.split_ascii_whitespace() {
                 let entry = table.entry(word.as_bytes()).or_default();
@@ -159,17 +169,18 @@ const KEYWORDS: &[(&[P], &str)] = &[
     (
         &[P::Phone],
         "phone phones tel telephone mobile cell cellphone call called calls calling fax whatsapp sms ring reach dial telefon handy \
-         móvil movil teléfono telefono téléphone portable celular telefone cellulare telefoon mobiel puhelin telefonnummer mob ph \
+         móvil movil mobil mobilnummer gsm natel tlf fone tél telefonnr kontaktnummer llame llamar llámame llama rufen anrufen anruf appelez appeler \
+         chiamare chiamami bellen bel ligar ligue 电话 手机 手机号 电话号码 電話 電話番号 携帯 전화 휴대폰 teléfono telefono téléphone portable celular telefone cellulare telefoon mobiel puhelin telefonnummer mob ph \
          hotline landline contact callback msisdn phonenumber phoneno mobilenumber handynummer rufnummer numer telefonu",
     ),
     (
         &[P::Card],
         "card cards visa mastercard amex cc ccn credit debit kreditkarte carte tarjeta cartão cartao carta karte pan maestro discover charge charged cardnumber creditcard ccnumber",
     ),
-    (&[P::Iban], "iban bic account konto"),
+    (&[P::Iban], "iban account konto"),
     (
         &[P::Ip],
-        "ip ips ipv4 ipv6 ipaddr ipaddress host hosts addr address server client from by request requests login connect connected connection ping gateway dns proxy firewall remote peer network blocked visitor source origin session node traffic",
+        "ip ips ipv4 ipv6 ipaddr ipaddress host hosts addr address server client request requests login connect connected connection ping gateway dns proxy firewall remote peer network blocked visitor source origin session node traffic",
     ),
     (&[P::Mac], "mac bssid macaddress"),
     (&[P::UsSsn], "ssn ss social ssns socialsecurity"),
@@ -182,11 +193,11 @@ const KEYWORDS: &[(&[P], &str)] = &[
     (&[P::BankAccount], "account acct bank konto kontonummer cuenta compte conto rekening bankaccount accountnumber"),
     (
         &[P::DriverLicence],
-        "licence license licences licenses dl dln driver drivers driving driverslicense driverlicense führerschein führerscheinnummer permis licencia",
+        "licence license lic licences licenses dl dln driver drivers driving driverslicense driverlicense führerschein führerscheinnummer permis licencia",
     ),
     (
         &[P::Passport],
-        "passport passports passportnumber reisepass reisepassnummer passeport pasaporte passaporto paspoort",
+        "passport passports passportnumber reisepass reisepassnummer passeport pasaporte passaporto paspoort passnummer passaporte 护照 护照号 旅券",
     ),
     (&[P::UkNhs], "nhs nhsnumber"),
     (&[P::UkNino], "nino insurance ni nationalinsurance"),
@@ -197,21 +208,21 @@ const KEYWORDS: &[(&[P], &str)] = &[
     (&[P::InAadhaar], "aadhaar aadhar adhaar uidai aadhaarnumber"),
     (&[P::InPan], "pan permanent pannumber"),
     (&[P::AuTfn], "tfn tax"),
-    (&[P::CaSin], "sin nas insurance"),
+    (&[P::CaSin], "sin nas insurance assurance"),
     (
         &[P::DeTaxId],
         "steuer steueridentifikationsnummer steuernummer steuerid idnr identifikationsnummer steueridentnummer tin tax",
     ),
     (&[P::SgNric], "nric fin uin singapore"),
     (&[P::FiHetu], "hetu henkilötunnus henkilotunnus personbeteckning henkilötunnukseni"),
-    (&[P::KrRrn], "rrn jumin 주민등록번호 resident korean"),
-    (&[P::SePersonnummer], "personnummer personnr pnr samordningsnummer swedish"),
+    (&[P::KrRrn], "rrn jumin 주민등록번호 주민번호 resident korean"),
+    (&[P::SePersonnummer], "personnummer personnr pers pnr samordningsnummer swedish"),
     (&[P::ZaId], "african rsa said za sa southafrican"),
     (&[P::TrId], "tckn tc kimlik tcno kimliknumarası turkish türk"),
     (&[P::BrCpf], "cpf cadastro contribuinte"),
     (&[P::NlBsn], "bsn burgerservicenummer sofinummer sofi"),
     (&[P::FrNir], "nir sécu secu sécurité securite sociale insee"),
-    (&[P::CnId], "resident 身份证 身份证号 身份证号码 shenfenzheng chinese"),
+    (&[P::CnId], "resident 身份证 身份证号 身份证号码 居民身份证 公民身份号码 shenfenzheng sfz chinese"),
     (
         &[P::PlPesel, P::TrId, P::ZaId, P::CnId, P::InAadhaar, P::FrNir, P::KrRrn],
         "identity identification citizen citizenship",
@@ -222,7 +233,8 @@ const KEYWORDS: &[(&[P], &str)] = &[
     (
         &[P::BirthDate],
         "born birth dob birthday birthdate bday dateofbirth geboren geb geburtsdatum geburtstag naissance né née nacimiento nacido \
-         nacida nato nata nascita nascimento nascido nascida urodzony urodzona geboortedatum född syntynyt doğum fødselsdato",
+         nacida nato nata nascita nascimento nascido nascida urodzony urodzona geboortedatum född födelsedatum födelsedag syntynyt syntymäaika doğum fødselsdato fødselsdag urodzenia nasc nac bdate birthdt \
+         生年月日 出生日期 生日 출생 생년월일",
     ),
     (
         &[P::Geo],
@@ -234,7 +246,8 @@ const KEYWORDS: &[(&[P], &str)] = &[
     ),
     (
         &[P::Address],
-        "street streetaddress strasse straße addr address anschrift adresse dirección direccion indirizzo endereço endereco adres domicile residence",
+        "street streetaddress strasse straße addr address anschrift adresse dirección direccion indirizzo endereço endereco adres domicile residence \
+         residing resides reside wohnhaft wohnt wohnort domicilio domicilié domiciliado domiciliada morada woonachtig woont habite lives lived moved adress 地址 住所 주소",
     ),
 ];
 
@@ -242,49 +255,93 @@ const KEYWORDS: &[(&[P], &str)] = &[
 const ROLES: &[(Roles, &str)] = &[
     (
         Roles::OTHER_ID,
-        "order orders ref refs reference references invoice tracking track ticket tickets lot part parts sku isbn ean upc gtin batch po serial \
+        "order orders policy claim voucher coupon receipt reservation permit consignment waybill vorgang pratica ref refs reference references invoice tracking track ticket tickets lot part parts sku isbn ean upc gtin batch po serial \
          model item items product catalog catalogue transaction txn shipment parcel package booking case article asin rma quote job checksum hash \
          commit sequence seq epoch timestamp event trace span uuid guid digest etag sha md5 barcode session build record row index po# \
          bestellung bestellnummer auftrag rechnung commande facture pedido factura ordine fattura zamówienie doc document",
     ),
     (
+        Roles::FREE_TEXT,
+        "notes comment comments remark remarks description desc text body message messages msg feedback review reviews transcript details summary \
+         narrative memo free complaint explanation answer bemerkung bemerkungen kommentar notiz notizen beschreibung nachricht commentaire \
+         commentaires remarque remarques observación observacion observaciones comentario comentarios descripción descripcion mensaje nota notas \
+         osservazioni descrizione messaggio opmerking opmerkingen beschrijving bericht observações observacoes descrição descricao mensagem",
+    ),
+    (
+        Roles::THING,
+        "movie film song album book game track project plugin package component function variable field table column file folder dataset feature app application playlist channel program programme campaign make manufacturer airline airport school hotel club league location city town state region \
+         province job title occupation profession team colour color workclass contract industry sector breed species brand vendor supplier \
+         employer organisation organization merchant publisher carrier retailer shop store restaurant product item model dish food \
+         recipe cuisine sport drug medication medicine disease diagnosis material genre country municipality county district origin \
+         destination station capital port department division category language religion ethnicity nationality race degree course major \
+         headline class role position segment theme vehicle wine plant animal variety flavour flavor firm firma business \
+         stadt ort land marke hersteller lieferant arbeitgeber abteilung beruf produkt titel ville pays marque fournisseur employeur produit \
+         métier poste ciudad país pais marca proveedor empresa producto título titulo puesto profesión città citta paese fornitore azienda \
+         prodotto titolo professione plaats merk leverancier werkgever bedrijf beroep cidade fornecedor produto cargo profissão",
+    ),
+    (
+        Roles::NAME,
+        "name names nm nombre nombres nom noms nome nomes naam namen navn namn imiona nimi isim 氏名 姓名 名前",
+    ),
+    (
         Roles::VERSION,
-        "version v ver versions release released releases firmware chapter section build update updated upgraded upgrade sdk kernel patch oid revision \
+        "version v ver versions release released releases firmware chapter section build update updated upgraded upgrade upgrading downgrade downgraded downgrading updating updates installed install sdk kernel patch oid revision \
          rev figure clause paragraph software library chrome firefox safari openssl mozilla edge windows android ios linux nginx apache python java node \
          postgres plugin module dependency driver bios agent app",
     ),
     (
         Roles::HONORIFIC,
-        "mr mrs ms miss dr prof professor sir madam herr frau mme mlle monsieur madame sr sra señor señora sig signora signor dhr mevr pan pani dott ing rev lady lord mx",
+        "mr mrs ms miss dr prof professor sir madam herr frau mme mlle monsieur madame sr sra señor señora sig signora signor dhr mevr mevrouw meneer pan pani dott dottor dottore dottoressa dra doctora ing rev lady lord mx miss mademoiselle \
+         senhor senhora don doña dona shri smt fru",
     ),
     (
         Roles::BEFORE_NAME,
         "signed spoke speak talked met assigned addressed accepted approved reviewed prepared referred handed treated hired introduced \
          escalated contact named dear attn regards sincerely belongs patient customer client tenant employee applicant passenger guest subscriber holder \
          cardholder beneficiary recipient sender name sincerely cheers greetings colleague caller manager owner buyer author agent nurse doctor \
-         user member resident student teacher driver by mit freundlichen grüßen",
+         user member resident student teacher driver mit freundlichen grüßen \
+         technician accountant consultant dentist pharmacist neighbour neighbor brother sister mother father wife husband daughter uncle aunt cousin assistant clerk courier plumber electrician mechanic physician surgeon therapist attorney lawyer witness claimant plaintiff defendant landlord lessee borrower policyholder candidate instructor \
+         supervisor representative coordinator interviewed invoiced notify inform behalf hello hi hey attending counsel cc \
+         sachbearbeiter sachbearbeiterin techniker berater beraterin anwalt nachbar nachbarin bruder schwester mutter vater tochter kunde kundin kunden patientin ansprechpartner ansprechpartnerin mitarbeiter mitarbeiterin mieter mieterin vermieter inhaber inhaberin arzt \
+         ärztin lehrer lehrerin kollege kollegin absender empfänger liebe lieber geehrte geehrter gruß grüße unterschrieben \
+         hermano hermana esposo esposa hijo hija vecino vecina amigo abogado frère soeur mari fille voisin avocat fratello sorella marito moglie figlio figlia avvocato broer zus buurman irmão irmã marido filho filha paciente cliente clienta empleado empleada titular médico médica firmado firmada estimado estimada querida querido atentamente hola \
+         patiente cliente employé employée titulaire collègue médecin locataire signé signée cher chère cordialement bonjour \
+         paziente dipendente intestatario intestataria medico collega inquilino firmato caro cara gentile saluti ciao \
+         klant patiënt medewerker huurder arts ondertekend beste geachte groeten funcionário funcionária colega assinado prezado prezada olá \
+         heiße heisse appelle llamo llama chiamo chiama heet nome nombre naam kund patienten hälsningar klient pacjent pracownik",
     ),
     (
         Roles::AFTER_NAME,
         "called lives lived wrote asked said emailed phoned born signed resides requested complained ordered wants wanted reported confirmed replied \
          paid works lives residing moved cancelled canceled returned bought visited signs needs told mentioned contacted whose aged wohnt habite vive \
-         submitted filed received sent speaking here joined left booked",
+         submitted filed received sent speaking here joined left booked resigned retired married divorced died spoke thinks complains apologised apologized \
+         attended arrived requests asks writes visits owes agreed declined accepted applied woont werkt schreef belde lebt arbeitet schrieb kaufte \
+         bestellte unterschrieb zahlte reside trabaja llamó escribió firmó pidió compró appelle travaille écrit abita lavora scrive mora trabalha ligou escreveu né née",
     ),
-    (Roles::PARTICLE, "van von der den de da di del della la le du dos das bin ibn el al ter ten zu zur af av y e ben"),
+    (
+        Roles::PARTICLE,
+        "van von der den de da di del della dello dei degli delle la le les lo los las du des do dos das bin ibn el al ter ten te zu zur zum vom af av y e ben op aux",
+    ),
     (
         Roles::COMMON,
         "the this that these those please my our your his her their its we you they he she it i a an and or but if when while for from to in on at of \
          with as is are was were be been hello hi thanks thank yes no not all any some what where who why how can could will would should may might \
          must do does did has have had new old first last next after before since until call email phone contact ship send signed card order dear \
          regards today tomorrow yesterday monday tuesday wednesday thursday friday saturday sunday customer patient client account number via per \
-         note re subject fwd sincerely best kind let see ask tell there here transfer payment invoice request user name reply mail",
+         note re subject fwd sincerely best kind let see ask tell there here transfer payment invoice request user name reply mail \
+         mein meine meinen meiner dein deine sein seine ihre der die das ein eine und oder ist sind war nicht bitte wir sie ich ihr unser unsere mit für am im le les une un et est sont nous vous mon ma mes \
+         notre votre pour avec el los las una uno y es son fue con para por mi su nuestro il lo gli una è sono con per mio mia suo het een en zijn is niet \
+         wij u mijn uw met voor o os as um uma é são com para meu minha sr",
     ),
     (
         Roles::ORGANISATION,
         "inc ltd llc gmbh ag corp corporation co company group plc sa srl spa bv nv oy ab as kg ohg sarl university college institute bank hotel \
          airlines airport hospital school church museum foundation association council ministry department committee partners holdings \
          airways air intl international airport regional municipal memorial metropolitan jet aviation express cargo railway \
-         stadium theatre theater cafe records studio studios pictures entertainment media news times press magazine lines technologies systems solutions services industries international store shop market restaurant",
+         stadium theatre theater cafe records studio studios pictures entertainment media news times press journal tribune gazette herald magazine lines technologies systems solutions services industries service team \
+         department dept support office agency authority commission federation police embassy clinic pharmacy laboratory laboratories insurance limited \
+         incorporated associates consulting logistics motors foods software networks energy ventures trust fund gesellschaft verein stiftung versicherung \
+         sparkasse société banque compagnie sociedad banco ayuntamiento ministerio società banca gemeente stichting vereniging sociedade international store shop market restaurant",
     ),
     (
         Roles::MEASURE,
@@ -313,25 +370,30 @@ const ROLES: &[(Roles, &str)] = &[
          shoals shore shores skyway spring springs spur squares station stravenue stream streets summit throughway trace track trafficway tunnel turnpike \
          underpass union unions valley valleys via viaduct views village villages ville vista walks wall ways well wells branch brook brooks burg burgs \
          bypass camp canyon cape causeway center centers centre circles cliff cliffs club common commons corner corners course courts coves curve dale dam \
-         dell drives brow esplanade parade promenade circuit wharf quay rise nook chase copse dene vale concourse arcade strand quadrant laneway \
+         dell drives brow esplanade parade promenade circuit wharf quay rise nook chase copse dene vale concourse arcade strand quadrant laneway nagar marg colony chowk vihar layout \
          thoroughfare groves closes lanes terraces crescents avenues paths rows trails drives places highways courtyard mount gully expressway land rotary block subway basin beltway boardwalk broadway",
     ),
     (
         Roles::STREET_BEFORE,
         "rue avenue boulevard chemin place impasse allée allee quai route cours calle avenida paseo plaza camino carrera glorieta rambla ronda urbanización via \
-         viale piazza corso vicolo strada contrada largo borgo rua travessa alameda praça rodovia ulica ul aleja al plac os osiedle ulice stretto \
-         sentier passage avda c/ pasaje vereda canale rotonda incrocio",
+         viale zza piazza corso vicolo strada contrada largo borgo rua travessa alameda praça rodovia ulica ul aleja al plac os osiedle ulice stretto \
+         sentier passage avda av bulevar callejón calzada carretera prolongación travesía jirón piazzale piazzetta lungomare salita traversa faubourg \
+         estrada praceta beco ladeira c/ pasaje vereda canale rotonda incrocio",
     ),
     (
         Roles::HOLDER,
-        "full first last middle given family customer client patient contact employee person holder cardholder owner author student member passenger \
+        "cust emp mgr completo completa complet complète vollständiger kunde kundin kunden klant cliente clienta client paciente patienten ansprechpartner mitarbeiter \
+         empleado empleada employé dipendente titular titulaire inhaber intestatario fahrer medewerker funcionario funcionário arzt médico medico médecin \
+         attending candidate player actor director driver rider traveler traveller visitor witness victim defendant plaintiff landlord lessee donor \
+         requester requestor reporter assignee signer signatory lawyer attorney instructor supervisor parent child guardian policyholder borrower \
+         primary secondary preferred full first last middle given family customer client patient contact employee person holder cardholder owner author student member passenger \
          guest beneficiary recipient sender buyer applicant insured subscriber billing shipping emergency doctor physician spouse mother father maiden \
          birth real legal account resident tenant user participant respondent manager agent attendee reviewer nurse complete second surname caller payee payer",
     ),
     (
         Roles::NAME_COLUMN,
         "surname lastname firstname fullname forename middlename givenname familyname vorname nachname familienname apellido apellidos prenom prénom \
-         cognome nazwisko imie imię achternaam voornaam sobrenome maidenname patronymic förnamn efternamn etunimi sukunimi cardholder payee",
+         cognome nazwisko imie imię achternaam voornaam kundenname kundennamen patientenname mitarbeitername klantnaam kontaktperson familiename sobrenome maidenname patronymic förnamn efternamn etunimi sukunimi cardholder payee",
     ),
     (
         Roles::NOT_POSTAL,
@@ -385,6 +447,10 @@ const ROLES: &[(Roles, &str)] = &[
          vasily viktoria viola vivek waldemar walid wanda wiebke wiesław wilma xin yan yara yasir yusuf yuri zainab zbigniew zdeněk zeynep zoltan zuzana yann yasmin yolanda yuki yusuf yves yvonne zachary zoe zoé zofia",
     ),
 ];
+
+/// Given names that are common in the United States, or in two countries of Europe, Latin America and South Asia or
+/// more, and are no common word, colour, country or town; beside those in [`ROLES`].
+const GIVEN_NAMES: &str = include_str!("given_names.txt");
 
 /// Names of months, by month.
 const MONTHS: [&str; 12] = [
