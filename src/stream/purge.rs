@@ -4,7 +4,8 @@
 //! every declared reader has committed is deleted from time to time (`DeleteRecords`).
 //!
 //! Invariants:
-//! * the position of a reader that runs in this process is what its task has committed, not what its group's offsets say:
+//! * a reader outside the stages is where its group's committed offsets say ([`super::outside`]);
+//! * the position of a stage that runs in this process is what its task has committed, not what its group's offsets say:
 //!   those can be reset from outside;
 //! * a partition is purged only by a process that runs one of its readers, and only when every reader's position is known;
 //! * plaintext waits for its grace: records younger than that stay, whoever has read them; behind it they go soon, however short it is.
@@ -14,12 +15,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::admin::AdminOptions;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::client::{Admin, ClientError, End, FetchBounds, Logged};
-use crate::topology::{Cleanup, Topology};
+use super::client::{Admin, ClientError, End};
+use super::outside;
+use crate::topology::{Cleanup, ReaderSpec, Topology};
 
 /// What tasks of this process have committed: by topic and partition, the next offset of each stage.
 #[derive(Debug, Default)]
@@ -52,16 +53,21 @@ struct Purged {
     grace: Option<Duration>,
 }
 
-/// The topics that the topology wants purged, with the stages of this version that read them.
+/// The topics that the topology wants purged, with the stages of this version and the programs outside that read them.
 fn purged(topology: &Topology) -> Vec<Purged> {
     let purged = topology.topics().iter().filter(|t| t.active && t.cleanup == Cleanup::Purged);
     let with_readers = purged.map(|topic| {
         let reads = |inputs: &[String]| inputs.contains(&topic.name);
         let readers: Vec<_> = topology.stages().iter().filter(|s| s.implemented && reads(&s.inputs)).collect();
+        let outside =
+            topology.readers().iter().filter(|reader| reads(&reader.topics)).map(|reader| reader.name.clone());
+        // Without a stage there is nobody who would purge.
+        let names = readers.iter().map(|s| s.name.clone());
+        let names = if readers.is_empty() { Vec::new() } else { names.chain(outside).collect() };
         Purged {
             topic: topic.name.clone(),
             grace: readers.iter().filter_map(|s| s.settings.plaintext_grace).max(),
-            readers: readers.iter().map(|s| s.name.clone()).collect(),
+            readers: names,
         }
     });
     with_readers.filter(|purged| !purged.readers.is_empty()).collect()
@@ -85,6 +91,7 @@ pub(crate) struct Purger {
     admin: Arc<Admin>,
     positions: Arc<Positions>,
     topics: Vec<Purged>,
+    outside: Vec<ReaderSpec>,
     interval: Duration,
 }
 
@@ -92,7 +99,7 @@ impl Purger {
     pub fn new(admin: Arc<Admin>, positions: Arc<Positions>, topology: &Topology, interval: Duration) -> Self {
         let topics = purged(topology);
         let interval = often_enough(interval, &topics);
-        Self { admin, positions, topics, interval }
+        Self { admin, positions, topics, outside: topology.readers().to_vec(), interval }
     }
 
     /// Purges every interval until `stop`; blocks.
@@ -107,6 +114,12 @@ impl Purger {
             for topic in &self.topics {
                 if let Err(error) = self.purge(topic) {
                     tracing::debug!(topic = %topic.topic, %error, "not purged this time");
+                }
+            }
+            for reader in &self.outside {
+                match outside::waits(&self.admin, reader) {
+                    Ok(waits) => outside::tell(reader, &waits),
+                    Err(error) => tracing::debug!(reader = %reader.name, %error, "not looked at this time"),
                 }
             }
         }
@@ -124,7 +137,7 @@ impl Purger {
             .readers
             .iter()
             .filter(|reader| known.iter().any(|(_, stages)| !stages.contains_key(*reader)))
-            .map(|reader| Ok((reader.as_str(), self.group_offsets(reader, &places)?)))
+            .map(|reader| Ok((reader.as_str(), outside::committed(&self.admin, reader, &places)?)))
             .collect::<Result<_, ClientError>>()?;
         let mut list = TopicPartitionList::new();
         for (index, (partition, stages)) in known.iter().enumerate() {
@@ -166,27 +179,6 @@ impl Purger {
         let young = self.admin.offsets(places, End::Since(since))?;
         // No record is that young: everything is old enough.
         Ok(young.into_iter().map(|offset| (offset >= 0).then_some(offset)).collect())
-    }
-
-    /// What a stage that runs elsewhere has committed, as its group says.
-    fn group_offsets(&self, stage: &str, places: &[(String, i32)]) -> Result<Vec<Option<i64>>, ClientError> {
-        let cluster = self.admin.cluster();
-        let config = cluster.consumer(&cluster.group(stage), &FetchBounds::default());
-        let consumer: BaseConsumer<Logged> =
-            config.create_with_context(Logged).map_err(|source| ClientError::Create { source })?;
-        let mut list = TopicPartitionList::new();
-        for (topic, partition) in places {
-            list.add_partition(&cluster.topic(topic), *partition);
-        }
-        let committed = self.ask(consumer.committed_offsets(list, Duration::from_secs(5)))?;
-        let find = |(topic, partition): &(String, i32)| match committed
-            .find_partition(&cluster.topic(topic), *partition)?
-            .offset()
-        {
-            Offset::Offset(offset) => Some(offset),
-            _ => None,
-        };
-        Ok(places.iter().map(find).collect())
     }
 }
 

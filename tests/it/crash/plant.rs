@@ -125,6 +125,17 @@ impl Plant {
         self.start_broker();
     }
 
+    /// Ends the broker as a loss of power does, at the `nth` passing of a fail point from now on: what was not forced to the disk is gone.
+    pub fn lose_power(&mut self, point: &str, nth: u64) {
+        self.broker.as_mut().expect("the embedded one").kill();
+        let mut broker = command(&["broker", "--listen", &self.address, "--format", "json"]);
+        broker.env("HOKUSAI_DATA", self.folder.path().join("data"));
+        broker.env("HOKUSAI_FAILPOINT", format!("{point}:{nth}"));
+        let mut doomed = Launched::start(broker, &self.folder.path().join("broker.log"));
+        self.wait_for_failpoint(point, || doomed.ended());
+        self.broker = None;
+    }
+
     /// SIGTERM to the broker.
     pub fn stop_broker(&mut self) {
         if let Some(mut broker) = self.broker.take() {
@@ -157,7 +168,23 @@ impl Plant {
                 assert!(aborted(status), "{failpoint}: {status}: {}", self.log());
                 Ok(())
             }
-            None => Err(format!("{failpoint} was not reached; {} receipts; log:\n{}", self.receipts(), self.log())),
+            None => Err(format!("{failpoint} was not reached; log:\n{}", self.log())),
+        });
+    }
+
+    /// Applies a model's specification; its contract's digest.
+    pub fn apply(&self, spec: &str) -> String {
+        let path = self.folder.path().join(format!("{}.yaml", crate::support::unique("model")));
+        std::fs::write(&path, spec).expect("a file");
+        let lines = finish(self.command(&["model", "apply", &path.to_string_lossy(), "--format", "json"])).lines(0);
+        lines[0]["contract_digest"].as_str().unwrap_or_else(|| panic!("no contract_digest in {lines:?}")).to_owned()
+    }
+
+    /// Waits until there are so many receipts.
+    pub fn wait_for_receipts(&self, count: usize) {
+        eventually("all receipts", || match self.receipts() {
+            seen if seen >= count => Ok(()),
+            seen => Err(format!("{seen} of {count}; the workers' log:\n{}", self.log())),
         });
     }
 
@@ -183,9 +210,14 @@ impl Plant {
         read(&self.broker(), &self.topic("receipts"), Isolation::Committed).len()
     }
 
+    /// The workers' log.
+    pub fn whole_log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("worker.log")).unwrap_or_default()
+    }
+
     /// The end of the workers' log.
     pub fn log(&self) -> String {
-        let text = std::fs::read_to_string(self.folder.path().join("worker.log")).unwrap_or_default();
+        let text = self.whole_log();
         let lines: Vec<&str> = text.lines().rev().take(40).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
