@@ -221,6 +221,10 @@ mod tests {
         assert_eq!(readers("contributions.manifests"), Some(vec!["receipts".to_owned()]));
         let contributions = topics.iter().find(|t| t.topic == "contributions").unwrap();
         assert_eq!(contributions.grace, Some(Duration::from_secs(3_600)));
+        let outside = "version: 1\nextends: builtin\nreaders: [{name: audit, topics: [contributions.screened]}]\n";
+        let topics = purged(&Topology::parse("t.yaml", outside).unwrap());
+        let screened = topics.iter().find(|t| t.topic == "contributions.screened").map(|t| t.readers.clone());
+        assert_eq!(screened, Some(vec!["dedup".to_owned(), "audit".to_owned()]));
         assert!(readers("receipts").is_none() && readers("registry.events").is_none());
     }
 }

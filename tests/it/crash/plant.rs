@@ -146,7 +146,18 @@ impl Plant {
     /// Launches the worker of a slot with all stages; `failpoint` makes it abort itself there. A slot keeps its data folder and its name in
     /// the groups (static membership), so that a successor of a killed worker is back at once.
     pub fn launch_worker(&self, slot: usize, failpoint: Option<&str>) -> Launched {
+        self.launch(slot, failpoint, &[])
+    }
+
+    /// Starts some stages only, as the worker of slot 0.
+    pub fn start_stages(&self, stages: &str) -> Running {
+        let ready = self.launch(0, None, &["--stages", stages]).ready();
+        ready.unwrap_or_else(|(status, log)| panic!("the worker ended with {status} before it was ready:\n{log}"))
+    }
+
+    fn launch(&self, slot: usize, failpoint: Option<&str>, more: &[&str]) -> Launched {
         let mut worker = self.command(&["worker", "--http", "127.0.0.1:0", "--format", "json"]);
+        worker.args(more);
         worker.env("HOKUSAI_DATA", self.folder.path().join(format!("worker-{slot}")));
         worker.env("HOKUSAI_INSTANCE", format!("worker-{slot}"));
         if let Some(name) = failpoint {

@@ -26,24 +26,29 @@ fn power_lost_under_load_takes_nothing_that_was_acknowledged() {
     let mut plant = Plant::start_copy(reference.folder()).with("HOKUSAI_STATE_MEMORY_MIB", "0");
     let mut worker = plant.start_worker(0);
     plant.apply(&shop_spec(MODEL));
-    let sent = live();
     let (dark, broker, topic) = (AtomicBool::new(true), plant.broker(), plant.topic("contributions"));
-    let acknowledged = std::thread::scope(|scope| {
+    let (sent, acknowledged) = std::thread::scope(|scope| {
         let producer = scope.spawn(|| {
             let producer = Producer::new(&broker, &[("enable.idempotence", "true"), ("message.timeout.ms", "120000")]);
-            for (n, contribution) in sent.iter().enumerate() {
+            let mut sent = Vec::new();
+            for contribution in live() {
                 for record in contribution.records(MODEL) {
                     let text = record.to_string();
                     let send = Send { partition: Some(0), value: Some(text.as_bytes()), ..Send::default() };
                     producer.send(&topic, &send).expect("the queue has room");
                 }
+                sent.push(contribution);
                 // The load outlasts the losses.
-                if dark.load(Ordering::SeqCst) && n > 5 {
-                    producer.0.poll(Duration::from_millis(60));
+                if !dark.load(Ordering::SeqCst) {
+                    break;
                 }
+                producer.0.poll(Duration::ZERO);
+                std::thread::sleep(Duration::from_millis(40));
             }
-            producer.settle()
+            (sent, producer.settle())
         });
+        // Tables that a loss of power could find ahead.
+        eventually("tables", || if table_positions(&plant).len() > 3 { Ok(()) } else { Err(plant.log()) });
         let mut random = Random::new(31);
         for round in 0..LOSSES {
             let point = ["power.before_sync", "power.after_sync"][usize::from(round % 2 == 1)];
@@ -89,9 +94,9 @@ fn power_lost_under_load_takes_nothing_that_was_acknowledged() {
     assert!(worker.ended().is_none(), "{}", plant.log());
 }
 
-/// Contributions of their own to send meanwhile.
+/// Contributions of their own to send meanwhile: more than there is time for.
 fn live() -> Vec<Contribution> {
-    let mut sent = contributions(99, 120, 60);
+    let mut sent = contributions(99, 2_000, 40);
     sent.iter_mut().for_each(|c| c.contributor.push_str("-by-night"));
     sent
 }
@@ -140,11 +145,14 @@ fn a_broker_behind_its_workers_is_a_named_outcome_and_state_is_made_anew_from_th
     std::fs::remove_dir_all(&broker).expect("the broker's folder");
     copy(&backup, &broker);
     plant.start_broker();
-    let mut worker = plant.start_worker(0);
-    eventually("the tables' named outcome", || match worker.get("/health") {
+    // Alone, so that the log does not grow past what the tables hold before anybody looks.
+    let mut warehouse = plant.start_stages("warehouse");
+    eventually("the tables' named outcome", || match warehouse.get("/health") {
         (503, text) if text.contains("LOG_TRUNCATED") => Ok(()),
         answer => Err(format!("{answer:?}")),
     });
+    assert_eq!(warehouse.terminate().code(), Some(0));
+    let mut worker = plant.start_worker(0);
     plant.wait_for_receipts(reference.sent().len());
     assert!(plant.whole_log().contains("local state does not fit the changelog and is made anew"), "{}", plant.log());
     let receipts = verify::one_receipt_each(&plant, reference.sent());

@@ -163,8 +163,22 @@ fn hashes(batch: &[u8]) -> Vec<[u128; 2]> {
 pub fn encode(schema: &Schema, value: &Value) -> Vec<u8> {
     let mut bytes = vec![0xC3, 0x01];
     bytes.extend(schema.fingerprint::<apache_avro::rabin::Rabin>().bytes);
-    let value = apache_avro::to_value(value).and_then(|value| value.resolve(schema)).expect("a value of the schema");
+    let value = avro(value).resolve(schema).expect("a value of the schema");
     let writer = apache_avro::writer::datum::GenericDatumWriter::builder(schema).build().expect("a writer");
     writer.write_value(&mut bytes, value).expect("a datum");
     bytes
+}
+
+fn avro(value: &Value) -> Avro {
+    match value {
+        Value::Null => Avro::Null,
+        Value::Bool(flag) => Avro::Boolean(*flag),
+        Value::Number(number) => match number.as_i64() {
+            Some(whole) => Avro::Long(whole),
+            None => Avro::Double(number.as_f64().expect("a number")),
+        },
+        Value::String(text) => Avro::String(text.clone()),
+        Value::Array(list) => Avro::Array(list.iter().map(avro).collect()),
+        Value::Object(fields) => Avro::Map(fields.iter().map(|(name, value)| (name.clone(), avro(value))).collect()),
+    }
 }
