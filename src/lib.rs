@@ -13,6 +13,7 @@ pub mod broker;
 pub mod cli;
 pub mod codec;
 pub mod domain;
+pub mod failpoint;
 #[cfg(test)]
 mod fuzz;
 pub mod installation;

@@ -5,7 +5,9 @@
 //!   whether its directory entries are known to be on the disk;
 //! - a folder belongs to one process, which holds a lock on it for its whole life;
 //! - [`Disk::drop_unsynced`] does to a folder what power loss may do: every byte that was not forced to the
-//!   disk is gone, and so is every file whose directory entry was not. Tests use it to prove the rest.
+//!   disk is gone, and so is every file whose directory entry was not. Tests use it to prove the rest, inside a
+//!   process and, at the fail points `power.before_sync` and `power.after_sync` of debug builds, for a whole one:
+//!   nothing is written and no fsync returns from that moment on, so nothing can be acknowledged after it.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -27,6 +29,15 @@ pub(crate) struct Disk {
     root: PathBuf,
     tracked: Mutex<HashMap<PathBuf, Arc<Durability>>>,
     _lock: File,
+    #[cfg(debug_assertions)]
+    power: std::sync::RwLock<()>,
+}
+
+/// Held while bytes or directory entries change; a power loss waits for it and never gives it back. Empty in release builds.
+struct Powered<'d> {
+    #[cfg(debug_assertions)]
+    _guard: Option<std::sync::RwLockReadGuard<'d, ()>>,
+    _disk: std::marker::PhantomData<&'d Disk>,
 }
 
 /// How much of a file would survive power loss.
@@ -51,7 +62,13 @@ impl Disk {
             fs::TryLockError::WouldBlock => BrokerError::Locked { path: root.into() },
             fs::TryLockError::Error(source) => BrokerError::Io { path: lock_path, source },
         })?;
-        let disk = Self { root: root.into(), tracked: Mutex::default(), _lock: lock };
+        let disk = Self {
+            root: root.into(),
+            tracked: Mutex::default(),
+            _lock: lock,
+            #[cfg(debug_assertions)]
+            power: std::sync::RwLock::default(),
+        };
         disk.check_format()?;
         Ok(disk)
     }
@@ -82,11 +99,33 @@ impl Disk {
         &self.root
     }
 
+    fn powered(&self) -> Powered<'_> {
+        Powered {
+            #[cfg(debug_assertions)]
+            _guard: self.power.read().ok(),
+            _disk: std::marker::PhantomData,
+        }
+    }
+
+    /// A fail point at which the machine loses its power, as far as this folder can tell.
+    #[cfg(debug_assertions)]
+    fn power_may_fail(&self, point: &str) {
+        if crate::failpoint::reached(point) {
+            // Never given back: whoever writes or syncs from now on waits until the process is gone.
+            let _dark = self.power.write();
+            if let Err(error) = self.drop_unsynced() {
+                tracing::error!(%error, "unsynced bytes could not be dropped");
+            }
+            std::process::abort();
+        }
+    }
+
     /// Creates an empty file to append to; its folders are created as needed.
     pub(crate) fn create(self: &Arc<Self>, path: &Path) -> io::Result<LogFile> {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
+        let _powered = self.powered();
         let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(path)?;
         let durability = Arc::new(Durability::default());
         lock(&self.tracked).insert(path.into(), Arc::clone(&durability));
@@ -115,6 +154,7 @@ impl Disk {
 
     /// Writes a small file so that readers see the old or the new content, never a part.
     pub(crate) fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let _powered = self.powered();
         let temporary = path.with_extension("tmp");
         let mut file = File::create(&temporary)?;
         file.write_all(content)?;
@@ -136,6 +176,7 @@ impl Disk {
 
     /// Removes a file; a missing one is fine.
     pub(crate) fn remove(&self, path: &Path) -> io::Result<()> {
+        let _powered = self.powered();
         lock(&self.tracked).remove(path);
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -145,6 +186,7 @@ impl Disk {
 
     /// Removes a folder and everything below it; a missing one is fine.
     pub(crate) fn remove_tree(&self, path: &Path) -> io::Result<()> {
+        let _powered = self.powered();
         lock(&self.tracked).retain(|file, _| !file.starts_with(path));
         match fs::remove_dir_all(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -211,6 +253,7 @@ impl LogFile {
     /// Appends all of `bytes` or nothing; returns where they start. One writer at a time.
     pub(crate) fn append(&self, bytes: &[u8]) -> io::Result<u64> {
         let file = self.file()?;
+        let _powered = self.disk.powered();
         let at = self.len();
         if let Err(error) = file.write_all_at(bytes, at) {
             let _ = file.set_len(at);
@@ -223,6 +266,7 @@ impl LogFile {
     /// Cuts the file back to `len` bytes and forces that to the disk.
     pub(crate) fn truncate(&self, len: u64) -> io::Result<()> {
         let file = self.file()?;
+        let _powered = self.disk.powered();
         file.set_len(len)?;
         file.sync_all()?;
         self.len.store(len, SeqCst);
@@ -243,17 +287,25 @@ impl LogFile {
         if linked && self.durability.synced.load(SeqCst) >= len {
             return Ok(());
         }
+        #[cfg(debug_assertions)]
+        self.disk.power_may_fail("power.before_sync");
+        let powered = self.disk.powered();
         self.file()?.sync_data()?;
         if !linked {
             self.disk.sync_parents(&self.path)?;
             self.durability.linked.store(true, SeqCst);
         }
         self.durability.synced.fetch_max(len, SeqCst);
+        drop(powered);
+        #[cfg(debug_assertions)]
+        self.disk.power_may_fail("power.after_sync");
         Ok(())
     }
 
     /// Takes the place of the file at `path`, which readers see whole before and after. Sync first.
     pub(crate) fn rename(mut self, path: &Path) -> io::Result<Self> {
+        let disk = Arc::clone(&self.disk);
+        let _powered = disk.powered();
         fs::rename(&self.path, path)?;
         self.disk.sync_parents(path)?;
         let mut tracked = lock(&self.disk.tracked);

@@ -15,8 +15,9 @@ use super::common::{Endpoint, KeyFolder, Settings};
 use super::exit::{Failure, Outcome, say};
 use super::reader::{METADATA_TIMEOUT, Polled, Reader, Start, ends};
 use crate::domain::topics;
+use crate::stream::outside;
 use crate::stream::retention::{self, Oldest};
-use crate::topology::apply;
+use crate::topology::{ReaderSpec, apply};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -101,6 +102,7 @@ pub async fn run(args: DoctorArgs, settings: Settings) -> Outcome<()> {
             findings.push(sizes(&settings).await);
             findings.push(clock(&settings).await?);
             findings.push(retention(&settings).await?);
+            findings.extend(readers(&settings).await?);
         }
         Err(failure) => {
             show(&settings, &findings)?;
@@ -161,6 +163,54 @@ async fn topics(settings: &Settings) -> Outcome<Vec<Finding>> {
         Err(error) if error.no_broker() => Err(settings.no_broker(error)),
         Err(error) => Ok(vec![Finding::new("topics", Status::Wrong, error.to_string(), "")]),
     }
+}
+
+/// Who outside the stages holds back what would be purged.
+async fn readers(settings: &Settings) -> Outcome<Vec<Finding>> {
+    let settings = settings.clone();
+    let asked = tokio::task::spawn_blocking(move || {
+        let readers = settings.topology.readers();
+        let admin = settings.cluster().admin();
+        let found = readers.iter().map(|reader| match &admin {
+            Ok(admin) => reader_finding(reader, outside::waits(admin, reader).map_err(|e| e.to_string())),
+            Err(error) => reader_finding(reader, Err(error.to_string())),
+        });
+        found.collect()
+    });
+    asked.await.map_err(Failure::failed)
+}
+
+fn reader_finding(reader: &ReaderSpec, waits: Result<Vec<outside::Wait>, String>) -> Finding {
+    let waits = match waits {
+        Ok(waits) => waits,
+        Err(error) => return Finding::new("readers", Status::Wrong, format!("{}: {error}", reader.name), ""),
+    };
+    let records: i64 = waits.iter().map(|wait| wait.records).sum();
+    let overdue: Vec<String> = waits
+        .iter()
+        .filter(|wait| wait.overdue)
+        .map(|wait| match wait.position {
+            Some(position) => format!("{}-{} from offset {position}", wait.topic, wait.partition),
+            None => format!("{}-{}, of which it has committed nothing", wait.topic, wait.partition),
+        })
+        .collect();
+    if overdue.is_empty() {
+        return Finding::ok(
+            "readers",
+            format!("{} holds back {records} offsets, none beyond its patience", reader.name),
+        );
+    }
+    Finding::new(
+        "readers",
+        Status::Warning,
+        format!(
+            "{} holds the purge back: for more than {} s records wait in {}",
+            reader.name,
+            reader.patience.as_secs(),
+            overdue.join(", ")
+        ),
+        "start it again, or take it out of the topology's `readers`",
+    )
 }
 
 /// Whether records as large as a chunk pass brokers and replicas.

@@ -41,6 +41,11 @@ pub const OLDEST: &str = "hokusai_oldest_record_seconds";
 /// Tasks that are stopped until somebody acts.
 pub const STOPPED: &str = "hokusai_stopped_tasks";
 
+/// Records of purged topics that a reader outside the stages has not committed yet.
+pub const READER_LAG: &str = "hokusai_reader_lag_records";
+/// 1 when a reader outside the stages is overdue: it holds a purge back.
+pub const READER_OVERDUE: &str = "hokusai_reader_overdue";
+
 /// Registers units and descriptions with the process's recorder.
 pub fn describe() {
     for (name, help) in [
@@ -68,6 +73,12 @@ pub fn describe() {
     metrics::describe_gauge!(STATE_ENTRIES, Unit::Count, "Entries of committed state");
     metrics::describe_gauge!(STATE_BYTES, Unit::Bytes, "Approximate bytes of committed state in memory");
     metrics::describe_gauge!(STATE_DISK_BYTES, Unit::Bytes, "Bytes of committed state on this machine's disk");
+    metrics::describe_gauge!(READER_LAG, Unit::Count, "Offsets that a reader outside holds back from the purge");
+    metrics::describe_gauge!(
+        READER_OVERDUE,
+        Unit::Count,
+        "1 when a record waits for a reader outside beyond its patience"
+    );
     metrics::describe_gauge!(STOPPED, Unit::Count, "Tasks stopped with a named outcome until somebody acts");
 }
 

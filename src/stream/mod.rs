@@ -16,10 +16,10 @@
 //! | [`ffi`] | the librdkafka calls that rdkafka lacks |
 
 pub mod client;
-pub mod failpoint;
 pub mod ffi;
 pub mod health;
 pub mod metrics;
+pub mod outside;
 pub mod partitioner;
 pub mod progress;
 pub mod retention;

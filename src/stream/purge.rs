@@ -4,6 +4,7 @@
 //! every declared reader has committed is deleted from time to time (`DeleteRecords`).
 //!
 //! Invariants:
+//! * a reader outside the stages is where its group's committed offsets say ([`super::outside`]);
 //! * the position of a reader that runs in this process is what its task has committed, and that of a reader whose positions stand
 //!   elsewhere (the warehouse: in its tables) what stands there, not what their groups' offsets say: those can be reset from outside;
 //! * a partition is purged only by a process that runs one of its readers, and only when every reader's position is known;
@@ -14,13 +15,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::admin::AdminOptions;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::client::{Admin, ClientError, Description, End, FetchBounds, Logged};
+use super::client::{Admin, ClientError, Description, End};
+use super::outside;
 use super::retention::Watch;
-use crate::topology::{Cleanup, Topology};
+use crate::topology::{Cleanup, ReaderSpec, Topology};
 
 /// Tells how far a reader has kept the partitions of a topic, by number: the next offset of each. A partition that is left out
 /// was not read. An error is its text.
@@ -68,16 +69,21 @@ struct Purged {
     grace: Option<Duration>,
 }
 
-/// The topics that the topology wants purged, with the stages of this version that read them.
+/// The topics that the topology wants purged, with the stages of this version and the programs outside that read them.
 fn purged(topology: &Topology) -> Vec<Purged> {
     let purged = topology.topics().iter().filter(|t| t.active && t.cleanup == Cleanup::Purged);
     let with_readers = purged.map(|topic| {
         let reads = |inputs: &[String]| inputs.contains(&topic.name);
         let readers: Vec<_> = topology.stages().iter().filter(|s| s.implemented && reads(&s.inputs)).collect();
+        let outside =
+            topology.readers().iter().filter(|reader| reads(&reader.topics)).map(|reader| reader.name.clone());
+        // Without a stage there is nobody who would purge.
+        let names = readers.iter().map(|s| s.name.clone());
+        let names = if readers.is_empty() { Vec::new() } else { names.chain(outside).collect() };
         Purged {
             topic: topic.name.clone(),
             grace: readers.iter().filter_map(|s| s.settings.plaintext_grace).max(),
-            readers: readers.iter().map(|s| s.name.clone()).collect(),
+            readers: names,
         }
     });
     with_readers.filter(|purged| !purged.readers.is_empty()).collect()
@@ -103,6 +109,7 @@ pub(crate) struct Purger {
     topics: Vec<Purged>,
     kept: BTreeMap<String, Kept>,
     watch: Watch,
+    outside: Vec<ReaderSpec>,
     interval: Duration,
     /// Where what tells of kept positions runs.
     handle: tokio::runtime::Handle,
@@ -120,7 +127,8 @@ impl Purger {
     ) -> Self {
         let topics = purged(topology);
         let interval = watch.often_enough(often_enough(interval, &topics));
-        Self { admin, positions, topics, kept, watch, interval, handle: tokio::runtime::Handle::current() }
+        let outside = topology.readers().to_vec();
+        Self { admin, positions, topics, kept, watch, outside, interval, handle: tokio::runtime::Handle::current() }
     }
 
     /// Purges every interval until `stop`; blocks.
@@ -138,6 +146,12 @@ impl Purger {
                 }
             }
             self.watch.look(stop);
+            for reader in &self.outside {
+                match outside::waits(&self.admin, reader) {
+                    Ok(waits) => outside::tell(reader, &waits),
+                    Err(error) => tracing::debug!(reader = %reader.name, %error, "not looked at this time"),
+                }
+            }
         }
     }
 
@@ -199,32 +213,11 @@ impl Purger {
 
     /// Where a reader stands that is no task of this process.
     fn elsewhere(&self, reader: &str, topic: &str, places: &[(String, i32)]) -> Result<Vec<Option<i64>>, PurgeError> {
-        let Some(kept) = self.kept.get(reader) else { return Ok(self.group_offsets(reader, places)?) };
+        let Some(kept) = self.kept.get(reader) else { return Ok(outside::committed(&self.admin, reader, places)?) };
         let described = self.admin.describe(&[topic])?.into_iter().next();
         let asked = self.handle.block_on(kept(described.ok_or_else(|| self.admin.no_topic(topic))?));
         let kept = asked.map_err(|detail| PurgeError::Kept { reader: reader.to_owned(), detail })?;
         Ok(places.iter().map(|(_, partition)| kept.get(partition).copied()).collect())
-    }
-
-    /// What a stage that runs elsewhere has committed, as its group says.
-    fn group_offsets(&self, stage: &str, places: &[(String, i32)]) -> Result<Vec<Option<i64>>, ClientError> {
-        let cluster = self.admin.cluster();
-        let config = cluster.consumer(&cluster.group(stage), &FetchBounds::default());
-        let consumer: BaseConsumer<Logged> =
-            config.create_with_context(Logged).map_err(|source| ClientError::Create { source })?;
-        let mut list = TopicPartitionList::new();
-        for (topic, partition) in places {
-            list.add_partition(&cluster.topic(topic), *partition);
-        }
-        let committed = self.ask(consumer.committed_offsets(list, Duration::from_secs(5)))?;
-        let find = |(topic, partition): &(String, i32)| match committed
-            .find_partition(&cluster.topic(topic), *partition)?
-            .offset()
-        {
-            Offset::Offset(offset) => Some(offset),
-            _ => None,
-        };
-        Ok(places.iter().map(find).collect())
     }
 }
 
@@ -267,6 +260,10 @@ mod tests {
         assert_eq!(readers("contributions.manifests"), Some(vec!["receipts".to_owned()]));
         let contributions = topics.iter().find(|t| t.topic == "contributions").unwrap();
         assert_eq!(contributions.grace, Some(Duration::from_secs(3_600)));
+        let outside = "version: 1\nextends: builtin\nreaders: [{name: audit, topics: [contributions.screened]}]\n";
+        let topics = purged(&Topology::parse("t.yaml", outside).unwrap());
+        let screened = topics.iter().find(|t| t.topic == "contributions.screened").map(|t| t.readers.clone());
+        assert_eq!(screened, Some(vec!["dedup".to_owned(), "audit".to_owned()]));
         assert!(readers("receipts").is_none() && readers("registry.events").is_none());
     }
 }

@@ -60,10 +60,20 @@ pub(super) struct StageDraft {
     pub(super) planned_outputs: Vec<At<String>>,
 }
 
+/// A reader outside the stages, as it is written.
+#[derive(Debug, Clone)]
+pub(super) struct ReaderDraft {
+    pub(super) name: At<String>,
+    pub(super) about: String,
+    pub(super) topics: Vec<At<String>>,
+    pub(super) patience: Option<Period>,
+}
+
 #[derive(Debug)]
 pub(super) struct Draft {
     pub(super) topics: Vec<TopicDraft>,
     pub(super) stages: Vec<StageDraft>,
+    pub(super) readers: Vec<ReaderDraft>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -76,6 +86,17 @@ struct RawFile {
     topics: Vec<RawTopic>,
     #[serde(default)]
     stages: Vec<RawStage>,
+    #[serde(default)]
+    readers: Vec<RawReader>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawReader {
+    name: Spanned<String>,
+    about: Option<String>,
+    topics: Vec<Spanned<String>>,
+    patience: Option<Period>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -274,7 +295,17 @@ fn complete(file: &Arc<str>, raw: RawFile) -> Result<Draft, TopologyError> {
     };
     let topics = raw.topics.iter().map(|topic| topic_draft(file, topic, &defaults)).collect();
     let stages = raw.stages.iter().map(|stage| stage_draft(file, stage)).collect();
-    Ok(Draft { topics, stages })
+    let readers = raw.readers.iter().map(|reader| reader_draft(file, reader)).collect();
+    Ok(Draft { topics, stages, readers })
+}
+
+fn reader_draft(file: &Arc<str>, raw: &RawReader) -> ReaderDraft {
+    ReaderDraft {
+        name: at(file, &raw.name),
+        about: raw.about.clone().unwrap_or_default(),
+        topics: all(file, &raw.topics),
+        patience: raw.patience,
+    }
 }
 
 fn topic_draft(file: &Arc<str>, raw: &RawTopic, defaults: &RawDefaults) -> TopicDraft {
@@ -318,7 +349,7 @@ fn stage_draft(file: &Arc<str>, raw: &RawStage) -> StageDraft {
     }
 }
 
-/// Sizes, counts, times and settings may differ from the built-in topology; what flows where may not.
+/// Sizes, counts, times and settings may differ from the built-in topology, and readers outside may come; what flows where may not.
 fn overlay(file: &Arc<str>, raw: RawFile, mut below: Draft) -> Result<Draft, TopologyError> {
     let mut problems = Vec::new();
     for topic in &raw.topics {
@@ -344,6 +375,7 @@ fn overlay(file: &Arc<str>, raw: RawFile, mut below: Draft) -> Result<Draft, Top
             Some(into) => into.settings = stage.settings.clone().over(std::mem::take(&mut into.settings)),
         }
     }
+    below.readers.extend(raw.readers.iter().map(|reader| reader_draft(file, reader)));
     if problems.is_empty() { Ok(below) } else { Err(TopologyError::Invalid(problems)) }
 }
 

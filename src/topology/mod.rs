@@ -4,6 +4,7 @@
 //! * a stage with state reads only topics that are partitioned by exactly its state key, with equal partition counts;
 //! * outsiders' topics have no key that anybody trusts and carry the broker's append time;
 //! * broadcast inputs are compacted; purged topics have a reader that they are purged behind;
+//! * readers outside the stages hold back internal purged topics only, never the plaintext of `contributions`;
 //! * every topic and schema that is named exists, and every internal topic has a writer.
 
 pub mod apply;
@@ -234,12 +235,32 @@ impl StageSpec {
     }
 }
 
+/// A program outside the stages that reads purged topics (a verifier, an export): nothing is purged before it has committed its
+/// position with the consumer group `PREFIXhokusai-NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReaderSpec {
+    /// Name; no stage has it.
+    pub name: String,
+    /// What it is for.
+    pub about: String,
+    /// Purged topics that it reads, every partition of them.
+    pub topics: Vec<String>,
+    /// A record that it has not read for so long makes it overdue.
+    #[serde(serialize_with = "period_seconds")]
+    pub patience: Duration,
+}
+
+fn period_seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    duration.as_secs().serialize(serializer)
+}
+
 /// All topics and stages, validated, with the partition counts of one profile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Topology {
     profile: Profile,
     topics: Vec<TopicSpec>,
     stages: Vec<StageSpec>,
+    readers: Vec<ReaderSpec>,
 }
 
 impl Topology {
@@ -269,7 +290,8 @@ impl Topology {
     pub fn parse(name: &str, text: &str) -> Result<Self, TopologyError> {
         let draft = file::read(name, text, BUILTIN_NAME, BUILTIN)?;
         let (topics, stages) = validate::validate(&draft).map_err(TopologyError::Invalid)?;
-        Ok(Self { profile: Profile::Single, topics, stages }.with_profile(Profile::Single))
+        let readers = validate::readers(&draft);
+        Ok(Self { profile: Profile::Single, topics, stages, readers }.with_profile(Profile::Single))
     }
 
     /// The same topology with the partition counts of a profile.
@@ -307,6 +329,12 @@ impl Topology {
     #[must_use]
     pub fn stages(&self) -> &[StageSpec] {
         &self.stages
+    }
+
+    /// Readers of purged topics outside the stages, in the file's order.
+    #[must_use]
+    pub fn readers(&self) -> &[ReaderSpec] {
+        &self.readers
     }
 
     /// A topic by its name without prefix.

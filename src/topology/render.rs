@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Cleanup, Origin, StageSpec, Timestamps, TopicSpec, Topology};
+use super::{Cleanup, Origin, ReaderSpec, StageSpec, Timestamps, TopicSpec, Topology};
 
 /// Writing to a `String` cannot fail.
 macro_rules! put {
@@ -18,6 +18,12 @@ pub(super) fn table(topology: &Topology) -> String {
     let mut rows = vec![cells(["STAGE", "STATE", "READS", "BROADCAST", "WRITES", "", ""])];
     rows.extend(topology.stages().iter().map(stage_row));
     put_table(&mut out, &rows);
+    if !topology.readers().is_empty() {
+        out.push('\n');
+        let mut rows = vec![cells(["READER OUTSIDE", "HOLDS BACK", "OVERDUE AFTER", "ABOUT", "", "", ""])];
+        rows.extend(topology.readers().iter().map(reader_row));
+        put_table(&mut out, &rows);
+    }
     out.push_str("\n* comes with stages that this version does not have\n");
     out
 }
@@ -72,6 +78,12 @@ fn stage_row(stage: &StageSpec) -> [String; 7] {
     ]
 }
 
+fn reader_row(reader: &ReaderSpec) -> [String; 7] {
+    let patience = format!("{} s", reader.patience.as_secs());
+    let none = String::new;
+    [reader.name.clone(), reader.topics.join(", "), patience, reader.about.clone(), none(), none(), none()]
+}
+
 fn put_table(out: &mut String, rows: &[[String; 7]]) {
     let mut widths = [0; 7];
     for row in rows {
@@ -112,6 +124,10 @@ pub(super) fn mermaid(topology: &Topology) -> String {
         for (topics, arrow) in [(&stage.outputs, now), (&planned.outputs, "-.->")] {
             topics.iter().for_each(|topic| put!(out, "  {name} {arrow} {}", id("t", topic)));
         }
+    }
+    for reader in topology.readers() {
+        put!(out, "  {}[\"{}\"]:::outside", id("r", &reader.name), reader.name);
+        reader.topics.iter().for_each(|topic| put!(out, "  {} --> {}", id("t", topic), id("r", &reader.name)));
     }
     out.push_str("  classDef stage fill:#dbeafe,stroke:#1d4ed8\n");
     out.push_str("  classDef outside fill:#fef3c7,stroke:#b45309\n");

@@ -223,3 +223,27 @@ fn every_topic_and_stage_is_shown() {
     assert!(mermaid.contains("t_training_jobs -.-> s_training"));
     assert_eq!(json["stages"][0]["name"], "intake");
 }
+
+#[test]
+fn a_reader_outside_may_hold_back_internal_topics_but_no_plaintext() {
+    let with = |reader: &str| format!("version: 1\nextends: builtin\nreaders:\n  - {reader}\n");
+    let text = with("{name: audit, about: a stranger, topics: [contributions.screened, contributions.manifests]}");
+    let topology = Topology::parse("t.yaml", &text).unwrap();
+    let [reader] = topology.readers() else { panic!("one reader") };
+    assert_eq!((reader.name.as_str(), reader.patience.as_secs()), ("audit", 3_600));
+    assert!(topology.render_table().contains("READER OUTSIDE") && topology.render_mermaid().contains("r_audit"));
+    assert!(!Topology::builtin().unwrap().render_table().contains("READER OUTSIDE"));
+    for (reader, rule) in [
+        (
+            "{name: audit, topics: [contributions]}",
+            "t.yaml:4:28: contributions is purged of plaintext in time, whoever else",
+        ),
+        ("{name: audit, topics: [receipts]}", "receipts is not purged; help:"),
+        ("{name: audit, topics: [nothing]}", "there is no topic nothing"),
+        ("{name: audit, topics: []}", "audit reads no topic"),
+        ("{name: dedup, topics: [contributions.screened]}", "a stage or reader dedup stands twice"),
+    ] {
+        let found = problems(&with(reader));
+        assert!(found.len() == 1 && found[0].contains(rule), "{reader}: {found:?}");
+    }
+}

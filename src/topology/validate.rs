@@ -2,13 +2,17 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::file::{At, Draft, Settings, StageDraft, TopicDraft};
-use super::{CHANGELOG, Cleanup, Origin, Planned, Problem, StageSettings, StageSpec, Timestamps, TopicSpec};
+use super::file::{At, Draft, ReaderDraft, Settings, StageDraft, TopicDraft};
+use super::{
+    CHANGELOG, Cleanup, Origin, Planned, Problem, ReaderSpec, StageSettings, StageSpec, Timestamps, TopicSpec,
+};
 use crate::codec::schema::EMBEDDED;
 
 /// Kafka's own limit for a topic name is 249; prefixes need room.
 const MAX_NAME: usize = 120;
 const MAX_PARTITIONS: i32 = 1024;
+/// A reader outside that does not say otherwise is overdue after this time.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3_600);
 
 struct Rules<'d> {
     topics: HashMap<&'d str, &'d TopicDraft>,
@@ -31,6 +35,12 @@ pub(super) fn validate(draft: &Draft) -> Result<(Vec<TopicSpec>, Vec<StageSpec>)
         rules.name(&stage.name);
         rules.flows(stage);
         rules.state(stage);
+    }
+    for reader in &draft.readers {
+        if !names.insert(&reader.name.value) {
+            rules.problem(&reader.name, format!("a stage or reader {} stands twice", reader.name.value));
+        }
+        rules.reader(reader, draft);
     }
     for topic in &draft.topics {
         rules.topic_among(topic, draft);
@@ -209,6 +219,35 @@ impl<'d> Rules<'d> {
         }
     }
 
+    /// A reader outside the stages may hold back what is purged, but no plaintext.
+    fn reader(&mut self, reader: &ReaderDraft, draft: &Draft) {
+        let name = &reader.name.value;
+        self.name(&reader.name);
+        if reader.topics.is_empty() {
+            self.problem(&reader.name, format!("{name} reads no topic"));
+        }
+        let mut seen = HashSet::new();
+        for topic in &reader.topics {
+            let plaintext = |s: &StageDraft| {
+                s.settings.plaintext_grace.is_some() && s.inputs.iter().any(|input| input.value == topic.value)
+            };
+            let purged = |t: &TopicDraft| t.cleanup.as_ref().is_some_and(|c| c.value == Cleanup::Purged);
+            match self.topics.get(topic.value.as_str()).copied() {
+                _ if !seen.insert(&topic.value) => self.problem(topic, format!("{name} reads {} twice", topic.value)),
+                None => self.problem(topic, format!("there is no topic {}", topic.value)),
+                Some(spec) if !purged(spec) => self.problem(
+                    topic,
+                    format!("{} is not purged; help: any client may read it, no declaration is needed", topic.value),
+                ),
+                Some(_) if draft.stages.iter().any(plaintext) => self.problem(
+                    topic,
+                    format!("{} is purged of plaintext in time, whoever else would read it", topic.value),
+                ),
+                Some(_) => {}
+            }
+        }
+    }
+
     fn topic_among(&mut self, topic: &TopicDraft, draft: &Draft) {
         let name = &topic.name.value;
         let names = |list: &[At<String>]| list.iter().any(|at| at.value == *name);
@@ -248,6 +287,17 @@ fn specs(draft: &Draft) -> (Vec<TopicSpec>, Vec<StageSpec>) {
         }
     }
     (topics, stages)
+}
+
+/// The readers outside the stages; call it for a valid draft.
+pub(super) fn readers(draft: &Draft) -> Vec<ReaderSpec> {
+    let spec = |reader: &ReaderDraft| ReaderSpec {
+        name: reader.name.value.clone(),
+        about: reader.about.clone(),
+        topics: values(&reader.topics),
+        patience: reader.patience.map_or(PATIENCE, |p| p.0),
+    };
+    draft.readers.iter().map(spec).collect()
 }
 
 fn values(list: &[At<String>]) -> Vec<String> {

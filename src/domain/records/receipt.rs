@@ -80,7 +80,7 @@ pub struct Receipt {
     pub chunks: i64,
     /// The chunks that the receipt binds, at most [`Receipt::MAX_LISTED_CHUNKS`]; beyond that see `chunks_digest`.
     pub bound: Vec<ReceiptChunk>,
-    /// SHA-256 over the list of all bound chunks (u32be chunk ‖ chunk digest bytes), hex.
+    /// SHA-256 over the list of all bound chunks (u32be chunk ‖ chunk digest as its hex digits), hex.
     pub chunks_digest: String,
     /// Highest append time among the chunks in `contributions`.
     pub last_appended: i64,

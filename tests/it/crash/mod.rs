@@ -5,10 +5,19 @@
 //!   the reference; a run over another copy is killed ten times and must give the same receipts, byte for byte.
 //! * [`live`]: contributions keep coming, several workers share the stages, and one after the other is killed.
 //!
-//! The verifier ([`verify`]) knows only the rows that were sent and the contract: it shares no code with the stages.
+//! * [`outside`]: a stranger takes in what the stages tell each other and recomputes every verdict and receipt from it.
+//! * [`contract`]: the contract changes while contributions flow and workers are killed.
+//! * [`power`]: the embedded broker loses every byte that it had not forced to the disk.
+//!
+//! The verifiers share no code with the stages: [`verify`] knows only the rows that were sent and the contract, [`recompute`] only the
+//! committed records and the design's text.
 
+mod contract;
 mod live;
 mod load;
+mod outside;
 mod plant;
+mod power;
+mod recompute;
 mod same_log;
 mod verify;

@@ -125,6 +125,17 @@ impl Plant {
         self.start_broker();
     }
 
+    /// Ends the broker as a loss of power does, at the `nth` passing of a fail point from now on: what was not forced to the disk is gone.
+    pub fn lose_power(&mut self, point: &str, nth: u64) {
+        self.broker.as_mut().expect("the embedded one").kill();
+        let mut broker = command(&["broker", "--listen", &self.address, "--format", "json"]);
+        broker.env("HOKUSAI_DATA", self.folder.path().join("data"));
+        broker.env("HOKUSAI_FAILPOINT", format!("{point}:{nth}"));
+        let mut doomed = Launched::start(broker, &self.folder.path().join("broker.log"));
+        self.wait_for_failpoint(point, || doomed.ended());
+        self.broker = None;
+    }
+
     /// SIGTERM to the broker.
     pub fn stop_broker(&mut self) {
         if let Some(mut broker) = self.broker.take() {
@@ -135,7 +146,18 @@ impl Plant {
     /// Launches the worker of a slot with all stages; `failpoint` makes it abort itself there. A slot keeps its data folder and its name in
     /// the groups (static membership), so that a successor of a killed worker is back at once.
     pub fn launch_worker(&self, slot: usize, failpoint: Option<&str>) -> Launched {
+        self.launch(slot, failpoint, &[])
+    }
+
+    /// Starts some stages only, as the worker of slot 0.
+    pub fn start_stages(&self, stages: &str) -> Running {
+        let ready = self.launch(0, None, &["--stages", stages]).ready();
+        ready.unwrap_or_else(|(status, log)| panic!("the worker ended with {status} before it was ready:\n{log}"))
+    }
+
+    fn launch(&self, slot: usize, failpoint: Option<&str>, more: &[&str]) -> Launched {
         let mut worker = self.command(&["worker", "--http", "127.0.0.1:0", "--format", "json"]);
+        worker.args(more);
         worker.env("HOKUSAI_DATA", self.folder.path().join(format!("worker-{slot}")));
         worker.env("HOKUSAI_INSTANCE", format!("worker-{slot}"));
         if let Some(name) = failpoint {
@@ -157,7 +179,23 @@ impl Plant {
                 assert!(aborted(status), "{failpoint}: {status}: {}", self.log());
                 Ok(())
             }
-            None => Err(format!("{failpoint} was not reached; {} receipts; log:\n{}", self.receipts(), self.log())),
+            None => Err(format!("{failpoint} was not reached; log:\n{}", self.log())),
+        });
+    }
+
+    /// Applies a model's specification; its contract's digest.
+    pub fn apply(&self, spec: &str) -> String {
+        let path = self.folder.path().join(format!("{}.yaml", crate::support::unique("model")));
+        std::fs::write(&path, spec).expect("a file");
+        let lines = finish(self.command(&["model", "apply", &path.to_string_lossy(), "--format", "json"])).lines(0);
+        lines[0]["contract_digest"].as_str().unwrap_or_else(|| panic!("no contract_digest in {lines:?}")).to_owned()
+    }
+
+    /// Waits until there are so many receipts.
+    pub fn wait_for_receipts(&self, count: usize) {
+        eventually("all receipts", || match self.receipts() {
+            seen if seen >= count => Ok(()),
+            seen => Err(format!("{seen} of {count}; the workers' log:\n{}", self.log())),
         });
     }
 
@@ -183,9 +221,14 @@ impl Plant {
         read(&self.broker(), &self.topic("receipts"), Isolation::Committed).len()
     }
 
+    /// The workers' log.
+    pub fn whole_log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("worker.log")).unwrap_or_default()
+    }
+
     /// The end of the workers' log.
     pub fn log(&self) -> String {
-        let text = std::fs::read_to_string(self.folder.path().join("worker.log")).unwrap_or_default();
+        let text = self.whole_log();
         let lines: Vec<&str> = text.lines().rev().take(40).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }

@@ -29,7 +29,7 @@ const FAILPOINTS: [Option<&str>; 12] = [
 ];
 
 /// The log, what was sent, and what an uninterrupted run made of it.
-struct Reference {
+pub struct Reference {
     folder: tempfile::TempDir,
     sent: Vec<Contribution>,
     receipts: Receipts,
@@ -37,8 +37,30 @@ struct Reference {
     progress: i64,
 }
 
+impl Reference {
+    /// The folder with the log, before any stage has read it.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// What was sent.
+    pub fn sent(&self) -> &[Contribution] {
+        &self.sent
+    }
+
+    /// How many records that are.
+    pub fn records(&self) -> usize {
+        self.sent.iter().map(|c| c.chunks.len()).sum()
+    }
+
+    /// [`Plant::progress`] at the end.
+    pub fn progress(&self) -> i64 {
+        self.progress
+    }
+}
+
 /// Laid down once for the tests of this run.
-fn reference() -> &'static Reference {
+pub fn reference() -> &'static Reference {
     static REFERENCE: OnceLock<Reference> = OnceLock::new();
     REFERENCE.get_or_init(|| {
         let mut plant = Plant::start(Kind::Embedded, Some(&one_contributions_partition()))
@@ -66,7 +88,7 @@ fn reference() -> &'static Reference {
 
         let plant = Plant::start_copy(folder.path());
         let _worker = plant.start_worker(0);
-        wait_for_receipts(&plant, sent.len());
+        plant.wait_for_receipts(sent.len());
         let receipts = verify::one_receipt_each(&plant, &sent);
         verify::adds_up(&receipts, &sent);
         verify::as_in_order(&receipts, &sent);
@@ -85,13 +107,6 @@ fn one_contributions_partition() -> String {
     format!("{head}- name: contributions\n{tail}")
 }
 
-fn wait_for_receipts(plant: &Plant, count: usize) {
-    eventually("all receipts", || match plant.receipts() {
-        seen if seen >= count => Ok(()),
-        seen => Err(format!("{seen} of {count}; the workers' log:\n{}", plant.log())),
-    });
-}
-
 /// When to strike next, with `left` strikes to come: a seeded share of the way that is left.
 fn moment(plant: &Plant, random: &mut Random, end: i64, left: usize) -> i64 {
     let here = plant.progress();
@@ -99,7 +114,8 @@ fn moment(plant: &Plant, random: &mut Random, end: i64, left: usize) -> i64 {
     here + step / 2 + i64::try_from(random.below(step.max(1).unsigned_abs())).expect("small")
 }
 
-fn wait_for_progress(plant: &Plant, worker: &mut Running, moment: i64, all: usize) {
+/// Waits for progress, or until everything is done.
+pub fn wait_for_progress(plant: &Plant, worker: &mut Running, moment: i64, all: usize) {
     eventually("progress", || {
         if let Some(status) = worker.ended() {
             panic!("the worker ended with {status}:\n{}", plant.log());
@@ -115,14 +131,19 @@ fn wait_for_progress(plant: &Plant, worker: &mut Running, moment: i64, all: usiz
 
 fn verify_against_reference(plant: &Plant) {
     let reference = reference();
-    wait_for_receipts(plant, reference.sent.len());
+    plant.wait_for_receipts(reference.sent.len());
     let receipts = verify::one_receipt_each(plant, &reference.sent);
     verify::adds_up(&receipts, &reference.sent);
-    for (id, (bytes, value)) in &receipts {
-        let (wanted, decoded) = &reference.receipts[id];
+    verify_reference_receipts(&receipts);
+    verify::tables(plant, &receipts);
+}
+
+/// The contributions of the reference have their receipts byte for byte; there may be others.
+pub fn verify_reference_receipts(receipts: &Receipts) {
+    for (id, (wanted, decoded)) in &reference().receipts {
+        let (bytes, value) = &receipts[id];
         assert!(bytes == wanted, "{id}: not the bytes of the uninterrupted run:\n{value}\n{decoded}");
     }
-    verify::tables(plant, &receipts);
 }
 
 #[test]

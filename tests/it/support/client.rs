@@ -311,6 +311,16 @@ pub fn read(broker: &Broker, topic: &str, isolation: Isolation) -> Vec<Record> {
     records
 }
 
+/// The values of [`read`] by partition and offset.
+pub fn read_values(
+    broker: &Broker,
+    topic: &str,
+    isolation: Isolation,
+) -> std::collections::BTreeMap<(i32, i64), Vec<u8>> {
+    let records = read(broker, topic, isolation).into_iter();
+    records.map(|record| ((record.partition, record.offset), record.value.unwrap_or_default())).collect()
+}
+
 /// The texts of [`read`].
 pub fn read_texts(broker: &Broker, topic: &str, isolation: Isolation) -> Vec<String> {
     read(broker, topic, isolation).iter().map(Record::text).collect()

@@ -103,13 +103,17 @@ pub fn schema(name: &str) -> apache_avro::Schema {
 
 /// A value in Avro single-object encoding, decoded with the published schema and nothing of ours.
 pub fn decode(schema: &apache_avro::Schema, value: &[u8]) -> Value {
+    datum(schema, value).try_into().expect("JSON")
+}
+
+/// The same, as the Avro library gives it.
+pub fn datum(schema: &apache_avro::Schema, value: &[u8]) -> apache_avro::types::Value {
     assert_eq!(value.get(..2), Some(&[0xC3, 0x01][..]), "single-object encoding");
     let mut body = &value[10..];
-    let decoded = apache_avro::reader::datum::GenericDatumReader::builder(schema)
+    apache_avro::reader::datum::GenericDatumReader::builder(schema)
         .build()
         .and_then(|r| r.read_value(&mut body))
-        .expect("a record of this schema");
-    decoded.try_into().expect("JSON")
+        .expect("a record of this schema")
 }
 
 /// All receipts on the topic, oldest first.

@@ -1,14 +1,16 @@
 //! Fail points: places around every commit step where a test can make the process die.
 //!
 //! `HOKUSAI_FAILPOINT=name[:nth]` aborts the process (as `kill -9` would: no destructor, no flush) when the point of
-//! that name is passed for the nth time, counted over the whole process from 1. Compiled in debug builds only.
+//! that name is passed for the nth time, counted over the whole process from 1. The points `power.…` are the embedded
+//! broker's: before it aborts there, every byte that was not forced to the disk is taken away, as when the machine loses its
+//! power. Compiled in debug builds only.
 
 /// A place where a test may end the process; nothing in release builds.
 #[macro_export]
 macro_rules! failpoint {
     ($name:literal) => {
         #[cfg(debug_assertions)]
-        $crate::stream::failpoint::hit($name);
+        $crate::failpoint::hit($name);
     };
 }
 
@@ -23,6 +25,8 @@ pub const NAMES: &[&str] = &[
     "state.after_runs",
     "state.after_manifest",
     "warehouse.after_delta_commit",
+    "power.before_sync",
+    "power.after_sync",
 ];
 
 #[cfg(debug_assertions)]
@@ -57,20 +61,26 @@ mod armed {
             .as_ref()
     }
 
+    /// Whether this is the time to end at a point; counts the passing.
+    pub fn reached(name: &str) -> bool {
+        let reached = armed()
+            .is_some_and(|armed| armed.name == name && armed.hits.fetch_add(1, Ordering::Relaxed) + 1 == armed.nth);
+        if reached {
+            tracing::error!(failpoint = name, "fail point reached: the process ends here");
+        }
+        reached
+    }
+
     /// Passes a fail point; called by [`failpoint!`](crate::failpoint).
     pub fn hit(name: &str) {
-        if let Some(armed) = armed()
-            && armed.name == name
-            && armed.hits.fetch_add(1, Ordering::Relaxed) + 1 == armed.nth
-        {
-            tracing::error!(failpoint = name, "fail point reached: the process ends here");
+        if reached(name) {
             std::process::abort();
         }
     }
 }
 
 #[cfg(debug_assertions)]
-pub use armed::hit;
+pub use armed::{hit, reached};
 
 #[cfg(all(test, debug_assertions))]
 mod tests {
