@@ -19,8 +19,10 @@ use crate::stages::keying::Keying;
 use crate::stages::receipts::{Receipts, ReceiptsConfig};
 use crate::stages::registry::Registry;
 use crate::stages::warehouse::{Thresholds, Warehouse, WarehouseConfig};
+use crate::store::{Store, StoreOptions};
 use crate::stream::health::Health;
 use crate::stream::runtime::{Runtime, RuntimeConfig, Settings as StreamSettings};
+use crate::stream::snapshot::SnapshotSettings;
 
 /// Every stage that is built, in the order of the path.
 pub const STAGES: &[&str] = &["keying", "registry", "intake", "dedup", "receipts", "warehouse"];
@@ -51,6 +53,8 @@ pub struct PipelineConfig {
     pub table_commit: Option<Duration>,
     /// Bytes of memory that each task takes for state that is not on disk yet.
     pub state_memory: usize,
+    /// Bytes of changelog after which a task puts its state into the shared store.
+    pub snapshot_after: u64,
     /// Name in the consumer groups that survives restarts.
     pub instance: Option<String>,
 }
@@ -160,9 +164,21 @@ fn runtime_config(config: &PipelineConfig, keys: &LiveKeys) -> RuntimeConfig {
             instance: config.instance.clone(),
             state_folder: Some(state_folder(&config.settings)),
             state_memory: config.state_memory,
+            snapshots: snapshots(config),
             ..StreamSettings::default()
         },
     }
+}
+
+/// Snapshots go to a store that another machine can reach; in the data folder they would only double the state.
+fn snapshots(config: &PipelineConfig) -> Option<SnapshotSettings> {
+    let Settings { store, data, .. } = &config.settings;
+    let options = StoreOptions::from_environment();
+    let opened = Store::at(store, &options).ok()?;
+    if opened.folder().is_some_and(|folder| folder.starts_with(data)) {
+        return None;
+    }
+    Some(SnapshotSettings { after_bytes: config.snapshot_after, ..SnapshotSettings::new(store, options) })
 }
 
 /// Where the tasks of this machine keep committed state.

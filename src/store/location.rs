@@ -119,9 +119,13 @@ impl Location {
     /// What a refusal means.
     pub fn refused(&self, settings: &[(String, String)], error: Error) -> StoreError {
         let (store, detail) = (self.given.clone(), told(&error));
+        // A listing's refusal comes without a kind: S3's own codes tell.
+        let says = |codes: &[&str]| codes.iter().any(|code| detail.contains(code));
         match error {
             Error::NotFound { .. } => StoreError::NoBucket { store, detail },
+            _ if says(&["NoSuchBucket", "404 Not Found"]) => StoreError::NoBucket { store, detail },
             Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => StoreError::Denied { store, detail },
+            _ if says(&["403 Forbidden", "401 Unauthorized"]) => StoreError::Denied { store, detail },
             _ if !has(settings, CREDENTIALS) => StoreError::NoCredentials { store, detail },
             _ => StoreError::Unreachable { store, endpoint: self.endpoint(settings), detail },
         }

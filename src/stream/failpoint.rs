@@ -22,6 +22,9 @@ pub const NAMES: &[&str] = &[
     "commit.after",
     "state.after_runs",
     "state.after_manifest",
+    "snapshot.after_blobs",
+    "snapshot.after_manifest",
+    "snapshot.installing",
     "warehouse.after_delta_commit",
 ];
 
