@@ -20,6 +20,8 @@ const CREDENTIALS: &[&str] = &[
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_SKIP_SIGNATURE",
 ];
+/// How long a request is repeated while the server is out of reach; whoever asked has to see to its other duties then.
+const PATIENCE: Duration = Duration::from_secs(30);
 const ENDPOINTS: &[&str] = &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
 
 /// A location that was understood.
@@ -108,9 +110,7 @@ impl Location {
                 builder = builder.with_config(key, value);
             }
         }
-        if let Some(retry) = retry {
-            builder = builder.with_retry(retry);
-        }
+        builder = builder.with_retry(retry.unwrap_or(RetryConfig { retry_timeout: PATIENCE, ..Default::default() }));
         let bucket = self.url.host_str().unwrap_or_default();
         let built = builder.with_bucket_name(bucket).build();
         built.map(|s3| Arc::new(s3) as Arc<dyn ObjectStore>).map_err(|e| self.wrong(&told(&e)))

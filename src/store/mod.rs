@@ -136,8 +136,8 @@ impl Store {
         let probe = async {
             let first = self.create(&path, Bytes::from_static(b"first")).await?;
             let second = self.create(&path, Bytes::from_static(b"second")).await?;
-            self.delete(&path).await?;
-            Ok(first && !second)
+            let removed = self.delete(&path).await;
+            if first && !second { removed.map(|()| true) } else { Ok(false) }
         };
         match tokio::time::timeout(self.options.check_limit, probe).await {
             Ok(Ok(true)) => Ok(()),

@@ -171,3 +171,32 @@ async fn a_file_in_the_stores_place_is_found_at_the_start() {
     store.check_writes().await.unwrap();
     assert_eq!(store.list("", 10).await.unwrap(), [], "the probe is gone");
 }
+
+/// Answers every request with 200, as a server does that knows no conditions.
+async fn agree_to_everything(listener: tokio::net::TcpListener) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let mut request = Vec::new();
+        while stream.read_buf(&mut request).await.is_ok_and(|read| read > 0) {
+            let text = String::from_utf8_lossy(&request).to_ascii_lowercase();
+            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+            let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
+            if body.len() >= length.unwrap_or(0) {
+                break;
+            }
+        }
+        let answer = "HTTP/1.1 200 OK\r\nETag: \"x\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        let _ = stream.write_all(answer.as_bytes()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_ignores_conditional_writes_is_refused() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(agree_to_everything(listener));
+    let settings = [("AWS_ENDPOINT_URL", &*endpoint), ("AWS_ALLOW_HTTP", "true"), ("AWS_SKIP_SIGNATURE", "true")];
+    let error = Store::at("s3://bucket/x", &options(&settings)).unwrap().check_writes().await.unwrap_err();
+    assert!(matches!(error, StoreError::NotConditional { .. }), "{error}");
+    assert!(error.to_string().contains("help:"));
+}
