@@ -9,10 +9,12 @@ mod keys;
 
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hokusai::stages::dedup::state::DedupState;
+use hokusai::store::StoreOptions;
 use hokusai::stream::runs::Identity;
+use hokusai::stream::snapshot::{SnapshotSettings, Snapshots, Wanted, fetch};
 use hokusai::stream::stage::{Change, Checkpoint, Place, State};
 use keys::{facts, key, mix};
 
@@ -151,6 +153,28 @@ fn restore(folder: &Path, name: &str, keys: u64, memory: usize) {
     assert_eq!(state.size().entries, keys);
 }
 
+/// To a store in a folder, and from there into a folder that has nothing.
+fn snapshot(folder: &Path, keys: u64, memory: usize) {
+    let options = StoreOptions { s3: Vec::new(), check_limit: Duration::from_secs(10) };
+    let settings = SnapshotSettings::new(folder.join("store").to_str().unwrap(), options);
+    let settings = SnapshotSettings { end_limit: Duration::from_secs(600), ..settings };
+    let from = place(&folder.join("state"), memory);
+    let mut state = DedupState::default();
+    let next_offset = state.open(&from).unwrap().unwrap().next_offset;
+    let begun = (Instant::now(), cpu());
+    let snapshots = Snapshots::start(settings.clone()).unwrap();
+    let form = DedupState::FORM.unwrap();
+    assert!(snapshots.offer("", &from.folder, &from.identity, form, |to| state.snapshot(to)));
+    println!("links on the task's thread: {:.4} s", begun.0.elapsed().as_secs_f64());
+    snapshots.finish();
+    report("sent to a folder store", keys, begun);
+    let to = place(&folder.join("fetched"), memory);
+    let begun = (Instant::now(), cpu());
+    let wanted = Wanted { stage: "dedup".to_owned(), place: &to, form, start: 0, end: next_offset };
+    assert_eq!(fetch(&settings, &wanted, &|| false), Some(next_offset));
+    report("fetched from it, digests checked", keys, begun);
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let number = |at: usize, default: u64| arguments.get(at).map_or(default, |text| text.parse().unwrap());
@@ -159,6 +183,7 @@ fn main() {
         let folder = Path::new(folder);
         return match arguments.get(3).map(String::as_str) {
             Some("feed") => feed(folder, keys, memory),
+            Some("snapshot") => snapshot(folder, keys, memory),
             Some(name) => restore(folder, name, keys, memory),
             None => (),
         };
@@ -166,7 +191,7 @@ fn main() {
     let folder = std::env::temp_dir().join(format!("hokusai-bench-state-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     println!("{keys} keys, {} MiB of memory for what is not on disk", memory >> 20);
-    for step in ["feed", "state", "anew"] {
+    for step in ["feed", "state", "anew", "snapshot", "fetched"] {
         println!("-- {step}");
         let (keys, memory) = ((keys / 1_000_000).to_string(), (memory >> 20).to_string());
         let program = std::env::current_exe().unwrap();

@@ -23,6 +23,7 @@ pub mod pii;
 pub mod pipeline;
 pub mod sql;
 pub mod stages;
+pub mod store;
 pub mod stream;
 pub mod topology;
 pub mod web;

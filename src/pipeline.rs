@@ -21,9 +21,11 @@ use crate::stages::receipts::{Receipts, ReceiptsConfig};
 use crate::stages::registry::Registry;
 use crate::stages::warehouse::tables::Table;
 use crate::stages::warehouse::{self, Thresholds, Warehouse, WarehouseConfig};
+use crate::store::{Store, StoreOptions};
 use crate::stream::Kept;
 use crate::stream::health::Health;
 use crate::stream::runtime::{Runtime, RuntimeConfig, Settings as StreamSettings};
+use crate::stream::snapshot::SnapshotSettings;
 
 /// Every stage that is built, in the order of the path.
 pub const STAGES: &[&str] = &["keying", "registry", "intake", "dedup", "receipts", "warehouse"];
@@ -54,6 +56,8 @@ pub struct PipelineConfig {
     pub table_commit: Option<Duration>,
     /// Bytes of memory that each task takes for state that is not on disk yet.
     pub state_memory: usize,
+    /// Bytes of changelog after which a task puts its state into the shared store.
+    pub snapshot_after: u64,
     /// Name in the consumer groups that survives restarts.
     pub instance: Option<String>,
 }
@@ -164,6 +168,7 @@ fn runtime_config(config: &PipelineConfig, keys: &LiveKeys) -> RuntimeConfig {
             instance: config.instance.clone(),
             state_folder: Some(config.installation.state_folder()),
             state_memory: config.state_memory,
+            snapshots: snapshots(config),
             ..StreamSettings::default()
         },
     }
@@ -179,6 +184,17 @@ fn kept(installation: &Installation) -> BTreeMap<String, Kept> {
         })
     });
     BTreeMap::from([("warehouse".to_owned(), kept)])
+}
+
+/// Snapshots go to a store that another machine can reach; in the data folder they would only double the state.
+fn snapshots(config: &PipelineConfig) -> Option<SnapshotSettings> {
+    let Installation { store, data, .. } = &config.installation;
+    let options = StoreOptions::from_environment();
+    let opened = Store::at(store, &options).ok()?;
+    if opened.folder().is_some_and(|folder| folder.starts_with(data)) {
+        return None;
+    }
+    Some(SnapshotSettings { after_bytes: config.snapshot_after, ..SnapshotSettings::new(store, options) })
 }
 
 fn receipts_config(config: &PipelineConfig) -> anyhow::Result<ReceiptsConfig> {

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::exit::{Failure, Outcome};
 use crate::codec::wire::{Wire, WireConfig};
 use crate::installation::Installation;
+use crate::store::{Store, StoreError, StoreOptions};
 use crate::stream::client::ClientError;
 use crate::topology::{Profile, Topology};
 
@@ -86,7 +87,10 @@ pub struct CommonArgs {
     /// Folder of this machine's data
     #[arg(long, global = true, env = "HOKUSAI_DATA", default_value = "hokusai-data", value_name = "DIR")]
     pub data: PathBuf,
-    /// Where tables and artefacts live: a folder or file URL [default: DATA/store]
+    /// What machines share, tables and artefacts: a folder, file:///FOLDER or s3://BUCKET/PREFIX [default: DATA/store]
+    ///
+    /// S3 is reached as the environment says: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION; for other
+    /// servers than Amazon's AWS_ENDPOINT_URL, and AWS_ALLOW_HTTP=true when it is not HTTPS.
     #[arg(long, global = true, env = "HOKUSAI_STORE", value_name = "URL")]
     pub store: Option<String>,
     /// A topology instead of the built-in one
@@ -203,6 +207,17 @@ impl Settings {
     #[must_use]
     pub fn json(&self) -> bool {
         self.format == Format::Json
+    }
+
+    /// The shared store, after it has answered once.
+    ///
+    /// # Errors
+    /// What [`Store::open`] says: a location that makes no sense is a usage failure.
+    pub async fn open_store(&self) -> Outcome<Store> {
+        Store::open(&self.store, &StoreOptions::from_environment()).await.map_err(|error| match error {
+            StoreError::Location { .. } => Failure::Usage(error.to_string()),
+            error => Failure::failed(error),
+        })
     }
 
     /// The exit-3 failure for these brokers.

@@ -15,6 +15,7 @@ use super::common::{Endpoint, KeyFolder, Settings};
 use super::exit::{Failure, Outcome, say};
 use super::reader::{METADATA_TIMEOUT, Polled, Reader, Start, ends};
 use crate::domain::topics;
+use crate::store::{Store, StoreError, StoreOptions};
 use crate::stream::outside;
 use crate::stream::retention::{self, Oldest};
 use crate::topology::{ReaderSpec, apply};
@@ -93,6 +94,7 @@ impl fmt::Display for Finding {
 pub async fn run(args: DoctorArgs, settings: Settings) -> Outcome<()> {
     let mut findings =
         vec![disk(&settings), state(&settings), keys(&settings, &args.keys.path(&settings)), schemas(&settings)];
+    findings.push(store(&settings).await);
     let no_broker = broker(&settings).await;
     match no_broker {
         Ok(finding) => {
@@ -341,6 +343,22 @@ fn state(settings: &Settings) -> Finding {
         .map(|(stage, (tasks, bytes))| format!("{stage} {} KiB in {}", bytes >> 10, plural(tasks, "task")))
         .collect();
     Finding::ok("state", format!("on this machine's disk: {}", stages.join(", ")))
+}
+
+/// Whether the shared store answers, and keeps a name's second writer out.
+async fn store(settings: &Settings) -> Finding {
+    let opened = Store::open(&settings.store, &StoreOptions::from_environment()).await;
+    let wrong = |e: StoreError| Finding::new("store", Status::Wrong, e.to_string(), "");
+    match opened {
+        Err(error) => wrong(error),
+        Ok(store) if store.folder().is_some_and(|folder| !folder.exists()) => {
+            Finding::ok("store", format!("{} is made when it is first needed", settings.store))
+        }
+        Ok(store) => match store.check_writes().await {
+            Err(error) => wrong(error),
+            Ok(()) => Finding::ok("store", format!("{} answers and honours conditional writes", settings.store)),
+        },
+    }
 }
 
 fn fsync(settings: &Settings) -> Option<Finding> {

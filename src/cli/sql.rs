@@ -65,6 +65,7 @@ struct Runner {
 pub async fn run(args: SqlArgs, settings: Settings) -> Outcome<()> {
     let limits =
         Limits { memory: (args.memory as usize) << 20, spill: u64::from(args.spill) << 20, ..Limits::default() };
+    settings.open_store().await?;
     let store = Store::open(&settings.store).map_err(|e| Failure::Usage(e.to_string()))?;
     let session = Session::open(store, &settings.prefix, limits).await.map_err(Failure::failed)?;
     let runner = Runner {

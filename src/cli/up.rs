@@ -42,6 +42,7 @@ pub struct UpArgs {
 pub async fn run(args: UpArgs, settings: Settings) -> Outcome<()> {
     let stop = crate::ops::signals::on_signal();
     std::fs::create_dir_all(&settings.data)?;
+    worker::check_store(&settings).await?;
     let http = resolve(&args.http).await?;
     let broker = start(&args.embedded, &settings).await?;
     let settings = settings.at(broker.address().to_string());

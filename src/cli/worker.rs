@@ -17,6 +17,7 @@ Examples:
   hokusai topology apply --brokers kafka:9092 --profile cluster --replication 3
   hokusai worker --brokers kafka:9092 --profile cluster --keys ./keys --store /mnt/hokusai
   hokusai worker --brokers kafka:9092 --profile cluster --keys ./keys --stages intake,dedup
+  AWS_REGION=eu-central-1 hokusai worker --brokers kafka:9092 --profile cluster --keys ./keys --store s3://acme/hokusai
 
 All workers share one key ring (--keys) and one store (--store). Start more workers to scale out: Kafka assigns the
 partitions. Ctrl-C or SIGTERM ends a worker cleanly; the others take over.";
@@ -46,6 +47,10 @@ pub struct StageArgs {
     /// Memory that each task with state takes for what is not on disk yet, in MiB; 0 writes every commit to disk, in DATA/state
     #[arg(long, env = "HOKUSAI_STATE_MEMORY_MIB", default_value_t = 16, value_name = "MIB")]
     pub state_memory: usize,
+    /// A task's state is put into the shared store after so much changelog, in MiB, and at a clean end, so that another machine
+    /// need not read it all; 0 is as often as can be. Not when the store lies in DATA
+    #[arg(long, env = "HOKUSAI_SNAPSHOT_AFTER_MIB", default_value_t = 64, value_name = "MIB")]
+    pub snapshot_after: u64,
 }
 
 /// Arguments of `worker`.
@@ -76,6 +81,7 @@ pub async fn run(args: WorkerArgs, settings: Settings) -> Outcome<()> {
         )));
     }
     std::fs::create_dir_all(&settings.data)?;
+    check_store(&settings).await?;
     let http = resolve(&args.http).await?;
     let metrics = crate::ops::metrics::install()?;
     let registering = settings.clone();
@@ -101,6 +107,15 @@ pub async fn run(args: WorkerArgs, settings: Settings) -> Outcome<()> {
     run_to_end(pipeline, server, announce, &stop).await
 }
 
+/// Finds out before anything starts whether the shared store can be used.
+///
+/// # Errors
+/// What is wrong with it, and the way out.
+pub async fn check_store(settings: &Settings) -> Outcome<()> {
+    let store = settings.open_store().await?;
+    store.check_writes().await.map_err(Failure::failed)
+}
+
 /// Makes the pipeline; `instance` is the name in the consumer groups unless one was typed.
 ///
 /// # Errors
@@ -115,6 +130,7 @@ pub fn pipeline(args: &StageArgs, settings: &Settings, stages: &[String], instan
         idle_mark: Duration::from_millis(args.idle_mark.max(100)),
         table_commit: args.table_commit.map(|ms| Duration::from_millis(ms.max(10))),
         state_memory: args.state_memory.min(1 << 20) << 20,
+        snapshot_after: args.snapshot_after.min(1 << 30) << 20,
         instance: args.instance.clone().or_else(|| instance.map(str::to_owned)),
     };
     Pipeline::new(&config).map_err(|e| Failure::Usage(format!("{e:#}")))

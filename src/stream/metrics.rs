@@ -38,6 +38,16 @@ pub const STATE_BYTES: &str = "hokusai_state_bytes";
 pub const STATE_DISK_BYTES: &str = "hokusai_state_disk_bytes";
 /// Seconds since the oldest record of a topic with a hard limit on plaintext was appended; 0 when there is none.
 pub const OLDEST: &str = "hokusai_oldest_record_seconds";
+/// Snapshots of state put into the shared store.
+pub const SNAPSHOTS_SENT: &str = "hokusai_snapshots_sent_total";
+/// Bytes of them that the store did not have yet.
+pub const SNAPSHOT_BYTES_SENT: &str = "hokusai_snapshot_bytes_sent_total";
+/// Snapshots that could not be sent.
+pub const SNAPSHOTS_FAILED: &str = "hokusai_snapshots_failed_total";
+/// States that began with a snapshot.
+pub const SNAPSHOTS_FETCHED: &str = "hokusai_snapshots_fetched_total";
+/// Snapshots that were found and not used.
+pub const SNAPSHOTS_REFUSED: &str = "hokusai_snapshots_refused_total";
 /// Tasks that are stopped until somebody acts.
 pub const STOPPED: &str = "hokusai_stopped_tasks";
 
@@ -55,12 +65,17 @@ pub fn describe() {
         (COMMITS, "Transactions committed"),
         (ABORTS, "Transactions aborted"),
         (DEAD_LETTERS, "Records put aside because they could not be read or processed"),
+        (SNAPSHOTS_SENT, "Snapshots of state put into the shared store"),
+        (SNAPSHOTS_FAILED, "Snapshots of state that could not be sent: the next one is tried"),
+        (SNAPSHOTS_FETCHED, "States that began with a snapshot instead of the whole changelog"),
+        (SNAPSHOTS_REFUSED, "Snapshots of state that were found and not used: the log says why"),
         (FENCED, "Times a task was fenced by a successor: normal while a group rebalances"),
     ] {
         metrics::describe_counter!(name, Unit::Count, help);
     }
     metrics::describe_gauge!(OLDEST, Unit::Seconds, "Age of the oldest record that is not purged yet");
     metrics::describe_counter!(BYTES_IN, Unit::Bytes, "Bytes of keys and values read and committed");
+    metrics::describe_counter!(SNAPSHOT_BYTES_SENT, Unit::Bytes, "Bytes of snapshots that the store did not have yet");
     metrics::describe_counter!(BYTES_OUT, Unit::Bytes, "Bytes of keys and values written and committed");
     metrics::describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "From the last output of a transaction to its commit");
     metrics::describe_histogram!(TRANSACTION_SECONDS, Unit::Seconds, "How long a transaction was open");

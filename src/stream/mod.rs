@@ -9,6 +9,7 @@
 //! | [`progress`] | how far a task has read, and where it starts: pure decisions |
 //! | [`state`] | small keyed state |
 //! | [`runs`] | sorted runs on disk, for state larger than memory |
+//! | [`snapshot`] | state in the shared store, for a machine that is new to a partition |
 //! | `supervisor`, `tasks`, `control` | one stage in one process: group, rebalance, supervision |
 //! | `task`, `reading`, `transaction`, `replay`, `producer`, `recovery`, `restore` | one task: restore, the transaction, what follows an abort |
 //! | `consumer`, `broadcast` | reading |
@@ -25,6 +26,7 @@ pub mod progress;
 pub mod retention;
 pub mod runs;
 pub mod runtime;
+pub mod snapshot;
 pub mod stage;
 pub mod state;
 

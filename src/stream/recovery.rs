@@ -2,7 +2,7 @@
 //!
 //! | local state | the changelog | state is made from |
 //! |---|---|---|
-//! | none, damaged, of another topic or partition | any | the whole changelog |
+//! | none, damaged, of another topic or partition | any | the newest [snapshot](super::snapshot) that fits and the changelog from there on, or else the whole changelog |
 //! | as of an offset | holds that offset, and the rest follows on it | local state and the changelog from there on |
 //! | as of an offset | does not hold it, or the rest does not follow | the whole changelog; what is local is thrown away |
 //! | of a newer format version | any | the task stops: somebody has to decide |
@@ -12,12 +12,14 @@
 
 use std::collections::BTreeMap;
 
+use super::client::End;
 use super::control::{Ended, InputFacts};
 use super::health::TaskId;
 use super::progress::{ChangelogKey, Stop, shared_progress_key};
 use super::restore::{RestoreError, read_to_end};
 use super::runs::{DiskError, Identity};
 use super::runtime::{ProgressIn, Shared, StagePlan};
+use super::snapshot::{self, Wanted};
 use super::stage::{Checkpoint, Place, Stage, StageError, State};
 use crate::domain::records::Progress;
 use crate::domain::topics;
@@ -31,6 +33,10 @@ pub(super) struct Recovered<S> {
     pub progress: ProgressByInput,
     /// End of the changelog: the state is as of there.
     pub log_end: i64,
+    /// Bytes of the changelog that were read.
+    pub read: u64,
+    /// Where the state is on this machine.
+    pub place: Option<Place>,
 }
 
 /// Reads state and progress: from disk and the changelog, or for a stateless stage from `hokusai.progress`.
@@ -56,7 +62,7 @@ pub(super) fn recover<S: Stage>(
         }
         ProgressIn::Shared => {
             let progress = shared_progress(shared, plan, inputs, urgent).map_err(ended)?;
-            Ok(Recovered { state: stage.state(), progress, log_end: 0 })
+            Ok(Recovered { state: stage.state(), progress, log_end: 0, read: 0, place: None })
         }
     }
 }
@@ -86,15 +92,16 @@ fn replay<S: Stage>(
     place: Option<&Place>,
     urgent: &dyn Fn() -> bool,
 ) -> Result<Recovered<S::State>, Unusable> {
-    let mut state = stage.state();
     let place_of = |source| RestoreError::State { topic: topic.to_owned(), partition: id.partition, offset: 0, source };
-    let opened = place.map(|place| state.open(place)).transpose();
-    let opened = opened.map_err(|source| Unusable { local: false, cause: Box::new(place_of(source)) })?.flatten();
+    let opened = open(shared, plan, topic, stage, place, urgent);
+    let (mut state, opened) =
+        opened.map_err(|(local, source)| Unusable { local, cause: Box::new(place_of(source)) })?;
     let local = opened.is_some();
     let Checkpoint { next_offset, progress } = opened.unwrap_or_default();
     let mut found: ProgressByInput = progress.into_iter().map(|p| ((p.topic.clone(), p.partition), p)).collect();
-    let from = local.then_some(next_offset);
+    let (from, mut bytes) = (local.then_some(next_offset), 0);
     let read = read_to_end(&shared.admin, topic, id.partition, from, urgent, |offset, key, value| {
+        bytes += (key.len() + value.map_or(0, <[u8]>::len)) as u64;
         match ChangelogKey::parse(key) {
             ChangelogKey::State(key) => state.restore(key, value)?,
             ChangelogKey::Progress => keep(shared, plan, &mut found, value)?,
@@ -109,7 +116,7 @@ fn replay<S: Stage>(
     match whole {
         Ok(log_end) => {
             tracing::debug!(task = %id, from = next_offset, log_end, "state restored");
-            Ok(Recovered { state, progress: found, log_end })
+            Ok(Recovered { state, progress: found, log_end, read: bytes, place: place.cloned() })
         }
         Err(cause) => {
             let unfit = match &cause {
@@ -120,6 +127,51 @@ fn replay<S: Stage>(
             Err(Unusable { local: local && unfit, cause: Box::new(cause) })
         }
     }
+}
+
+/// A state and as of when it is: what this machine keeps, or else the newest snapshot that can be used. With an error comes whether
+/// it may work without what is here.
+fn open<S: Stage>(
+    shared: &Shared,
+    plan: &StagePlan,
+    topic: &str,
+    stage: &S,
+    place: Option<&Place>,
+    urgent: &dyn Fn() -> bool,
+) -> Result<(S::State, Option<Checkpoint>), (bool, StageError)> {
+    let mut state = stage.state();
+    let Some(place) = place else { return Ok((state, None)) };
+    let opened = state.open(place).map_err(|e| (false, e))?;
+    if opened.is_some() || place.fresh {
+        return Ok((state, opened));
+    }
+    // It lets go of the folder.
+    drop(state);
+    let fetched = fetch::<S>(shared, plan, topic, place, urgent);
+    state = stage.state();
+    let opened = state.open(place).map_err(|e| (fetched.is_some(), e))?;
+    let as_of = opened.as_ref().map(|checkpoint| checkpoint.next_offset);
+    if fetched.is_some() && fetched != as_of {
+        let detail = format!("it is said to be as of {fetched:?} and is as of {as_of:?}");
+        return Err((true, StageError::State { what: "a snapshot".to_owned(), detail }));
+    }
+    Ok((state, opened))
+}
+
+/// Brings a snapshot into the task's folder if there is one and the changelog is worth it.
+fn fetch<S: Stage>(
+    shared: &Shared,
+    plan: &StagePlan,
+    topic: &str,
+    place: &Place,
+    urgent: &dyn Fn() -> bool,
+) -> Option<i64> {
+    let (snapshots, form) = (shared.snapshots.as_ref()?, S::State::FORM?);
+    let at = [(topic.to_owned(), place.identity.partition)];
+    let ends = |end| shared.admin.offsets(&at, end).ok()?.first().copied();
+    let (start, end) = (ends(End::Start)?, ends(End::HighWatermark)?);
+    let stage = format!("{}{}", shared.cluster.prefix, plan.name);
+    (end > 0).then(|| snapshot::fetch(&snapshots.settings, &Wanted { stage, place, form, start, end }, urgent))?
 }
 
 fn keep(

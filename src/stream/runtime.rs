@@ -16,6 +16,7 @@ use super::health::{Health, StageState};
 use super::partitioner::partition_of;
 use super::purge::{Kept, Positions, Purger};
 use super::retention::Watch;
+use super::snapshot::{SnapshotSettings, Snapshots};
 use super::stage::{Stage, State};
 use super::supervisor::Supervisor;
 use super::task;
@@ -68,6 +69,10 @@ pub struct Settings {
     pub state_folder: Option<PathBuf>,
     /// Bytes of memory that a task takes for state that is not on disk yet, and for caches.
     pub state_memory: usize,
+    /// State of a partition that has moved away is removed from this machine when nothing was written to it for so long.
+    pub idle_state_kept: Duration,
+    /// Snapshots of state in the shared store; without one a machine that is new to a partition reads its changelog.
+    pub snapshots: Option<SnapshotSettings>,
 }
 
 impl Default for Settings {
@@ -89,6 +94,8 @@ impl Default for Settings {
             instance: None,
             state_folder: None,
             state_memory: 16 << 20,
+            idle_state_kept: Duration::from_secs(7 * 24 * 3600),
+            snapshots: None,
         }
     }
 }
@@ -222,6 +229,7 @@ pub(crate) struct Shared {
     pub health: Health,
     pub broadcasts: BTreeMap<String, Arc<Broadcast>>,
     pub positions: Arc<Positions>,
+    pub snapshots: Option<Snapshots>,
     partitions: RwLock<Arc<BTreeMap<String, i32>>>,
 }
 
@@ -316,6 +324,8 @@ impl Runtime {
             let new = || Arc::new(Broadcast::new(Arc::clone(&admin), topic));
             broadcasts.entry(topic.clone()).or_insert_with(new);
         }
+        let snapshots = self.config.settings.snapshots.clone().map(Snapshots::start).transpose();
+        let snapshots = snapshots.map_err(|e| RuntimeError::Thread(e.to_string()))?;
         let shared = Arc::new(Shared {
             cluster: self.config.cluster,
             admin,
@@ -326,6 +336,7 @@ impl Runtime {
             health: self.health,
             broadcasts,
             positions: Arc::default(),
+            snapshots,
             partitions: RwLock::new(Arc::new(self.config.topology.partition_counts())),
         });
         let over = Arc::new(AtomicBool::new(false));
@@ -347,10 +358,17 @@ impl Runtime {
             let supervisor = Supervisor { shared, plan, spawn, shutdown: Arc::clone(&over) };
             threads.push(thread(name, move || supervisor.run())?);
         }
-        shutdown.cancelled().await;
+        let (folder, kept) = (shared.settings.state_folder.clone(), shared.settings.idle_state_kept);
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = forget_idle_state(folder, kept) => {}
+        }
         over.store(true, Ordering::Release);
         let joined = tokio::task::spawn_blocking(move || {
             let failed = threads.into_iter().filter_map(|t| t.join().err()).count();
+            if let Some(snapshots) = &shared.snapshots {
+                snapshots.finish();
+            }
             // Clients close here, not on an async worker.
             drop(shared);
             failed
@@ -359,6 +377,20 @@ impl Runtime {
             Ok(0) => Ok(()),
             Ok(failed) => Err(RuntimeError::Thread(format!("{failed} threads ended with a panic"))),
             Err(error) => Err(RuntimeError::Thread(error.to_string())),
+        }
+    }
+}
+
+/// Once an hour, and not at the start, when the tasks have not taken their folders yet. Never ends.
+async fn forget_idle_state(folder: Option<PathBuf>, kept: Duration) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        let (Some(folder), Some(before)) = (folder.clone(), std::time::SystemTime::now().checked_sub(kept)) else {
+            continue;
+        };
+        let swept = tokio::task::spawn_blocking(move || super::runs::manifest::forget_idle(&folder, before));
+        if let Ok(Err(error)) = swept.await {
+            tracing::warn!(%error, "state of partitions that have moved away stays for now");
         }
     }
 }

@@ -349,6 +349,22 @@ pub struct Checkpoint {
     pub progress: Vec<Progress>,
 }
 
+/// The files of a state on disk, on their way to the shared store: see [`State::snapshot`].
+pub struct Snapshot {
+    /// Everything in the changelog before this offset is in them, and nothing from there on.
+    pub next_offset: i64,
+    /// Their names in the folder that was given; the one that names the others is the last.
+    pub files: Vec<String>,
+    /// Makes what is not there yet: long work, which is not for the task's thread.
+    pub rest: Option<Box<dyn FnOnce() -> Result<(), DiskError> + Send>>,
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot").field("next_offset", &self.next_offset).field("files", &self.files).finish()
+    }
+}
+
 /// State of one task. Changes are buffered per transaction, applied after its commit and dropped on abort;
 /// reads see committed state and the buffered changes.
 pub trait State: Send + 'static {
@@ -394,6 +410,19 @@ pub trait State: Send + 'static {
     /// Memory is full, or work on disk waits: [`State::checkpoint`] is wanted. Asked after every commit and restored record.
     fn wants_checkpoint(&self) -> bool {
         false
+    }
+
+    /// Form of the files on disk and its version: a snapshot of another form is not for this state.
+    const FORM: Option<(&'static str, u16)> = None;
+
+    /// Puts the files of the state on disk, as of the last checkpoint, into an empty folder of the same file system: links or
+    /// copies, which nothing changes any more. None when there is nothing on disk.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn snapshot(&self, to: &std::path::Path) -> Result<Option<Snapshot>, StageError> {
+        let _ = to;
+        Ok(None)
     }
 
     /// Writes committed state to disk, where it then is as of `at`. Never called while changes are buffered.

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::runs::DiskError;
-use super::stage::{Change, Checkpoint, Place, StageError, State, StateSize};
+use super::stage::{Change, Checkpoint, Place, Snapshot, StageError, State, StateSize};
 
 mod table;
 #[cfg(test)]
@@ -297,6 +297,16 @@ impl State for KeyValue {
             }),
             _ => Ok(()),
         }
+    }
+
+    const FORM: Option<(&'static str, u16)> = Some(("entries", table::FORMAT));
+
+    fn snapshot(&self, to: &std::path::Path) -> Result<Option<Snapshot>, StageError> {
+        let Some((table, next_offset)) = self.table.as_ref().and_then(|table| Some((table, table.as_of()?))) else {
+            return Ok(None);
+        };
+        let rest = table.copy_to(&to.join(table::FILE))?;
+        Ok(Some(Snapshot { next_offset, files: vec![table::FILE.to_owned()], rest: Some(Box::new(rest)) }))
     }
 
     fn wants_checkpoint(&self) -> bool {

@@ -32,7 +32,7 @@ use super::progress::{
 use super::recovery::{self, ProgressByInput, Recovered};
 use super::replay::Replay;
 use super::runtime::{ProgressIn, Shared, StagePlan};
-use super::stage::{Checkpoint, Stage, State};
+use super::stage::{Checkpoint, Place, Stage, State};
 use crate::domain::topics;
 
 /// One input partition while the task runs.
@@ -99,6 +99,10 @@ pub(super) struct Task<'r, S: Stage> {
     pub progress: ProgressByInput,
     /// The changelog's end as the restore found it.
     pub log_end: i64,
+    /// Where the state is on this machine.
+    pub place: Option<Place>,
+    /// Bytes of the changelog since the last snapshot.
+    pub unsaved: u64,
     pub next_input: usize,
     pub aborts_in_a_row: u32,
     pub unreadable_broadcasts: Vec<crate::domain::records::DeadLetter>,
@@ -185,7 +189,7 @@ fn start<'r, S: Stage>(
     let producer = TxnProducer::create(&shared.cluster, &name, &shared.settings.transaction, log);
     let producer = producer.map_err(|e| failed(&e))?;
     producer.init(&urgent).map_err(|e| ended(&e))?;
-    let Recovered { state, progress, log_end } =
+    let Recovered { state, progress, log_end, read, place } =
         recovery::recover(shared, plan, id, &attachment.inputs, &stage, &urgent)?;
     let inputs = decide(shared, &attachment, &progress)?;
     let broadcasts: Vec<_> =
@@ -215,6 +219,8 @@ fn start<'r, S: Stage>(
         marks: Marks::default(),
         progress,
         log_end,
+        place,
+        unsaved: read,
         next_input: 0,
         aborts_in_a_row: 0,
         unreadable_broadcasts: Vec::new(),
@@ -310,6 +316,27 @@ impl<S: Stage> Task<'_, S> {
             && let Err(error) = self.state.checkpoint(&self.now())
         {
             tracing::warn!(task = %self.id, %error, "the state was not written at the end");
+            return;
+        }
+        if self.unsaved > 0 {
+            self.snapshot();
+        }
+    }
+
+    /// So much of the changelog has come since the last snapshot that another one is worth it.
+    pub(super) fn wants_snapshot(&self) -> bool {
+        let (Some(snapshots), Some(place)) = (&self.shared.snapshots, &self.place) else { return false };
+        self.unsaved > snapshots.settings.after_bytes && !snapshots.is_busy(&place.folder)
+    }
+
+    /// Hands the state on disk over to be sent to the shared store; that one is on its way already changes nothing.
+    pub(super) fn snapshot(&mut self) {
+        let (Some(snapshots), Some(place), Some(form)) = (&self.shared.snapshots, &self.place, S::State::FORM) else {
+            return;
+        };
+        let take = |to: &std::path::Path| self.state.snapshot(to);
+        if snapshots.offer(&self.shared.cluster.prefix, &place.folder, &place.identity, form, take) {
+            self.unsaved = 0;
         }
     }
 

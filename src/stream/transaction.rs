@@ -52,6 +52,8 @@ struct Open {
     bytes: usize,
     records_out: u64,
     bytes_out: u64,
+    /// Bytes of state changes.
+    logged: u64,
     dead_letters: u64,
     high_time: i64,
     marked: Option<Tick>,
@@ -71,6 +73,7 @@ impl<S: Stage> Task<'_, S> {
             bytes: 0,
             records_out: 0,
             bytes_out: 0,
+            logged: 0,
             dead_letters: 0,
             high_time: self.marks.high_time,
             marked: None,
@@ -343,6 +346,7 @@ impl<S: Stage> Task<'_, S> {
                 return Err(Failure::Somewhere(GivenUp { reason: "STATE_TOO_LARGE", detail }));
             }
             self.send(&topic, self.id.partition, &state_key(&change.key), change.value.as_deref(), open)?;
+            open.logged += size as u64;
         }
         Ok(())
     }
@@ -419,9 +423,14 @@ impl<S: Stage> Task<'_, S> {
         metrics.dead_letters.increment(open.dead_letters);
         metrics.state(self.state.size());
         self.shared.health.committed(&self.id);
-        if self.state.wants_checkpoint() {
+        self.unsaved += open.logged;
+        let wants_snapshot = self.wants_snapshot();
+        if wants_snapshot || self.state.wants_checkpoint() {
             let now = self.now();
             self.state.checkpoint(&now).map_err(|e| Ended::Failed(e.to_string()))?;
+        }
+        if wants_snapshot {
+            self.snapshot();
         }
         Ok(())
     }

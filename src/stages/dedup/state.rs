@@ -17,7 +17,7 @@ use super::index::{Entry, HashedMap, RowIndex, RowKey};
 use super::owners::{Owner, OwnerFacts, Owners, PartVerdict, Relation};
 use super::run::Run;
 use crate::stream::runs::store::RunStore;
-use crate::stream::stage::{Change, Checkpoint, Place, StageError, State, StateSize};
+use crate::stream::stage::{Change, Checkpoint, Place, Snapshot, StageError, State, StateSize};
 
 /// What is known of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -346,6 +346,15 @@ impl State for DedupState {
         let checkpoint = runs.checkpoint();
         self.runs = Some(runs);
         Ok(checkpoint)
+    }
+
+    const FORM: Option<(&'static str, u16)> = Some(("runs", crate::stream::runs::FORMAT));
+
+    fn snapshot(&self, to: &std::path::Path) -> Result<Option<Snapshot>, StageError> {
+        let Some((runs, at)) = self.runs.as_ref().and_then(|runs| Some((runs, runs.checkpoint()?))) else {
+            return Ok(None);
+        };
+        Ok(Some(Snapshot { next_offset: at.next_offset, files: runs.link(to)?, rest: None }))
     }
 
     fn wants_checkpoint(&self) -> bool {

@@ -9,7 +9,10 @@ use crate::stream::progress::Stop;
 /// Why the warehouse could not read or write a table.
 #[derive(Debug, thiserror::Error)]
 pub enum WarehouseError {
-    /// The store's location cannot be used.
+    /// The shared store cannot be used.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    /// A table's location cannot be used.
     #[error("the store {store} cannot be used: {detail}; help: name an absolute folder or a URL with --store")]
     Location {
         /// The location as given.
@@ -161,7 +164,7 @@ impl WarehouseError {
             Self::PositionLost { topic, partition, position, high, .. } => {
                 Some(Stop::LogTruncated { topic: plain(topic), partition: *partition, next: *position, log_end: *high })
             }
-            Self::Format { .. } | Self::Location { .. } => {
+            Self::Format { .. } | Self::Location { .. } | Self::Store(_) => {
                 let text = self.to_string();
                 let (what, help) = text.split_once("; help: ").unwrap_or((&text, "see the log"));
                 Some(Stop::Misconfigured { what: what.to_owned(), help: help.to_owned() })

@@ -24,6 +24,7 @@ mod lane;
 pub mod maintenance;
 mod records;
 mod run;
+mod s3;
 pub mod store;
 pub mod tables;
 pub mod writer;
@@ -76,7 +77,7 @@ impl Warehouse {
     /// Reads and commits until `shutdown`, then commits what it holds. Needs a multi-threaded tokio runtime.
     ///
     /// # Errors
-    /// [`WarehouseError::Location`] for a store that cannot be; everything else is retried or stops one table by name.
+    /// [`WarehouseError::Store`] for a store that cannot be; everything else is retried or stops one table by name.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), WarehouseError> {
         let config = self.config;
         // Found out before the thread starts: the one error that no waiting mends.

@@ -1,4 +1,7 @@
-//! The store of the tables: a folder by default, any URL that the Delta library knows otherwise.
+//! The tables in the shared store ([`crate::store`]): a folder, or an S3 bucket.
+//!
+//! A commit is a file that is made unless it exists: on S3 a conditional write, so that workers that share nothing but
+//! the store cannot both be first.
 //!
 //! Each table is a Delta table under `tables/NAME`. How far each topic partition has been read stands in the table
 //! itself, as `txn` actions (application id = topic with prefix, `-`, partition; version = next offset), and nowhere
@@ -22,7 +25,9 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use url::Url;
 
 use super::error::WarehouseError;
+use super::s3;
 use super::tables::Table;
+use crate::store as shared;
 
 /// Table property: the topic that the table holds, with prefix.
 pub const TOPIC: &str = "hokusai.topic";
@@ -40,22 +45,14 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens a store by folder or URL. Nothing is created before the first table is.
+    /// Opens a store by folder or URL; asks it nothing. Nothing is created before the first table is.
     ///
     /// # Errors
-    /// [`WarehouseError::Location`] for a path that is not absolute or a URL that cannot be read.
+    /// [`WarehouseError::Store`] for a location that cannot be used.
     pub fn open(root: &str) -> Result<Self, WarehouseError> {
-        let location = |detail: String| WarehouseError::Location { store: root.to_owned(), detail };
-        let mut root_url = if root.contains("://") {
-            Url::parse(root).map_err(|e| location(e.to_string()))?
-        } else {
-            let path = std::path::absolute(root).map_err(|e| location(e.to_string()))?;
-            Url::from_directory_path(&path).map_err(|()| location("not an absolute path".to_owned()))?
-        };
-        if !root_url.path().ends_with('/') {
-            root_url.set_path(&format!("{}/", root_url.path()));
-        }
-        Ok(Self { root: root_url })
+        s3::register();
+        let shared = shared::Store::at(root, &shared::StoreOptions::from_environment())?;
+        Ok(Self { root: shared.url().clone() })
     }
 
     /// Where a table lies.

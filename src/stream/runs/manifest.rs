@@ -134,6 +134,42 @@ pub fn kept(root: &Path) -> Result<Vec<Kept>, DiskError> {
     Ok(kept)
 }
 
+/// Empties the folders of tasks that no task of any process uses and that nothing was written to since a moment: their partitions
+/// have moved away. The changelogs have it all. Returns the bytes that are free now.
+///
+/// # Errors
+/// That a folder cannot be read, or a file not be removed.
+pub fn forget_idle(root: &Path, before: std::time::SystemTime) -> Result<u64, DiskError> {
+    let mut freed = 0;
+    for (_, stage) in folders(root)? {
+        for (_, task) in folders(&stage)? {
+            let Ok(folder) = Folder::open(&task) else { continue };
+            let (mut bytes, mut idle) = (0, true);
+            for file in std::fs::read_dir(&task).at(&task)?.filter_map(Result::ok) {
+                let Ok(about) = file.metadata() else { continue };
+                let is_lock = file.file_name() == LOCK;
+                bytes += if about.is_file() && !is_lock { about.len() } else { 0 };
+                idle &= is_lock || about.modified().is_ok_and(|modified| modified < before);
+            }
+            if idle && bytes > 0 {
+                // The manifest goes first: what is left after a kill is no state and is swept by whoever comes.
+                let manifest = task.join(NAME);
+                if manifest.exists() {
+                    std::fs::remove_file(&manifest).at(&manifest)?;
+                }
+                folder.sweep(&BTreeSet::new())?;
+                // What a snapshot that was interrupted has left.
+                for (_, left) in folders(&task)? {
+                    std::fs::remove_dir_all(&left).at(&left)?;
+                }
+                tracing::info!(folder = %task.display(), bytes, "state of a partition that has moved away is gone");
+                freed += bytes;
+            }
+        }
+    }
+    Ok(freed)
+}
+
 fn folders(path: &Path) -> Result<Vec<(String, PathBuf)>, DiskError> {
     if !path.exists() {
         return Ok(Vec::new());

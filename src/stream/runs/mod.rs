@@ -139,6 +139,6 @@ fn head(key: &[u8]) -> u64 {
 }
 
 /// Syncs a folder: what was made, renamed and removed in it stays so.
-fn sync_folder(folder: &Path) -> Result<(), DiskError> {
+pub(super) fn sync_folder(folder: &Path) -> Result<(), DiskError> {
     std::fs::File::open(folder).and_then(|f| f.sync_all()).at(folder)
 }

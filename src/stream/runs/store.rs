@@ -1,7 +1,7 @@
 //! Several maps of one task that are flushed together, under one manifest.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::file::{Run, RunWriter};
@@ -150,6 +150,21 @@ impl RunStore {
         self.manifest.runs =
             self.maps.iter().flat_map(|tiers| tiers.tiers.iter().map(move |tier| name(tiers, tier))).collect();
         self.folder.write(&self.manifest)
+    }
+
+    /// Links the files of the state as of [`RunStore::checkpoint`] into an empty folder of the same file system; the manifest
+    /// is the last of the names. Runs never change, and the manifest is replaced, not written into.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn link(&self, to: &Path) -> Result<Vec<String>, DiskError> {
+        let mut files: Vec<String> = self.manifest.runs.iter().map(|run| run.file.clone()).collect();
+        files.push(super::manifest::NAME.to_owned());
+        for file in &files {
+            let path = self.folder.path().join(file);
+            std::fs::hard_link(&path, to.join(file)).at(&path)?;
+        }
+        Ok(files)
     }
 
     /// A merge has ended, and [`RunStore::tend`] has something to do.

@@ -251,3 +251,25 @@ fn a_newer_format_is_refused_with_the_way_out_and_left_alone() {
     assert!(refused.to_string().contains("help:"), "{refused}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
 }
+
+#[test]
+fn only_state_that_no_task_uses_and_that_is_old_is_forgotten() {
+    let root = tempfile::tempdir().unwrap();
+    let at_partition = |partition: &str| place(&root.path().join("t.stage").join(partition));
+    let model = of(&[1, 2, 3], 1);
+    let flushed_store = |partition: &str| {
+        let mut store = RunStore::open(&at_partition(partition), &SHAPES).unwrap();
+        store.flush(&[flushed(&model[0], 0)], &at(1), BTreeMap::new()).unwrap();
+        store
+    };
+    let (_used, idle) = (flushed_store("1"), flushed_store("2"));
+    drop(idle);
+    let now = std::time::SystemTime::now();
+    let (past, future) = (now - std::time::Duration::from_secs(60), now + std::time::Duration::from_secs(60));
+    assert_eq!(manifest::forget_idle(root.path(), past).unwrap(), 0, "what is young stays");
+    assert!(RunStore::open(&at_partition("2"), &SHAPES).unwrap().checkpoint().is_some());
+    assert!(manifest::forget_idle(root.path(), future).unwrap() > 0);
+    assert_eq!(RunStore::open(&at_partition("2"), &SHAPES).unwrap().checkpoint(), None);
+    let files = std::fs::read_dir(at_partition("1").folder).unwrap().count();
+    assert!(files > 2, "what a task uses stays, whatever its age: {files} files");
+}

@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::{Database, ReadOnlyTable, ReadableDatabase, TableDefinition};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition};
 use serde::{Deserialize, Serialize};
 
 use super::Sum;
@@ -42,12 +43,20 @@ struct About {
 
 /// The file, open.
 pub struct Table {
-    // The reader ends before the database, and that before the lock is given back.
+    // The reader ends before the database.
     entries: ReadOnlyTable<&'static [u8], &'static [u8]>,
-    database: Database,
+    shelf: Arc<Shelf>,
     path: PathBuf,
     identity: Identity,
     disk: u64,
+    /// Offset of the last checkpoint.
+    at: Option<i64>,
+}
+
+/// The database and the lock of its folder: a copy that is being made outlives the table.
+struct Shelf {
+    // It ends before the lock is given back.
+    database: Database,
     _folder: Folder,
 }
 
@@ -97,7 +106,9 @@ impl Table {
             (Checkpoint { next_offset: about.next_offset, progress: about.progress }, sum)
         });
         let disk = size(&path);
-        Ok((Self { entries, database, path, identity: place.identity.clone(), disk, _folder: folder }, opened))
+        let at = opened.as_ref().map(|(checkpoint, _): &(Checkpoint, Sum)| checkpoint.next_offset);
+        let shelf = Arc::new(Shelf { database, _folder: folder });
+        Ok((Self { entries, shelf, path, identity: place.identity.clone(), disk, at }, opened))
     }
 
     /// The value of a key.
@@ -132,11 +143,36 @@ impl Table {
     /// See [`Table::get`]; the file is then as before.
     pub fn write(&mut self, changes: &Changes, checkpoint: &Checkpoint, sum: Sum) -> Result<(), DiskError> {
         let about = about(&self.identity, checkpoint, sum);
-        store(&self.path, &self.database, changes, &about)?;
+        store(&self.path, &self.shelf.database, changes, &about)?;
         crate::failpoint!("state.after_manifest");
-        self.entries = read(&self.path, &self.database)?;
+        self.entries = read(&self.path, &self.shelf.database)?;
         self.disk = size(&self.path);
+        self.at = Some(checkpoint.next_offset);
         Ok(())
+    }
+
+    /// Offset of the changelog that the file is as of; none before the first checkpoint.
+    pub fn as_of(&self) -> Option<i64> {
+        self.at.filter(|at| *at > 0)
+    }
+
+    /// What copies the file as it is now into another one, whatever is written meanwhile.
+    ///
+    /// # Errors
+    /// See [`Table::get`].
+    pub fn copy_to(
+        &self,
+        to: &std::path::Path,
+    ) -> Result<impl FnOnce() -> Result<(), DiskError> + Send + use<>, DiskError> {
+        let (from, to) = (self.path.clone(), to.to_owned());
+        let transaction = at(&from, self.shelf.database.begin_read())?;
+        let shelf = Arc::clone(&self.shelf);
+        Ok(move || {
+            let copied = copy(&from, &transaction, &to);
+            drop(transaction);
+            drop(shelf);
+            copied
+        })
     }
 
     /// Bytes on disk.
@@ -224,6 +260,38 @@ fn store(path: &std::path::Path, database: &Database, changes: &Changes, about: 
         at(path, table.insert(STATE, text.as_slice()))?;
     }
     at(path, transaction.commit())
+}
+
+/// Copies the entries that a transaction sees, in steps that fit into memory, and what they are as of last.
+fn copy(from: &std::path::Path, transaction: &ReadTransaction, to: &std::path::Path) -> Result<(), DiskError> {
+    const STEP: usize = 4 << 20;
+    let copy = at(to, Database::builder().set_cache_size(2 * STEP).create(to))?;
+    let entries = at(from, transaction.open_table(ENTRIES))?;
+    let mut range = at(from, entries.range::<&[u8]>(..))?.peekable();
+    loop {
+        let writing = at(to, copy.begin_write())?;
+        {
+            let (mut table, mut step) = (at(to, writing.open_table(ENTRIES))?, 0);
+            while step < STEP
+                && let Some(entry) = range.next()
+            {
+                let (key, value) = at(from, entry)?;
+                step += key.value().len() + value.value().len();
+                at(to, table.insert(key.value(), value.value()))?;
+            }
+            if range.peek().is_none() {
+                let about = at(from, at(from, transaction.open_table(ABOUT))?.get(STATE))?;
+                let mut table = at(to, writing.open_table(ABOUT))?;
+                if let Some(about) = about {
+                    at(to, table.insert(STATE, about.value()))?;
+                }
+            }
+        }
+        at(to, writing.commit())?;
+        if range.peek().is_none() {
+            return Ok(());
+        }
+    }
 }
 
 fn read(path: &std::path::Path, database: &Database) -> Result<ReadOnlyTable<&'static [u8], &'static [u8]>, DiskError> {

@@ -167,6 +167,36 @@ fn workers_killed_twelve_times_give_the_receipts_of_an_uninterrupted_run() {
     verify_against_reference(&plant);
 }
 
+/// Around every step of a snapshot, and while one is brought to a machine that has nothing yet.
+const SNAPSHOT_FAILPOINTS: [&str; 5] = [
+    "snapshot.after_blobs:2",
+    "snapshot.after_manifest:3",
+    "snapshot.installing",
+    "snapshot.after_blobs:5",
+    "snapshot.installing:2",
+];
+
+#[test]
+fn workers_killed_around_snapshots_each_on_an_empty_machine_give_the_receipts_of_an_uninterrupted_run() {
+    let reference = reference();
+    let plant = Plant::start_copy(reference.folder.path());
+    let plant = plant.with("HOKUSAI_SNAPSHOT_AFTER_MIB", "0").with("RUST_LOG", "info");
+    let machine = plant.folder().join("worker-0");
+    for failpoint in SNAPSHOT_FAILPOINTS {
+        std::fs::remove_dir_all(&machine).expect("the data of the worker before");
+        let mut launched = plant.launch_worker(0, Some(failpoint));
+        plant.wait_for_failpoint(failpoint, || launched.ended());
+    }
+    std::fs::remove_dir_all(&machine).expect("the data of the worker before");
+    let _worker = plant.start_worker(0);
+    verify_against_reference(&plant);
+    let log = std::fs::read_to_string(plant.folder().join("worker.log")).expect("a log");
+    for stage in ["dedup", "receipts"] {
+        let fetched = |line: &str| line.contains("state fetched from a snapshot") && line.contains(stage);
+        assert!(log.lines().any(fetched), "{stage} went on from a snapshot:\n{log}");
+    }
+}
+
 #[test]
 fn the_broker_killed_ten_times_gives_the_receipts_of_an_uninterrupted_run() {
     let reference = reference();

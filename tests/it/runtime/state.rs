@@ -6,15 +6,18 @@ use std::sync::atomic::Ordering;
 use super::toy::{Process, Tenant, total};
 use crate::on_both_brokers;
 use crate::support::broker::Broker;
-use crate::support::eventually;
+use crate::support::{DEADLINE, eventually};
+use hokusai::store::StoreOptions;
 use hokusai::stream::Settings;
 use hokusai::stream::health::TaskState;
+use hokusai::stream::snapshot::SnapshotSettings;
 
 on_both_brokers! {
     a_start_goes_on_from_local_state_and_reads_only_what_follows_in_the_changelog,
     local_state_that_is_old_gone_or_of_another_topic_changes_no_sum,
     a_task_that_restores_for_long_does_not_hold_up_the_other_partitions,
     local_state_of_a_newer_version_stops_the_task_by_name,
+    a_machine_with_an_empty_folder_goes_on_from_the_snapshot_and_without_one_from_the_changelog,
 }
 
 fn settings(folder: &Path, memory: usize) -> Settings {
@@ -118,4 +121,52 @@ fn local_state_of_a_newer_version_stops_the_task_by_name(broker: &Broker) {
     let problem = process.problem("MISCONFIGURED");
     assert!(problem.contains("format version 99") && problem.contains("help:"), "{problem}");
     process.stop();
+}
+
+fn a_machine_with_an_empty_folder_goes_on_from_the_snapshot_and_without_one_from_the_changelog(broker: &Broker) {
+    let (tenant, folder) = (Tenant::new(broker), tempfile::tempdir().unwrap());
+    let store = folder.path().join("store");
+    let on = |machine: &str| {
+        let options = StoreOptions { s3: Vec::new(), check_limit: DEADLINE };
+        let snapshots =
+            SnapshotSettings { end_limit: DEADLINE, ..SnapshotSettings::new(store.to_str().unwrap(), options) };
+        let settings = settings(&folder.path().join(machine), 1 << 20);
+        tenant.start_with(Settings { snapshots: Some(snapshots), ..settings }).ready()
+    };
+    let mut rounds = 0;
+    let mut run = |machine: &str| {
+        rounds += 1;
+        let process = on(machine);
+        let read = restored(&process);
+        tenant.write_amounts("amounts", 100);
+        tenant.expect_sums(rounds * 100, i64::try_from(rounds).unwrap() * total(100));
+        process.stop();
+        read
+    };
+    run("one");
+    // The clean end has put the state there.
+    assert_eq!(run("two"), 0, "nothing of the changelog had to be read");
+    for (file, content) in blobs(&store) {
+        std::fs::write(file, &content[..content.len() / 2]).unwrap();
+    }
+    assert!(run("three") > 0, "what is damaged is not used");
+    assert_eq!(run("four"), 0, "and the next snapshot is whole");
+}
+
+/// The files of all snapshots, and what is in them.
+fn blobs(store: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let (mut found, mut folders) = (Vec::new(), vec![store.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.to_str().unwrap().contains("/sha256/") {
+                let content = std::fs::read(&path).unwrap();
+                found.push((path, content));
+            }
+        }
+    }
+    assert!(!found.is_empty());
+    found
 }

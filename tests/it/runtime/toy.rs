@@ -9,7 +9,8 @@ use hokusai::codec::wire::Wire;
 use hokusai::domain::records::{Audit, DeadLetter, Record as Schema};
 use hokusai::stream::client::Admin;
 use hokusai::stream::stage::{
-    Batch, Change, Checkpoint, Context, Destination, Outputs, Place, Stage, StageError, State, StateSize, Tick,
+    Batch, Change, Checkpoint, Context, Destination, Outputs, Place, Snapshot, Stage, StageError, State, StateSize,
+    Tick,
 };
 use hokusai::stream::state::KeyValue;
 use hokusai::stream::{Cluster, Health, Kept, Runtime, RuntimeConfig, Settings};
@@ -96,6 +97,10 @@ impl State for Watched {
     }
     fn checkpoint(&mut self, at: &Checkpoint) -> Result<(), StageError> {
         self.state.checkpoint(at)
+    }
+    const FORM: Option<(&'static str, u16)> = KeyValue::FORM;
+    fn snapshot(&self, to: &std::path::Path) -> Result<Option<Snapshot>, StageError> {
+        self.state.snapshot(to)
     }
 }
 

@@ -66,14 +66,32 @@ impl Cluster {
         Some(cluster)
     }
 
+    /// kill -9 of the worker beside the first.
+    pub fn kill_another(&mut self) {
+        self.others[0].kill();
+    }
+
+    /// Starts the worker beside the first again, on an empty data folder.
+    pub fn start_another_anew(&mut self) {
+        std::fs::remove_dir_all(self.folder.path().join("worker-1")).expect("its data");
+        self.others[0] = self.start_another(1);
+    }
+
+    /// The log of the worker beside the first.
+    pub fn log_of_another(&self) -> String {
+        self.others[0].log()
+    }
+
     fn start_another(&self, number: usize) -> Running {
         let folder = self.folder.path();
         let mut worker = self.command(&["worker", "--http", "127.0.0.1:0", "--format", "json"]);
         worker
             .env("HOKUSAI_DATA", folder.join(format!("worker-{number}")))
             .env("HOKUSAI_INSTANCE", format!("worker-{number}"))
-            .env("HOKUSAI_KEYS", self.data().join("keys"))
-            .env("HOKUSAI_STORE", self.data().join("store"));
+            .env("HOKUSAI_KEYS", self.data().join("keys"));
+        if !self.environment.iter().any(|(name, _)| name == "HOKUSAI_STORE") {
+            worker.env("HOKUSAI_STORE", self.data().join("store"));
+        }
         let worker = Running::start(worker, &folder.join(format!("worker-{number}.log")));
         wait_until_ready(&worker.http());
         worker

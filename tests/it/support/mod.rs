@@ -12,6 +12,7 @@ pub mod hokusai;
 pub mod kafka;
 pub mod keeper;
 pub mod raw;
+pub mod s3;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
