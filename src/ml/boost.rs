@@ -1,0 +1,496 @@
+//! Gradient-boosted trees on histograms (Friedman 2001; Chen & Guestrin 2016; Ke et al. 2017).
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::ml::artefact;
+use crate::ml::bins::{Binned, Cut, cuts};
+use crate::ml::encoding::Features;
+use crate::ml::grow::{Grower, Leaf, Order, Size};
+use crate::ml::model::{Forest, Predictor};
+use crate::ml::objective::{Objective, Rounding, Scored, Units};
+use crate::ml::random::{Purpose, draw};
+use crate::ml::split::{Monotone, Rules};
+use crate::ml::tree::Tree;
+use crate::ml::{Control, LearnError, Learned, Learner, Progress, Task, Training, parameters_of, within};
+
+/// The learner of this name.
+pub struct Trees;
+
+/// Weights of the classes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ClassWeights {
+    /// "balanced": in inverse proportion to the rows of each class.
+    Named(Balanced),
+    /// One weight per class, in canonical order.
+    Each(Vec<f64>),
+}
+
+/// The one name of weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Balanced {
+    /// In inverse proportion to the rows of each class.
+    Balanced,
+}
+
+/// Hyperparameters with their defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Parameters {
+    /// Trees per output at most.
+    pub iterations: u32,
+    /// What a tree counts.
+    pub learning_rate: f64,
+    /// Most leaves of a tree.
+    pub leaves: u32,
+    /// Greatest depth of a tree.
+    pub max_depth: u32,
+    /// Which leaf is split next.
+    pub growth: Order,
+    /// Least rows of a leaf, estimated by its share of the hessian.
+    pub min_rows: f64,
+    /// Least hessian of a leaf.
+    pub min_hessian: f64,
+    /// Least gain of a split.
+    pub min_gain: f64,
+    /// L2 regularisation of leaf values.
+    pub lambda: f64,
+    /// Share of the rows each tree sees.
+    pub row_sample: f64,
+    /// Share of the features each tree may split on.
+    pub column_sample: f64,
+    /// Hessian added to a category when categories are sorted: the rarer one is, the nearer it stands to zero.
+    pub category_smooth: f64,
+    /// L2 regularisation added when a set of categories is chosen.
+    pub category_lambda: f64,
+    /// Least rows of a category that is sorted in, and by which two sets of categories differ.
+    pub category_rows: f64,
+    /// Most categories in a set.
+    pub category_set: u32,
+    /// Feature → 1 (never down) or -1 (never up).
+    pub monotone: BTreeMap<String, i8>,
+    /// Weights of the classes.
+    pub class_weights: Option<ClassWeights>,
+    /// Share of the rows, by their hashes, that only judges.
+    pub validation: f64,
+    /// Iterations without a better validation loss after which learning stops; 0 never.
+    pub patience: u32,
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        Self {
+            iterations: 200,
+            learning_rate: 0.1,
+            leaves: 31,
+            max_depth: 64,
+            growth: Order::Leaf,
+            min_rows: 20.0,
+            min_hessian: 1e-3,
+            min_gain: 0.0,
+            lambda: 1.0,
+            row_sample: 1.0,
+            column_sample: 1.0,
+            category_smooth: 100.0,
+            category_lambda: 20.0,
+            category_rows: 20.0,
+            category_set: 32,
+            monotone: BTreeMap::new(),
+            class_weights: None,
+            validation: 0.0,
+            patience: 0,
+        }
+    }
+}
+
+impl Parameters {
+    fn check(&self) -> Result<(), LearnError> {
+        within("iterations", self.iterations.into(), 1.0, 20_000.0)?;
+        within("learning_rate", self.learning_rate, 1e-6, 1.0)?;
+        within("leaves", self.leaves.into(), 2.0, 4096.0)?;
+        within("max_depth", self.max_depth.into(), 1.0, 64.0)?;
+        within("min_rows", self.min_rows, 0.0, 1e9)?;
+        within("min_hessian", self.min_hessian, 0.0, 1e9)?;
+        within("min_gain", self.min_gain, 0.0, 1e18)?;
+        within("lambda", self.lambda, 0.0, 1e9)?;
+        within("row_sample", self.row_sample, 0.01, 1.0)?;
+        within("column_sample", self.column_sample, 0.01, 1.0)?;
+        within("category_smooth", self.category_smooth, 0.0, 1e9)?;
+        within("category_lambda", self.category_lambda, 0.0, 1e9)?;
+        within("category_rows", self.category_rows, 0.0, 1e9)?;
+        within("category_set", self.category_set.into(), 1.0, 255.0)?;
+        within("validation", self.validation, 0.0, 0.9)?;
+        for way in self.monotone.values() {
+            within("monotone", (*way).into(), -1.0, 1.0)?;
+        }
+        if let Some(ClassWeights::Each(weights)) = &self.class_weights {
+            weights.iter().try_for_each(|&weight| within("class_weights", weight, 1e-6, 1e6))?;
+        }
+        if self.patience > 0 && self.validation == 0.0 {
+            let problem = "needs a validation fold: set `validation`, for example to 0.1".to_owned();
+            return Err(LearnError::Parameter { name: "patience".into(), problem });
+        }
+        Ok(())
+    }
+
+    fn weights(&self, task: &Task, labels: &[f64]) -> Result<Vec<f64>, LearnError> {
+        let wrong = |problem: &str| LearnError::Parameter { name: "class_weights".into(), problem: problem.into() };
+        match (&self.class_weights, task) {
+            (None, _) => Ok(Vec::new()),
+            (Some(_), Task::Number) => Err(wrong("a number has no classes")),
+            (Some(ClassWeights::Each(weights)), Task::Classes(classes)) if weights.len() == classes.len() => {
+                Ok(weights.clone())
+            }
+            (Some(ClassWeights::Each(_)), Task::Classes(_)) => Err(wrong("one weight per class")),
+            (Some(ClassWeights::Named(Balanced::Balanced)), Task::Classes(classes)) => {
+                let mut rows = vec![0u32; classes.len()];
+                labels.iter().for_each(|&label| rows[label as usize] += 1);
+                let even = labels.len() as f64 / classes.len() as f64;
+                Ok(rows.into_iter().map(|rows| (even / f64::from(rows.max(1))).clamp(1e-6, 1e6)).collect())
+            }
+        }
+    }
+
+    fn monotone(&self, features: &Features, cuts: &[Cut]) -> Result<Vec<Monotone>, LearnError> {
+        let mut ways = vec![Monotone::Free; cuts.len()];
+        for (name, way) in &self.monotone {
+            let wrong = |problem: &str| LearnError::Parameter { name: format!("monotone.{name}"), problem: problem.into() };
+            let at = features.names.iter().position(|own| own == name).ok_or_else(|| wrong("there is no such feature"))?;
+            if matches!(cuts[at], Cut::Category(_)) {
+                return Err(wrong("a category has no direction"));
+            }
+            ways[at] = match way {
+                1 => Monotone::Increasing,
+                -1 => Monotone::Decreasing,
+                _ => Monotone::Free,
+            };
+        }
+        Ok(ways)
+    }
+}
+
+impl Learner for Trees {
+    fn name(&self) -> &'static str {
+        "trees"
+    }
+
+    fn parameters(&self, given: &serde_json::Map<String, Value>) -> Result<Value, LearnError> {
+        let parameters: Parameters = parameters_of(&Value::Object(given.clone()))?;
+        parameters.check()?;
+        serde_json::to_value(parameters)
+            .map_err(|error| LearnError::Parameter { name: "params".into(), problem: error.to_string() })
+    }
+
+    fn learn(
+        &self,
+        training: &Training<'_>,
+        parameters: &Value,
+        checkpoint: Option<&[u8]>,
+        control: &mut dyn Control,
+    ) -> Result<Learned, LearnError> {
+        training.check()?;
+        let parameters: Parameters = parameters_of(parameters)?;
+        parameters.check()?;
+        let (learn, judge) = folds(training, parameters.validation);
+        let data = Data::new(training, &parameters, &learn)?;
+        let mut state = State::new(training, &data, learn, judge);
+        let known = match checkpoint {
+            Some(bytes) => artefact::read_checkpoint(bytes, data.digest(training, &parameters))
+                .map_err(|problem| LearnError::Checkpoint { problem })?
+                .trees,
+            None => Vec::new(),
+        };
+        data.boost(&mut state, &parameters, training, known, control)
+    }
+}
+
+/// Positions of the rows to learn from and of those that only judge, cut by the rows' hashes.
+pub(crate) fn folds(training: &Training<'_>, validation: f64) -> (Vec<u32>, Vec<u32>) {
+    let rows = 0..training.labels.len() as u32;
+    if validation == 0.0 {
+        return (rows.collect(), Vec::new());
+    }
+    let limit = share(validation);
+    let judges = |row: &u32| draw(training.seed, Purpose::Validation, 0, training.row_keys[*row as usize]) < limit;
+    let (judge, learn) = rows.partition(judges);
+    (learn, judge)
+}
+
+/// The part of all draws of 64 bits that lies below `share`.
+fn share(share: f64) -> u64 {
+    (share * 18_446_744_073_709_551_616.0) as u64
+}
+
+/// What stays the same while trees are added.
+struct Data {
+    cuts: Vec<Cut>,
+    binned: Binned,
+    objective: Objective,
+    monotone: Vec<Monotone>,
+    digest: OnceLock<[u8; 32]>,
+}
+
+/// What changes.
+struct State {
+    learn: Vec<u32>,
+    judge: Vec<u32>,
+    labels: Vec<f64>,
+    judge_labels: Vec<f64>,
+    scores: Vec<f64>,
+    judge_scores: Vec<f64>,
+    forest: Forest,
+    best: Option<(f64, u32)>,
+}
+
+impl State {
+    fn new(training: &Training<'_>, data: &Data, learn: Vec<u32>, judge: Vec<u32>) -> Self {
+        let of = |rows: &[u32]| rows.iter().map(|&row| training.labels[row as usize]).collect::<Vec<f64>>();
+        let (labels, judge_labels) = (of(&learn), of(&judge));
+        let base = data.objective.base(labels.iter().copied());
+        let start = |rows: usize| base.iter().map(|&base| f64::from(base)).cycle().take(rows * base.len()).collect();
+        Self {
+            scores: start(learn.len()),
+            judge_scores: start(judge.len()),
+            forest: Forest { base, trees: Vec::new() },
+            best: None,
+            learn,
+            judge,
+            labels,
+            judge_labels,
+        }
+    }
+
+    /// Adds what `tree` says about these rows to their scores.
+    fn add(features: &Features, tree: &Tree, rows: &[u32], scores: &mut [f64], output: usize, outputs: usize) {
+        for (&row, score) in rows.iter().zip(scores.iter_mut().skip(output).step_by(outputs)) {
+            let leaf = tree.leaf(|feature| features.columns[feature].values[row as usize]);
+            *score += f64::from(tree.leaves[leaf]);
+        }
+    }
+
+    /// Notes the validation loss; says whether to stop.
+    fn judged(&mut self, objective: &Objective, iteration: u32, patience: u32) -> (Option<f64>, bool) {
+        if self.judge.is_empty() {
+            return (None, false);
+        }
+        let loss = objective.loss(Scored { scores: &self.judge_scores, labels: &self.judge_labels });
+        if self.best.is_none_or(|(best, _)| loss < best) {
+            self.best = Some((loss, iteration));
+        }
+        let since = iteration - self.best.map_or(iteration, |(_, best)| best);
+        (Some(loss), patience > 0 && since >= patience)
+    }
+}
+
+impl Data {
+    fn new(training: &Training<'_>, parameters: &Parameters, learn: &[u32]) -> Result<Self, LearnError> {
+        if learn.is_empty() {
+            return Err(LearnError::Empty);
+        }
+        let cuts = cuts(training.features, training.threads);
+        let weights = parameters.weights(training.task, training.labels)?;
+        Ok(Self {
+            binned: Binned::of(training.features, &cuts, learn, training.threads),
+            objective: Objective::of(training.task, &weights),
+            monotone: parameters.monotone(training.features, &cuts)?,
+            cuts,
+            digest: OnceLock::new(),
+        })
+    }
+
+    /// What a checkpoint is bound to: rows, labels, parameters, seed.
+    fn digest(&self, training: &Training<'_>, parameters: &Parameters) -> [u8; 32] {
+        *self.digest.get_or_init(|| artefact::run_digest(training, parameters, &self.binned))
+    }
+
+    fn boost(
+        &self,
+        state: &mut State,
+        parameters: &Parameters,
+        training: &Training<'_>,
+        known: Vec<Tree>,
+        control: &mut dyn Control,
+    ) -> Result<Learned, LearnError> {
+        let outputs = self.objective.outputs();
+        let size = Size {
+            leaves: parameters.leaves as usize,
+            depth: parameters.max_depth as usize,
+            order: parameters.growth,
+        };
+        let mut round = Round {
+            grower: Grower::new(&self.binned, &self.cuts, size, training.threads),
+            gradients: vec![vec![0; state.learn.len()]; outputs],
+            leaf_of: vec![0; state.learn.len()],
+            known: known.into_iter(),
+            data: self,
+            parameters,
+            training,
+        };
+        let mut iterations = 0;
+        while iterations < parameters.iterations {
+            let grew = round.run(state, iterations);
+            iterations += 1;
+            let (validation_loss, stop) = state.judged(&self.objective, iterations, parameters.patience);
+            let progress = Progress { iteration: iterations, of: parameters.iterations, validation_loss };
+            let replayed = round.known.len() > 0;
+            let forest = &state.forest;
+            let checkpoint = || artefact::write_checkpoint(forest, self.digest(training, parameters));
+            if !replayed && control.after(progress, &checkpoint).is_break() {
+                return Err(LearnError::Cancelled { iterations });
+            }
+            if stop || !grew {
+                break;
+            }
+        }
+        if parameters.patience > 0 {
+            iterations = state.best.map_or(iterations, |(_, best)| best);
+        }
+        let mut forest = std::mem::take(&mut state.forest);
+        forest.trees.truncate(iterations as usize * outputs);
+        let validation_loss = state.best.map(|(loss, _)| loss);
+        Ok(Learned { predictor: Predictor::Trees(forest), iterations, validation_loss })
+    }
+}
+
+/// Adds one tree per output, again and again.
+struct Round<'a> {
+    grower: Grower<'a>,
+    gradients: Vec<Vec<u32>>,
+    leaf_of: Vec<u16>,
+    /// Trees of a checkpoint, which need not be grown again.
+    known: std::vec::IntoIter<Tree>,
+    data: &'a Data,
+    parameters: &'a Parameters,
+    training: &'a Training<'a>,
+}
+
+/// A row that is in no leaf's list: it was not in the sample.
+const ELSEWHERE: u16 = u16::MAX;
+
+impl Round<'_> {
+    /// Whether any tree has more than one leaf.
+    fn run(&mut self, state: &mut State, iteration: u32) -> bool {
+        let outputs = self.gradients.len();
+        let features = self.training.features;
+        let mut grew = false;
+        let mut units = None;
+        for output in 0..outputs {
+            let tree = if let Some(tree) = self.known.next() {
+                State::add(features, &tree, &state.learn, &mut state.scores, output, outputs);
+                tree
+            } else {
+                let units = *units.get_or_insert_with(|| self.gradients(state, iteration));
+                let tree = self.grow(state, units, iteration, output);
+                self.update(state, &tree, output);
+                tree
+            };
+            State::add(features, &tree, &state.judge, &mut state.judge_scores, output, outputs);
+            grew |= tree.leaves.len() > 1;
+            state.forest.trees.push(tree);
+        }
+        grew
+    }
+
+    fn gradients(&mut self, state: &State, iteration: u32) -> Units {
+        let rows = Scored { scores: &state.scores, labels: &state.labels };
+        let rounding = Rounding { seed: self.training.seed, step: iteration };
+        self.data.objective.gradients(rows, rounding, self.training.threads, &mut self.gradients)
+    }
+
+    fn grow(&mut self, state: &State, units: Units, iteration: u32, output: usize) -> Tree {
+        let step = iteration * self.gradients.len() as u32 + output as u32;
+        self.sample(state, iteration);
+        let allowed = self.columns(step);
+        let gradients = &self.gradients[output];
+        let rules = self.rules(units, gradients);
+        let (mut tree, leaves) = self.grower.grow(gradients, &rules, &allowed);
+        self.leaf_of.fill(ELSEWHERE);
+        for (i, leaf) in leaves.iter().enumerate() {
+            let rows = &self.grower.rows[leaf.rows.clone()];
+            rows.iter().for_each(|&row| self.leaf_of[row as usize] = i as u16);
+            tree.leaves[i] = (self.value(state, units, &rules, leaf) * self.parameters.learning_rate) as f32 + 0.0;
+        }
+        tree
+    }
+
+    /// The leaf's value. For numbers the gradients are summed again, finer: their unit depends on the worst outlier.
+    fn value(&self, state: &State, units: Units, rules: &Rules, leaf: &Leaf) -> f64 {
+        if self.data.objective != Objective::Squared {
+            return rules.value(leaf.sums, leaf.lambda, leaf.bounds);
+        }
+        let unit = units.gradient / f64::from(1 << 25);
+        let rows = &self.grower.rows[leaf.rows.clone()];
+        let sum = rows.iter().fold(0i128, |sum, &row| {
+            let row = row as usize;
+            sum + i128::from(((state.scores[row] - state.labels[row]) / unit) as i64)
+        });
+        let value = -(sum as f64 * unit) / (rows.len() as f64 + leaf.lambda);
+        value.clamp(leaf.bounds.low, leaf.bounds.high)
+    }
+
+    /// Fills the grower's rows. One sample serves all outputs of an iteration.
+    fn sample(&mut self, state: &State, iteration: u32) {
+        let rows = &mut self.grower.rows;
+        rows.clear();
+        if self.parameters.row_sample >= 1.0 {
+            rows.extend(0..state.learn.len() as u32);
+            return;
+        }
+        let limit = share(self.parameters.row_sample);
+        let (seed, keys) = (self.training.seed, self.training.row_keys);
+        let drawn = |&(_, &row): &(usize, &u32)| draw(seed, Purpose::Rows, iteration, keys[row as usize]) < limit;
+        rows.extend(state.learn.iter().enumerate().filter(drawn).map(|(position, _)| position as u32));
+    }
+
+    fn columns(&self, step: u32) -> Vec<bool> {
+        let width = self.data.cuts.len();
+        let keep = ((width as f64 * self.parameters.column_sample).ceil() as usize).clamp(1, width);
+        let mut order: Vec<usize> = (0..width).collect();
+        if keep < width {
+            order.sort_by_cached_key(|&column| draw(self.training.seed, Purpose::Columns, step, column as u64));
+        }
+        let mut allowed = vec![false; width];
+        order[..keep].iter().for_each(|&column| allowed[column] = true);
+        allowed
+    }
+
+    fn rules(&self, units: Units, gradients: &[u32]) -> Rules {
+        let rows = &self.grower.rows;
+        let hessian = rows.iter().fold(0u64, |sum, &row| sum + u64::from(gradients[row as usize] & 0xffff));
+        let p = self.parameters;
+        Rules {
+            lambda: p.lambda,
+            min_gain: p.min_gain,
+            min_hessian: p.min_hessian,
+            min_rows: p.min_rows,
+            rows_per_hessian: rows.len() as f64 / (hessian.max(1) as f64 * units.hessian),
+            category_smooth: p.category_smooth,
+            category_lambda: p.category_lambda,
+            category_rows: p.category_rows,
+            category_set: p.category_set as usize,
+            monotone: self.data.monotone.clone(),
+            gradient_unit: units.gradient,
+            hessian_unit: units.hessian,
+        }
+    }
+
+    /// Adds the tree to the scores of all rows, the unsampled ones too.
+    fn update(&self, state: &mut State, tree: &Tree, output: usize) {
+        let outputs = self.gradients.len();
+        let values: Vec<f64> = tree.leaves.iter().map(|&leaf| f64::from(leaf)).collect();
+        let features = self.training.features;
+        let rows = self.leaf_of.iter().zip(&state.learn);
+        for ((&leaf, &row), score) in rows.zip(state.scores.iter_mut().skip(output).step_by(outputs)) {
+            let leaf = match leaf {
+                ELSEWHERE => tree.leaf(|feature| features.columns[feature].values[row as usize]),
+                leaf => usize::from(leaf),
+            };
+            *score += values[leaf];
+        }
+    }
+}
