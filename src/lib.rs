@@ -16,6 +16,7 @@ pub mod domain;
 #[cfg(test)]
 mod fuzz;
 pub mod math;
+pub mod ml;
 pub mod ops;
 pub mod pii;
 pub mod pipeline;

@@ -31,7 +31,9 @@ pub enum ArtefactError {
     #[error("this is no model artefact: it does not begin with HKML\nhelp: export one with `hokusai model export`")]
     Magic,
     /// Of another version.
-    #[error("the artefact has format version {0}, this program reads {VERSION}\nhelp: use the program that wrote it, or a newer one")]
+    #[error(
+        "the artefact has format version {0}, this program reads {VERSION}\nhelp: use the program that wrote it, or a newer one"
+    )]
     Version(u16),
     /// Cut short, too long, or out of form.
     #[error("byte {at}: {problem}\nhelp: the artefact is damaged: fetch it again by its digest")]
@@ -397,7 +399,11 @@ impl<'a> Reader<'a> {
         let design = self.list(MAX_FEATURES, 3, |input| match input.u8()? {
             0 => {
                 let (mean, scale) = (input.finite()?, input.finite()?);
-                if scale > 0.0 { Ok(Design::Number { mean, scale }) } else { Err(input.wrong("a scale is not positive")) }
+                if scale > 0.0 {
+                    Ok(Design::Number { mean, scale })
+                } else {
+                    Err(input.wrong("a scale is not positive"))
+                }
             }
             1 => Ok(Design::Category { codes: input.u16()? }),
             _ => Err(input.wrong("unknown kind of column")),

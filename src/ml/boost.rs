@@ -159,8 +159,10 @@ impl Parameters {
     fn monotone(&self, features: &Features, cuts: &[Cut]) -> Result<Vec<Monotone>, LearnError> {
         let mut ways = vec![Monotone::Free; cuts.len()];
         for (name, way) in &self.monotone {
-            let wrong = |problem: &str| LearnError::Parameter { name: format!("monotone.{name}"), problem: problem.into() };
-            let at = features.names.iter().position(|own| own == name).ok_or_else(|| wrong("there is no such feature"))?;
+            let wrong =
+                |problem: &str| LearnError::Parameter { name: format!("monotone.{name}"), problem: problem.into() };
+            let at =
+                features.names.iter().position(|own| own == name).ok_or_else(|| wrong("there is no such feature"))?;
             if matches!(cuts[at], Cut::Category(_)) {
                 return Err(wrong("a category has no direction"));
             }
@@ -200,9 +202,11 @@ impl Learner for Trees {
         let data = Data::new(training, &parameters, &learn)?;
         let mut state = State::new(training, &data, learn, judge);
         let known = match checkpoint {
-            Some(bytes) => artefact::read_checkpoint(bytes, data.digest(training, &parameters))
-                .map_err(|problem| LearnError::Checkpoint { problem })?
-                .trees,
+            Some(bytes) => {
+                artefact::read_checkpoint(bytes, data.digest(training, &parameters))
+                    .map_err(|problem| LearnError::Checkpoint { problem })?
+                    .trees
+            }
             None => Vec::new(),
         };
         data.boost(&mut state, &parameters, training, known, control)
@@ -317,11 +321,8 @@ impl Data {
         control: &mut dyn Control,
     ) -> Result<Learned, LearnError> {
         let outputs = self.objective.outputs();
-        let size = Size {
-            leaves: parameters.leaves as usize,
-            depth: parameters.max_depth as usize,
-            order: parameters.growth,
-        };
+        let size =
+            Size { leaves: parameters.leaves as usize, depth: parameters.max_depth as usize, order: parameters.growth };
         let mut round = Round {
             grower: Grower::new(&self.binned, &self.cuts, size, training.threads),
             gradients: vec![vec![0; state.learn.len()]; outputs],

@@ -127,7 +127,8 @@ impl<'a> Grower<'a> {
     }
 
     fn next(&self, leaves: &[Leaf]) -> Option<usize> {
-        let open = leaves.iter().enumerate().filter_map(|(i, leaf)| leaf.split.map(|split| (i, leaf.depth, split.gain)));
+        let open =
+            leaves.iter().enumerate().filter_map(|(i, leaf)| leaf.split.map(|split| (i, leaf.depth, split.gain)));
         match self.size.order {
             // The first of equal gains: `max_by` would take the last.
             Order::Leaf => open.reduce(|best, other| if other.2 > best.2 { other } else { best }),
@@ -154,10 +155,7 @@ impl<'a> Grower<'a> {
             histogram: None,
             parent: None,
         };
-        (
-            child(leaf.rows.start..middle, split.left_sums, low),
-            child(middle..leaf.rows.end, right_sums, high),
-        )
+        (child(leaf.rows.start..middle, split.left_sums, low), child(middle..leaf.rows.end, right_sums, high))
     }
 
     /// Adds the node; its children are leaf `at`, in place of the divided one, and the new leaf `added`.

@@ -32,7 +32,7 @@ pub struct Parameters {
     pub l2: f64,
     /// Steps at most.
     pub iterations: u32,
-    /// The mean loss's gradient at which the search ends.
+    /// The gradient, in the units of the search, at which it ends.
     pub tolerance: f64,
     /// Share of the rows, by their hashes, that only judges.
     pub validation: f64,
@@ -40,7 +40,7 @@ pub struct Parameters {
 
 impl Default for Parameters {
     fn default() -> Self {
-        Self { l2: 1.0, iterations: 500, tolerance: 1e-7, validation: 0.0 }
+        Self { l2: 1.0, iterations: 500, tolerance: 1e-5, validation: 0.0 }
     }
 }
 
@@ -171,7 +171,12 @@ impl Learner for Linear {
         }
         let problem = Problem::new(training, &learn, parameters.l2)?;
         let mut cancelled = false;
-        let found = minimise(problem.start(), parameters.tolerance, parameters.iterations, |at| problem.at(at), |step| {
+        let scaled = |at: &[f64]| {
+            let (value, gradient) = problem.at(&problem.unscaled(at));
+            (value, gradient.iter().zip(&problem.unit).map(|(g, unit)| g * unit).collect())
+        };
+        let start = vec![0.0; problem.unit.len()];
+        let found = minimise(start, parameters.tolerance, parameters.iterations, scaled, |step| {
             let progress = Progress { iteration: step, of: parameters.iterations, validation_loss: None };
             cancelled = control.after(progress, &Vec::new) == ControlFlow::Break(());
             !cancelled
@@ -179,10 +184,10 @@ impl Learner for Linear {
         if cancelled {
             return Err(LearnError::Cancelled { iterations: found.steps });
         }
-        let weights = problem.weights(&found.at);
+        let at = problem.unscaled(&found.at);
+        let weights = problem.weights(&at);
         let validation_loss = (!judge.is_empty()).then(|| {
-            let scores =
-                scores(&weights.design, &weights.intercepts, &weights.coefficients, training.features, &judge);
+            let scores = scores(&weights.design, &weights.intercepts, &weights.coefficients, training.features, &judge);
             let labels: Vec<f64> = judge.iter().map(|&row| training.labels[row as usize]).collect();
             Objective::of(training.task, &[]).loss(Scored { scores: &scores, labels: &labels })
         });
@@ -208,6 +213,9 @@ struct Problem<'a> {
     /// Numbers are learned as (label − mean)/scale.
     mean: f64,
     scale: f64,
+    /// What one unit of each variable of the search is in intercepts and coefficients: rare columns have small curvature, and the
+    /// search is short only if all curvatures are alike. The minimum is the same.
+    unit: Vec<f64>,
 }
 
 struct Sum {
@@ -229,16 +237,16 @@ impl<'a> Problem<'a> {
             let squares: Vec<f64> = labels.iter().map(|label| (label - mean) * (label - mean)).collect();
             scale = math::sqrt(math::sum(&squares) / labels.len() as f64).max(f64::MIN_POSITIVE);
         }
-        Ok(Self { training, rows, design, l2, mean, scale })
+        let unit = units(training, &design, rows, l2);
+        Ok(Self { training, rows, design, l2, mean, scale, unit })
     }
 
     fn outputs(&self) -> usize {
         self.training.task.outputs()
     }
 
-    fn start(&self) -> Vec<f64> {
-        let width: usize = self.design.iter().map(|design| design.width()).sum();
-        vec![0.0; self.outputs() * (1 + width)]
+    fn unscaled(&self, at: &[f64]) -> Vec<f64> {
+        at.iter().zip(&self.unit).map(|(x, unit)| x * unit).collect()
     }
 
     fn at(&self, at: &[f64]) -> (f64, Vec<f64>) {
@@ -247,7 +255,10 @@ impl<'a> Problem<'a> {
         let sums: Vec<Sum> = std::thread::scope(|scope| {
             let work = |blocks: &[&[u32]]| blocks.iter().map(|rows| self.block(at, rows)).collect::<Vec<Sum>>();
             let workers: Vec<_> = blocks.chunks(share).map(|blocks| scope.spawn(move || work(blocks))).collect();
-            workers.into_iter().flat_map(|w| w.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+            workers
+                .into_iter()
+                .flat_map(|w| w.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
         });
         let count = self.rows.len() as f64;
         let Sum { loss, gradient } = tree(sums);
@@ -321,6 +332,26 @@ impl<'a> Problem<'a> {
             design: self.design,
         }
     }
+}
+
+/// One over the square root of each variable's curvature where all chances are even.
+fn units(training: &Training<'_>, design: &[Design], rows: &[u32], l2: f64) -> Vec<f64> {
+    let outputs = training.task.outputs();
+    let even = if *training.task == Task::Number { 1.0 } else { 0.25 };
+    let count = rows.len() as f64;
+    let mut squares = Vec::new();
+    for (design, column) in design.iter().zip(&training.features.columns) {
+        let first = squares.len();
+        squares.resize(first + design.width(), 0.0);
+        for &row in rows {
+            let (cell, value) = design.cell(column.values[row as usize]);
+            squares[first + cell] += value * value;
+        }
+    }
+    let curvature = |square: &f64| 1.0 / math::sqrt((even * square + l2) / count).max(1e-6);
+    let coefficients: Vec<f64> = squares.iter().map(curvature).collect();
+    let intercepts = std::iter::repeat_n(1.0 / math::sqrt(even), outputs);
+    intercepts.chain(coefficients.iter().copied().cycle().take(coefficients.len() * outputs)).collect()
 }
 
 /// Adds the blocks' sums pairwise.

@@ -34,6 +34,9 @@ pub mod search;
 pub mod split;
 pub mod tree;
 
+#[cfg(test)]
+mod tests;
+
 use std::ops::ControlFlow;
 
 use crate::ml::encoding::Features;
@@ -59,7 +62,9 @@ pub enum LearnError {
         rows: usize,
     },
     /// No feature varies.
-    #[error("none of the {features} features takes two values\nhelp: look at the contributions' quality, or declare other features")]
+    #[error(
+        "none of the {features} features takes two values\nhelp: look at the contributions' quality, or declare other features"
+    )]
     ConstantFeatures {
         /// Encoded features.
         features: usize,

@@ -113,10 +113,7 @@ struct Real {
 
 impl Rules {
     fn real(&self, sums: Sums) -> Real {
-        Real {
-            gradient: sums.gradient as f64 * self.gradient_unit,
-            hessian: sums.hessian as f64 * self.hessian_unit,
-        }
+        Real { gradient: sums.gradient as f64 * self.gradient_unit, hessian: sums.hessian as f64 * self.hessian_unit }
     }
 
     fn value_of(&self, real: Real, lambda: f64, bounds: Bounds) -> f64 {
@@ -203,7 +200,8 @@ impl Search<'_> {
         let gain = (rules.gain(l, lambda, l_value) + rules.gain(r, lambda, r_value) - place.parent_gain) / 2.0;
         if gain > place.best.map_or(0.0, |best| best.gain) {
             let (bins, missing_left) = make();
-            place.best = Some(Split { gain, feature: place.feature, left: bins, missing_left, left_sums: left, lambda });
+            place.best =
+                Some(Split { gain, feature: place.feature, left: bins, missing_left, left_sums: left, lambda });
         }
         true
     }
