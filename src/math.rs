@@ -123,12 +123,10 @@ pub fn tanh(x: f64) -> f64 {
 #[inline]
 #[must_use]
 pub fn logistic(x: f64) -> f64 {
-    if x >= 0.0 {
-        1.0 / (1.0 + exp(-x))
-    } else {
-        let e = exp(x);
-        e / (1.0 + e)
-    }
+    // One form for both signs, without a branch that depends on the data.
+    let e = exp(-x.abs());
+    let numerator = if x >= 0.0 { 1.0 } else { e };
+    numerator / (1.0 + e)
 }
 
 /// ln(1 + eˣ), the softplus, without overflow.

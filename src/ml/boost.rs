@@ -269,14 +269,6 @@ impl State {
         }
     }
 
-    /// Adds what `tree` says about these rows to their scores.
-    fn add(features: &Features, tree: &Tree, rows: &[u32], scores: &mut [f64], output: usize, outputs: usize) {
-        for (&row, score) in rows.iter().zip(scores.iter_mut().skip(output).step_by(outputs)) {
-            let leaf = tree.leaf(|feature| features.columns[feature].values[row as usize]);
-            *score += f64::from(tree.leaves[leaf]);
-        }
-    }
-
     /// Notes the validation loss; says whether to stop.
     fn judged(&mut self, objective: &Objective, iteration: u32, patience: u32) -> (Option<f64>, bool) {
         if self.judge.is_empty() {
@@ -370,27 +362,27 @@ struct Round<'a> {
     training: &'a Training<'a>,
 }
 
-/// A row that is in no leaf's list: it was not in the sample.
+/// A row that is in no leaf's list, because it was not in the sample: no tree has so many leaves.
 const ELSEWHERE: u16 = u16::MAX;
 
 impl Round<'_> {
     /// Whether any tree has more than one leaf.
     fn run(&mut self, state: &mut State, iteration: u32) -> bool {
         let outputs = self.gradients.len();
-        let features = self.training.features;
         let mut grew = false;
         let mut units = None;
         for output in 0..outputs {
             let tree = if let Some(tree) = self.known.next() {
-                State::add(features, &tree, &state.learn, &mut state.scores, output, outputs);
+                add(self.training, &tree, &state.learn, None, &mut state.scores, (output, outputs));
                 tree
             } else {
                 let units = *units.get_or_insert_with(|| self.gradients(state, iteration));
                 let tree = self.grow(state, units, iteration, output);
-                self.update(state, &tree, output);
+                let leaf_of = Some(&self.leaf_of[..]);
+                add(self.training, &tree, &state.learn, leaf_of, &mut state.scores, (output, outputs));
                 tree
             };
-            State::add(features, &tree, &state.judge, &mut state.judge_scores, output, outputs);
+            add(self.training, &tree, &state.judge, None, &mut state.judge_scores, (output, outputs));
             grew |= tree.leaves.len() > 1;
             state.forest.trees.push(tree);
         }
@@ -408,8 +400,8 @@ impl Round<'_> {
         self.sample(state, iteration);
         let allowed = self.columns(step);
         let gradients = &self.gradients[output];
-        let rules = self.rules(units, gradients);
-        let (mut tree, leaves) = self.grower.grow(gradients, &rules, &allowed);
+        let mut rules = self.rules(units);
+        let (mut tree, leaves) = self.grower.grow(gradients, &mut rules, &allowed);
         self.leaf_of.fill(ELSEWHERE);
         for (i, leaf) in leaves.iter().enumerate() {
             let rows = &self.grower.rows[leaf.rows.clone()];
@@ -460,16 +452,14 @@ impl Round<'_> {
         allowed
     }
 
-    fn rules(&self, units: Units, gradients: &[u32]) -> Rules {
-        let rows = &self.grower.rows;
-        let hessian = rows.iter().fold(0u64, |sum, &row| sum + u64::from(gradients[row as usize] & 0xffff));
+    fn rules(&self, units: Units) -> Rules {
         let p = self.parameters;
         Rules {
             lambda: p.lambda,
             min_gain: p.min_gain,
             min_hessian: p.min_hessian,
             min_rows: p.min_rows,
-            rows_per_hessian: rows.len() as f64 / (hessian.max(1) as f64 * units.hessian),
+            rows_per_hessian: 1.0,
             category_smooth: p.category_smooth,
             category_lambda: p.category_lambda,
             category_rows: p.category_rows,
@@ -479,19 +469,44 @@ impl Round<'_> {
             hessian_unit: units.hessian,
         }
     }
+}
 
-    /// Adds the tree to the scores of all rows, the unsampled ones too.
-    fn update(&self, state: &mut State, tree: &Tree, output: usize) {
-        let outputs = self.gradients.len();
-        let values: Vec<f64> = tree.leaves.iter().map(|&leaf| f64::from(leaf)).collect();
-        let features = self.training.features;
-        let rows = self.leaf_of.iter().zip(&state.learn);
-        for ((&leaf, &row), score) in rows.zip(state.scores.iter_mut().skip(output).step_by(outputs)) {
-            let leaf = match leaf {
-                ELSEWHERE => tree.leaf(|feature| features.columns[feature].values[row as usize]),
-                leaf => usize::from(leaf),
-            };
-            *score += values[leaf];
+/// Adds what `tree` says about these rows to their scores. `leaf_of` may know their leaves already.
+fn add(
+    training: &Training<'_>,
+    tree: &Tree,
+    rows: &[u32],
+    leaf_of: Option<&[u16]>,
+    scores: &mut [f64],
+    (output, outputs): (usize, usize),
+) {
+    let columns = &training.features.columns;
+    let values: Vec<f64> = tree.leaves.iter().map(|&leaf| f64::from(leaf)).collect();
+    let block = rows.len().div_ceil(training.threads.max(1)).max(1024);
+    let one = |first: usize, scores: &mut [f64]| {
+        let count = scores.len() / outputs;
+        let scores = scores.iter_mut().skip(output).step_by(outputs);
+        let find = |row: u32| tree.leaf(|feature| columns[feature].values[row as usize]);
+        let rows = &rows[first..first + count];
+        match leaf_of.map(|leaf_of| &leaf_of[first..first + count]) {
+            None => scores.zip(rows).for_each(|(score, &row)| *score += values[find(row)]),
+            Some(leaf_of) => scores.zip(leaf_of.iter().zip(rows)).for_each(|(score, (&leaf, &row))| {
+                *score += match values.get(usize::from(leaf)) {
+                    Some(value) => *value,
+                    None => values[find(row)], // not in the sample
+                };
+            }),
         }
-    }
+    };
+    std::thread::scope(|scope| {
+        let mut blocks = scores.chunks_mut(block * outputs).enumerate();
+        let own = blocks.next();
+        for (i, scores) in blocks {
+            let one = &one;
+            scope.spawn(move || one(i * block, scores));
+        }
+        if let Some((_, scores)) = own {
+            one(0, scores);
+        }
+    });
 }

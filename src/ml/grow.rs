@@ -63,7 +63,7 @@ pub struct Grower<'a> {
 }
 
 /// Rows below which a partition is not worth a second thread.
-const PARTITION_PER_THREAD: usize = 16_384;
+const PARTITION_PER_THREAD: usize = 8192;
 
 impl<'a> Grower<'a> {
     /// For these rows.
@@ -83,7 +83,7 @@ impl<'a> Grower<'a> {
     }
 
     /// Grows a tree on `self.rows`. Its leaves have no values yet; leaf i of the tree is the i-th returned.
-    pub fn grow(&mut self, gradients: &[u32], rules: &Rules, allowed: &[bool]) -> (Tree, Vec<Leaf>) {
+    pub fn grow(&mut self, gradients: &[u32], rules: &mut Rules, allowed: &[bool]) -> (Tree, Vec<Leaf>) {
         let mut tree = Tree::default();
         let mut leaves = vec![self.root(gradients, rules, allowed)];
         while leaves.len() < self.size.leaves {
@@ -107,11 +107,12 @@ impl<'a> Grower<'a> {
         (tree, leaves)
     }
 
-    fn root(&mut self, gradients: &[u32], rules: &Rules, allowed: &[bool]) -> Leaf {
+    fn root(&mut self, gradients: &[u32], rules: &mut Rules, allowed: &[bool]) -> Leaf {
         let slot = self.slot();
         self.histograms[slot].fill(self.binned, gradients, &self.rows, &mut self.scratch);
         let cells = self.histograms[slot].cells.first().map(|cells| &cells[..]).unwrap_or_default();
         let sums = cells.iter().fold(Sums::default(), |total, cell| total.plus(*cell));
+        rules.rows_per_hessian = self.rows.len() as f64 / (sums.hessian.max(1) as f64 * rules.hessian_unit);
         let search = Search { rules, cuts: self.cuts, allowed };
         let split = search.best(&self.histograms[slot], sums, Bounds::NONE);
         let rows = 0..self.rows.len();
@@ -239,14 +240,17 @@ fn partition(binned: &Binned, split: &Split, rows: &mut [u32], spare: &mut [u32]
         return lefts;
     }
     let block = rows.len().div_ceil(threads);
-    let lefts: Vec<usize> = std::thread::scope(|scope| {
+    let mut lefts = vec![0; rows.len().div_ceil(block)];
+    std::thread::scope(|scope| {
         let table = &table;
-        let workers: Vec<_> = rows
-            .chunks_mut(block)
-            .zip(spare.chunks_mut(block))
-            .map(|(rows, spare)| scope.spawn(move || part(binned, split.feature, table, rows, spare)))
-            .collect();
-        workers.into_iter().map(|w| w.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        let mut work = lefts.iter_mut().zip(rows.chunks_mut(block).zip(spare.chunks_mut(block)));
+        let own = work.next();
+        for (lefts, (rows, spare)) in work {
+            scope.spawn(move || *lefts = part(binned, split.feature, table, rows, spare));
+        }
+        if let Some((lefts, (rows, spare))) = own {
+            *lefts = part(binned, split.feature, table, rows, spare);
+        }
     });
     let mut end = 0;
     for (i, &lefts) in lefts.iter().enumerate() {

@@ -13,7 +13,7 @@ pub const MAX_HESSIAN: i32 = u16::MAX as i32;
 /// Rows after which the halves of packed cells might overflow.
 const FLUSH: usize = 65_535;
 /// Rows below which starting a thread costs more than it saves.
-const PER_THREAD: usize = 4096;
+const PER_THREAD: usize = 8192;
 
 /// A gradient and a hessian in one word.
 #[inline]

@@ -9,6 +9,7 @@
 //! | file | holds |
 //! |---|---|
 //! | [`frame`] | raw columns as they come from tables or requests |
+//! | [`arrow`](self::arrow) | Arrow record batches → raw columns: the only file that knows Arrow |
 //! | [`encoding`] | the declared encoding, compiled: raw columns → `f32` features |
 //! | [`boost`], [`grow`], [`split`], [`histogram`], [`bins`], [`objective`] | gradient-boosted trees |
 //! | [`linear`], [`lbfgs`] | logistic and linear regression |
@@ -17,6 +18,7 @@
 //! | [`onnx`] | export to ONNX |
 //! | [`search`] | trials: random search, successive halving |
 
+pub mod arrow;
 pub mod artefact;
 pub mod bins;
 pub mod boost;
@@ -56,7 +58,9 @@ pub enum LearnError {
     #[error("the data set has no rows with a label\nhelp: contribute rows first, or ask for a later `as_of`")]
     Empty,
     /// Every label is the same.
-    #[error("all {rows} labels are the same\nhelp: a classifier needs rows of at least two classes")]
+    #[error(
+        "all {rows} labels are the same\nhelp: there is nothing to learn before rows with another label are accepted"
+    )]
     OneClass {
         /// Rows with a label.
         rows: usize,
@@ -91,8 +95,18 @@ pub enum LearnError {
         /// The task.
         task: &'static str,
     },
-    /// A label that is not a number, or is infinite.
-    #[error("row {row}: the label is not a finite number")]
+    /// Features, labels and keys that are not of one length.
+    #[error("{labels} labels for {rows} rows and {keys} row keys")]
+    Lengths {
+        /// Labels.
+        labels: usize,
+        /// Rows of features.
+        rows: usize,
+        /// Row keys.
+        keys: usize,
+    },
+    /// A label that is no number of at most 10¹⁵, or no class.
+    #[error("row {row}: the label is not a number between -1e15 and 1e15, or is not a class of the task")]
     Label {
         /// Position in the data set.
         row: usize,
@@ -132,6 +146,7 @@ impl LearnError {
             Self::Parameter { .. } => "BAD_PARAMETER",
             Self::UnknownLearner { .. } => "UNKNOWN_ALGORITHM",
             Self::Task { .. } => "WRONG_TASK",
+            Self::Lengths { .. } => "BAD_DATASET",
             Self::Label { .. } => "BAD_LABEL",
             Self::TooLarge { .. } => "TOO_LARGE",
             Self::Checkpoint { .. } => "BAD_CHECKPOINT",
@@ -184,6 +199,9 @@ impl Training<'_> {
     /// No rows, one class, a label that is no finite number, features that are all constant.
     pub fn check(&self) -> Result<(), LearnError> {
         let rows = self.labels.len();
+        if self.features.rows != rows || self.row_keys.len() != rows {
+            return Err(LearnError::Lengths { labels: rows, rows: self.features.rows, keys: self.row_keys.len() });
+        }
         for (what, found, limit) in [
             ("rows", rows, MAX_ROWS),
             ("features", self.features.columns.len(), MAX_FEATURES),
@@ -196,10 +214,15 @@ impl Training<'_> {
         let Some(&first) = self.labels.first() else {
             return Err(LearnError::Empty);
         };
-        if let Some(row) = self.labels.iter().position(|label| !label.is_finite()) {
+        let classes = if let Task::Classes(classes) = self.task { Some(classes.len() as f64) } else { None };
+        let fits = |label: f64| match classes {
+            Some(classes) => label >= 0.0 && label < classes && label.fract() == 0.0,
+            None => label.abs() <= 1e15,
+        };
+        if let Some(row) = self.labels.iter().position(|&label| !fits(label)) {
             return Err(LearnError::Label { row });
         }
-        if matches!(self.task, Task::Classes(_)) && self.labels.iter().all(|&label| label == first) {
+        if self.labels.iter().all(|&label| label == first) {
             return Err(LearnError::OneClass { rows });
         }
         if !self.features.columns.iter().any(|column| varies(&column.values)) {

@@ -100,7 +100,7 @@ impl Objective {
                     gradient: heaviest / f64::from(MAX_GRADIENT),
                     hessian: heaviest / 4.0 / f64::from(MAX_HESSIAN),
                 };
-                by_block(rows, threads, out, |_, rows, out| binary(weights, units, rows, &mut out[0]));
+                by_block(rows, threads, out, |_, rows, out| binary(weights, units, rows, out[0]));
                 units
             }
             Self::Softmax(weights) => {
@@ -114,9 +114,9 @@ impl Objective {
             }
             Self::Squared => {
                 let errors = rows.scores.iter().zip(rows.labels).map(|(score, label)| (score - label).abs());
-                let greatest = errors.fold(f64::MIN_POSITIVE, f64::max);
+                let greatest = errors.fold(1e-250, f64::max);
                 let units = Units { gradient: greatest / f64::from(MAX_GRADIENT), hessian: 1.0 };
-                by_block(rows, threads, out, |first, rows, out| squared(units, first, rounding, rows, &mut out[0]));
+                by_block(rows, threads, out, |first, rows, out| squared(units, first, rounding, rows, out[0]));
                 units
             }
         }
@@ -183,18 +183,19 @@ fn by_block(
     });
 }
 
+/// Half away from zero. `round` would be a call on x86-64 without SSE 4.1.
 #[inline]
 fn nearest(value: f64) -> i32 {
-    // Half away from zero, as `round`, which is a call on x86-64 without SSE4.1.
-    (value + if value < 0.0 { -0.5 } else { 0.5 }) as i32
+    (value + 0.5f64.copysign(value)) as i32
 }
 
 fn binary(weights: &[f64; 2], units: Units, rows: Scored<'_>, out: &mut [u32]) {
+    let per_class = weights.map(|weight| (weight / units.gradient, weight / units.hessian));
     for ((&score, &label), out) in rows.scores.iter().zip(rows.labels).zip(out) {
         let chance = math::logistic(score);
-        let weight = weights[usize::from(label > 0.5)];
-        let gradient = nearest(weight * (chance - label) / units.gradient);
-        let hessian = nearest(weight * chance * (1.0 - chance) / units.hessian);
+        let (gradients, hessians) = per_class[usize::from(label > 0.5)];
+        let gradient = nearest(gradients * (chance - label));
+        let hessian = nearest(hessians * (chance * (1.0 - chance)));
         *out = pack(gradient.clamp(-MAX_GRADIENT, MAX_GRADIENT), hessian.clamp(1, MAX_HESSIAN));
     }
 }
@@ -206,10 +207,11 @@ fn softmax_gradients(weights: &[f64], units: Units, rows: Scored<'_>, out: &mut 
     for (row, (scores, &label)) in rows.scores.chunks_exact(classes).zip(rows.labels).enumerate() {
         softmax(scores, &mut chances);
         let weight = weights.get(label as usize).copied().unwrap_or(1.0);
+        let (gradients, hessians) = (weight / units.gradient, weight * factor / units.hessian);
         for (class, (&chance, out)) in chances.iter().zip(out.iter_mut()).enumerate() {
             let own = f64::from(u8::from(class == label as usize));
-            let gradient = nearest(weight * (chance - own) / units.gradient);
-            let hessian = nearest(weight * factor * chance * (1.0 - chance) / units.hessian);
+            let gradient = nearest(gradients * (chance - own));
+            let hessian = nearest(hessians * (chance * (1.0 - chance)));
             out[row] = pack(gradient.clamp(-MAX_GRADIENT, MAX_GRADIENT), hessian.clamp(1, MAX_HESSIAN));
         }
     }
@@ -228,14 +230,15 @@ pub fn softmax(scores: &[f64], chances: &mut [f64]) {
 
 /// Residuals have no natural scale, so one outlier makes the unit coarse: rounding up or down by a counted draw keeps sums unbiased.
 fn squared(units: Units, first: usize, rounding: Rounding, rows: Scored<'_>, out: &mut [u32]) {
+    let per_residual = 1.0 / units.gradient;
     let mut four = [0; 4];
     for (i, ((&score, &label), out)) in rows.scores.iter().zip(rows.labels).zip(out).enumerate() {
         let row = (first + i) as u64;
-        if i == 0 || row % 4 == 0 {
+        if i == 0 || row.is_multiple_of(4) {
             four = draws(rounding.seed, Purpose::Rounding, rounding.step, row / 4);
         }
         let up = f64::from(four[(row % 4) as usize]) / 4_294_967_296.0;
-        let gradient = ((score - label) / units.gradient + up).floor() as i32;
+        let gradient = ((score - label) * per_residual + up).floor() as i32;
         *out = pack(gradient.clamp(-MAX_GRADIENT, MAX_GRADIENT), 1);
     }
 }

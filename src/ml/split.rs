@@ -30,7 +30,7 @@ pub struct Rules {
     pub min_hessian: f64,
     /// Least rows of a child, estimated by its share of the hessian.
     pub min_rows: f64,
-    /// Rows per unit of hessian in the whole sample.
+    /// Rows per unit of hessian in the whole sample; set when a tree is begun.
     pub rows_per_hessian: f64,
     /// Added to the hessian of a category when sorting.
     pub category_smooth: f64,

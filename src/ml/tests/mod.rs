@@ -109,6 +109,12 @@ fn data_that_nothing_can_be_learned_from_are_refused_with_their_reason() {
     let mut infinite = rows(200, 0);
     infinite.labels[3] = f64::INFINITY;
     assert_eq!(learn(&infinite), Err("BAD_LABEL"));
+    let mut no_class = rows(200, 2);
+    no_class.labels[3] = 2.0;
+    assert_eq!(learn(&no_class), Err("BAD_LABEL"));
+    let mut short = rows(200, 2);
+    short.keys.pop();
+    assert_eq!(learn(&short), Err("BAD_DATASET"));
     let mut constant = rows(200, 2);
     for column in &mut constant.features.columns {
         column.values.fill(f32::NAN);
