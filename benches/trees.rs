@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use hokusai::ml::bins::{Binned, cuts};
+use hokusai::ml::bins::{Binned, Cut, cuts};
 use hokusai::ml::encoding::{Encoded, Features};
 use hokusai::ml::histogram::{Histogram, Scratch, pack};
 use hokusai::ml::model::{Model, Predictor};
@@ -51,7 +51,7 @@ fn parts(c: &mut Criterion) {
     let mut group = c.benchmark_group("trees");
     group.throughput(Throughput::Elements((ROWS * (NUMBERS + CATEGORIES)) as u64));
     group.bench_function("exact quantiles", |b| b.iter(|| black_box(cuts(&features, 1))));
-    let mut histogram = Histogram::new(cuts_of.len());
+    let mut histogram = Histogram::new(cuts_of.iter().map(Cut::bins).collect());
     let mut scratch = Scratch::new(1, cuts_of.len());
     group.bench_function("histogram of all rows", |b| {
         b.iter(|| histogram.fill(&binned, black_box(&gradients), &rows, &mut scratch));

@@ -17,7 +17,7 @@ use crate::ml::{MAX_CLASSES, MAX_FEATURES, Task, Training, boost};
 /// The format's version.
 pub const VERSION: u16 = 1;
 /// Largest artefact in bytes.
-pub const MAX_BYTES: usize = 256 << 20;
+pub const MAX_BYTES: usize = 64 << 20;
 const MAGIC: &[u8; 4] = b"HKML";
 const CHECKPOINT: &[u8; 4] = b"HKCP";
 const MAX_TEXT: usize = 4096;

@@ -122,7 +122,7 @@ impl<'a> Grower<'a> {
 
     fn slot(&mut self) -> usize {
         self.free.pop().unwrap_or_else(|| {
-            self.histograms.push(Histogram::new(self.cuts.len()));
+            self.histograms.push(Histogram::new(self.cuts.iter().map(Cut::bins).collect()));
             self.histograms.len() - 1
         })
     }
@@ -200,7 +200,7 @@ impl<'a> Grower<'a> {
         let [left, right] = children;
         let (small, large) = if left.rows.len() <= right.rows.len() { (left, right) } else { (right, left) };
         let slot = self.slot();
-        let mut histogram = std::mem::replace(&mut self.histograms[slot], Histogram { cells: Vec::new() });
+        let mut histogram = std::mem::replace(&mut self.histograms[slot], Histogram::new(Vec::new()));
         histogram.fill(self.binned, gradients, &self.rows[small.rows.clone()], &mut self.scratch);
         self.histograms[parent].subtract(&histogram);
         self.histograms[slot] = histogram;

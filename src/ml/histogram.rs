@@ -4,7 +4,7 @@
 //! A row's gradient (16 bits, signed) and hessian (16 bits) travel in one `u32` and are added in one instruction: the gradient in
 //! the upper half of an `i64`, the hessian in the lower. The halves hold the sums of [`FLUSH`] rows; then they are added to wide cells.
 
-use crate::ml::bins::{BINS, Binned};
+use crate::ml::bins::{BINS, Binned, MISSING};
 
 /// Largest gradient.
 pub const MAX_GRADIENT: i32 = i16::MAX as i32;
@@ -55,33 +55,48 @@ impl Sums {
 /// One cell per feature and bin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Histogram {
-    /// By feature.
+    /// By feature. What lies past a feature's bins, but for the bin of missing values, is never touched.
     pub cells: Vec<[Sums; BINS]>,
+    /// Bins of each feature, without that of missing values.
+    bins: Vec<usize>,
 }
+
+/// The cells of a feature with this many bins: with a few values per feature most cells of a node need no work.
+#[inline]
+fn in_use<T, const N: usize>(cells: &mut [T; N], bins: usize) -> impl Iterator<Item = &mut T> {
+    let (values, missing) = cells.split_at_mut(usize::from(MISSING));
+    values.iter_mut().take(bins).chain(missing.first_mut())
+}
+
+/// Packed cells of one feature. A cache line longer than needed: at a distance of 2 KiB the first bins of all features would compete
+/// for the same few lines of the first-level cache.
+type Packed = [i64; BINS + 8];
 
 /// Packed cells, used again and again.
 pub struct Scratch {
-    packed: Vec<Vec<[i64; BINS]>>,
+    packed: Vec<Vec<Packed>>,
 }
 
 impl Scratch {
     /// For this many threads and features.
     #[must_use]
     pub fn new(threads: usize, features: usize) -> Self {
-        Self { packed: vec![vec![[0; BINS]; features]; threads.max(1)] }
+        Self { packed: vec![vec![[0; BINS + 8]; features]; threads.max(1)] }
     }
 }
 
 impl Histogram {
-    /// All zero.
+    /// All zero, for features with these numbers of bins.
     #[must_use]
-    pub fn new(features: usize) -> Self {
-        Self { cells: vec![[Sums::default(); BINS]; features] }
+    pub fn new(bins: Vec<usize>) -> Self {
+        Self { cells: vec![[Sums::default(); BINS]; bins.len()], bins }
     }
 
     /// Fills this histogram with the sums over `rows`.
     pub fn fill(&mut self, binned: &Binned, gradients: &[u32], rows: &[u32], scratch: &mut Scratch) {
-        self.cells.fill([Sums::default(); BINS]);
+        for (cells, &bins) in self.cells.iter_mut().zip(&self.bins) {
+            in_use(cells, bins).for_each(|cell| *cell = Sums::default());
+        }
         let threads = scratch.packed.len().min(rows.len() / PER_THREAD).max(1);
         let span = FLUSH * threads;
         for rows in rows.chunks(span) {
@@ -106,9 +121,9 @@ impl Histogram {
         }
     }
 
-    fn flush(&mut self, packed: &mut [[i64; BINS]]) {
-        for (cells, packed) in self.cells.iter_mut().zip(packed) {
-            for (cell, packed) in cells.iter_mut().zip(packed.iter_mut()) {
+    fn flush(&mut self, packed: &mut [Packed]) {
+        for ((cells, packed), &bins) in self.cells.iter_mut().zip(packed).zip(&self.bins) {
+            for (cell, packed) in in_use(cells, bins).zip(in_use(packed, bins)) {
                 let hessian = *packed & 0xffff_ffff;
                 cell.gradient += (*packed - hessian) >> 32;
                 cell.hessian += hessian;
@@ -119,16 +134,18 @@ impl Histogram {
 
     /// Makes this histogram, a parent's, that of the other child.
     pub fn subtract(&mut self, child: &Self) {
-        for (cells, child) in self.cells.iter_mut().zip(&child.cells) {
-            for (cell, child) in cells.iter_mut().zip(child) {
+        for ((cells, child), &bins) in self.cells.iter_mut().zip(&child.cells).zip(&self.bins) {
+            let missing = usize::from(MISSING);
+            for (cell, child) in cells[..bins].iter_mut().zip(&child[..bins]) {
                 *cell = cell.minus(*child);
             }
+            cells[missing] = cells[missing].minus(child[missing]);
         }
     }
 }
 
 /// The loop that training spends its time in.
-fn add(packed: &mut [[i64; BINS]], binned: &Binned, gradients: &[u32], rows: &[u32]) {
+fn add(packed: &mut [Packed], binned: &Binned, gradients: &[u32], rows: &[u32]) {
     let width = binned.width;
     for &row in rows {
         let row = row as usize;
@@ -148,7 +165,7 @@ mod tests {
     use super::*;
 
     fn plain(binned: &Binned, gradients: &[(i32, i32)], rows: &[u32]) -> Histogram {
-        let mut histogram = Histogram::new(binned.width);
+        let mut histogram = Histogram::new(vec![255; binned.width]);
         for &row in rows {
             for (cells, &bin) in histogram.cells.iter_mut().zip(binned.row(row as usize)) {
                 let (gradient, hessian) = gradients[row as usize];
@@ -167,9 +184,9 @@ mod tests {
             let gradients = vec![(gradient, MAX_HESSIAN); rows.len()];
             let packed: Vec<u32> = gradients.iter().map(|&(g, h)| pack(g, h)).collect();
             for threads in [1, 3] {
-                let mut histogram = Histogram::new(1);
+                let mut histogram = Histogram::new(vec![8]);
                 histogram.fill(&binned, &packed, &rows, &mut Scratch::new(threads, 1));
-                assert_eq!(histogram, plain(&binned, &gradients, &rows));
+                assert_eq!(histogram.cells, plain(&binned, &gradients, &rows).cells);
             }
         }
     }
@@ -192,10 +209,10 @@ mod tests {
             let all: Vec<u32> = (0..rows as u32).collect();
             let (left, right): (Vec<u32>, Vec<u32>) = all.iter().partition(|&&row| at(row as usize) & 1 == 0);
             let mut scratch = Scratch::new(threads, width);
-            let mut parent = Histogram::new(width);
+            let mut parent = Histogram::new(vec![255; width]);
             parent.fill(&binned, &packed, &all, &mut scratch);
             prop_assert_eq!(&parent, &plain(&binned, &gradients, &all));
-            let mut child = Histogram::new(width);
+            let mut child = Histogram::new(vec![255; width]);
             child.fill(&binned, &packed, &left, &mut scratch);
             parent.subtract(&child);
             prop_assert_eq!(parent, plain(&binned, &gradients, &right));

@@ -51,6 +51,9 @@ pub const MAX_CLASSES: usize = 256;
 /// Most rows of a data set.
 pub const MAX_ROWS: usize = 1 << 30;
 
+/// Most rows times outputs: what is kept per row and class while learning.
+pub const MAX_SCORES: usize = 1 << 26;
+
 /// Why nothing was learned. Each has a reason code for receipts and events.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum LearnError {
@@ -206,6 +209,7 @@ impl Training<'_> {
             ("rows", rows, MAX_ROWS),
             ("features", self.features.columns.len(), MAX_FEATURES),
             ("classes", self.task.outputs(), MAX_CLASSES),
+            ("rows × classes", rows.saturating_mul(self.task.outputs()), MAX_SCORES),
         ] {
             if found > limit {
                 return Err(LearnError::TooLarge { what, found, limit });

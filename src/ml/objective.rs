@@ -183,20 +183,30 @@ fn by_block(
     });
 }
 
-/// Half away from zero. `round` would be a call on x86-64 without SSE 4.1.
+/// The nearest whole number, ties to even, of a value below 2³¹: the sum with 1.5 · 2⁵² has it in its lowest bits. Unlike a cast, which
+/// must saturate, this is two instructions and works on several rows at once.
 #[inline]
 fn nearest(value: f64) -> i32 {
-    (value + 0.5f64.copysign(value)) as i32
+    (value + 6_755_399_441_055_744.0).to_bits() as i32
 }
 
+/// Rows whose exponentials are computed before anything else is: what follows has no calls and no branches.
+const TOGETHER: usize = 256;
+
 fn binary(weights: &[f64; 2], units: Units, rows: Scored<'_>, out: &mut [u32]) {
-    let per_class = weights.map(|weight| (weight / units.gradient, weight / units.hessian));
-    for ((&score, &label), out) in rows.scores.iter().zip(rows.labels).zip(out) {
-        let chance = math::logistic(score);
-        let (gradients, hessians) = per_class[usize::from(label > 0.5)];
-        let gradient = nearest(gradients * (chance - label));
-        let hessian = nearest(hessians * (chance * (1.0 - chance)));
-        *out = pack(gradient.clamp(-MAX_GRADIENT, MAX_GRADIENT), hessian.clamp(1, MAX_HESSIAN));
+    let [zero, one] = weights.map(|weight| (weight / units.gradient, weight / units.hessian));
+    let more = (one.0 - zero.0, one.1 - zero.1);
+    let mut powers = [0.0; TOGETHER];
+    let chunks = rows.scores.chunks(TOGETHER).zip(rows.labels.chunks(TOGETHER)).zip(out.chunks_mut(TOGETHER));
+    for ((scores, labels), out) in chunks {
+        powers.iter_mut().zip(scores).for_each(|(power, score)| *power = math::exp(-score.abs()));
+        for (((&score, &label), &power), out) in scores.iter().zip(labels).zip(&powers).zip(out) {
+            // The logistic function, as in `math::logistic`.
+            let chance = if score >= 0.0 { 1.0 } else { power } / (1.0 + power);
+            let gradient = nearest((zero.0 + label * more.0) * (chance - label));
+            let hessian = nearest((zero.1 + label * more.1) * (chance * (1.0 - chance)));
+            *out = pack(gradient.clamp(-MAX_GRADIENT, MAX_GRADIENT), hessian.clamp(1, MAX_HESSIAN));
+        }
     }
 }
 
