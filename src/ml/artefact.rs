@@ -11,8 +11,9 @@ use crate::ml::bins::Binned;
 use crate::ml::encoding::{Encoding, Feature, Kind, MAX_LEVELS, TimePart};
 use crate::ml::linear::{Design, MAX_COEFFICIENTS, Weights};
 use crate::ml::model::{Forest, Model, Predictor};
+use crate::ml::parameters::Parameters;
 use crate::ml::tree::{Node, Test, Tree};
-use crate::ml::{MAX_CLASSES, MAX_FEATURES, Task, Training, boost};
+use crate::ml::{MAX_CLASSES, MAX_FEATURES, Task, Training};
 
 /// The format's version.
 pub const VERSION: u16 = 1;
@@ -148,7 +149,7 @@ pub fn read_checkpoint(bytes: &[u8], run: [u8; 32]) -> Result<Forest, String> {
 }
 
 /// What a checkpoint is bound to: the rows as bins, their labels, the parameters, the seed.
-pub(crate) fn run_digest(training: &Training<'_>, parameters: &boost::Parameters, binned: &Binned) -> [u8; 32] {
+pub(crate) fn run_digest(training: &Training<'_>, parameters: &Parameters, binned: &Binned) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(b"hokusai training run 1\0");
     hash.update(format!("{parameters:?}\0{:?}\0{}\0{}\0", training.task, training.seed, binned.rows));

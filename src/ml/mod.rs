@@ -11,7 +11,7 @@
 //! | [`frame`] | raw columns as they come from tables or requests |
 //! | [`arrow`](self::arrow) | Arrow record batches → raw columns: the only file that knows Arrow |
 //! | [`encoding`] | the declared encoding, compiled: raw columns → `f32` features |
-//! | [`boost`], [`grow`], [`split`], [`histogram`], [`bins`], [`objective`] | gradient-boosted trees |
+//! | [`boost`], [`parameters`], [`grow`], [`split`], [`histogram`], [`bins`], [`objective`] | gradient-boosted trees |
 //! | [`linear`], [`lbfgs`] | logistic and linear regression |
 //! | [`model`], [`tree`] | what was learned, and how it scores |
 //! | [`artefact`] | the model's canonical bytes |
@@ -31,6 +31,7 @@ pub mod linear;
 pub mod model;
 pub mod objective;
 pub mod onnx;
+pub mod parameters;
 pub mod random;
 pub mod search;
 pub mod split;
