@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What a user would pick instead, beside ours, in one run.
-# HOKUSAI_BIN=… and OWN_STAGE_BIN=… use other binaries than a fresh release build; QUIXSTREAMS_PYTHON=… a Python that has quixstreams.
+# HOKUSAI_BIN=…, OWN_STAGE_BIN=… and LEARN_BIN=… use other binaries than a fresh release build; QUIXSTREAMS_PYTHON=… a Python that has
+# quixstreams, LIGHTGBM_PYTHON=… one that has lightgbm and pyarrow.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cache=${HOKUSAI_CACHE:-$HOME/.cache/hokusai}
@@ -8,7 +9,7 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
 tests/setup.sh
 python=$cache/python/bin/python
 if [ -z "${HOKUSAI_BIN:-}" ]; then
-  cargo build --locked --release --bin hokusai --example own_stage
+  cargo build --locked --release --bin hokusai --example own_stage --example learn_parquet
   HOKUSAI_BIN=$CARGO_TARGET_DIR/release/hokusai
 fi
 unset HOKUSAI_BROKERS HOKUSAI_DATA HOKUSAI_PREFIX
@@ -24,4 +25,12 @@ if [ -e "$jars/.complete" ]; then
     --records "${RECORDS:-1000000}" ${QUIXSTREAMS_PYTHON:+--quixstreams "$QUIXSTREAMS_PYTHON"}
 else
   echo "skipped: Kafka Streams: no jars in $jars"
+fi
+
+lightgbm=${LIGHTGBM_PYTHON:-$python}
+if "$lightgbm" -c 'import lightgbm, pyarrow' 2>/dev/null; then
+  echo "== boosted trees beside LightGBM"
+  "$lightgbm" benches/trees.py "${LEARN_BIN:-$CARGO_TARGET_DIR/release/examples/learn_parquet}" "$work/trees"
+else
+  echo "skipped: LightGBM: $lightgbm has no lightgbm (pip install lightgbm)"
 fi

@@ -17,6 +17,8 @@ pub mod failpoint;
 #[cfg(test)]
 mod fuzz;
 pub mod installation;
+pub mod math;
+pub mod ml;
 pub mod ops;
 mod pace;
 pub mod pii;

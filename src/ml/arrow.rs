@@ -1,0 +1,219 @@
+//! The edge to Arrow: record batches → [`Frame`].
+
+use std::collections::HashMap;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType};
+
+use crate::ml::encoding::{Declared, Encode, TimePart};
+use crate::ml::frame::{Column, Frame};
+
+/// Why a batch is no frame.
+#[derive(Debug, thiserror::Error)]
+pub enum ColumnError {
+    /// Arrow could not cast the column's values.
+    #[error("column {column}: {source}")]
+    Cast {
+        /// Its name.
+        column: String,
+        /// What Arrow says.
+        source: arrow::error::ArrowError,
+    },
+    /// A type that cannot be a feature.
+    #[error(
+        "column {column} is of type {found}, which is neither number, text, boolean nor time\nhelp: leave it out, or cast it"
+    )]
+    Kind {
+        /// Its name.
+        column: String,
+        /// Its type.
+        found: DataType,
+    },
+    /// A name twice, or batches that differ.
+    #[error("column {column} comes twice or is not in every batch")]
+    Shape {
+        /// Its name.
+        column: String,
+    },
+}
+
+/// What a column becomes.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Numbers,
+    Texts,
+    Times,
+}
+
+fn kind(name: &str, kind: &DataType) -> Result<Kind, ColumnError> {
+    match kind {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Ok(Kind::Texts),
+        DataType::Dictionary(_, values) if **values == DataType::Utf8 => Ok(Kind::Texts),
+        DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => Ok(Kind::Times),
+        DataType::Boolean => Ok(Kind::Numbers),
+        kind if kind.is_numeric() => Ok(Kind::Numbers),
+        found => Err(ColumnError::Kind { column: name.to_owned(), found: found.clone() }),
+    }
+}
+
+/// The encoding of a column that declares none: numbers and booleans as they are, texts as categories, times by month, weekday, hour
+/// and minute.
+///
+/// # Errors
+/// A type that cannot be a feature.
+pub fn declared_by(name: &str, data_type: &DataType) -> Result<Declared, ColumnError> {
+    let encode = match kind(name, data_type)? {
+        Kind::Numbers => Encode::Number,
+        Kind::Texts => Encode::Category,
+        Kind::Times => Encode::Time(vec![TimePart::Month, TimePart::Weekday, TimePart::Hour, TimePart::Minute]),
+    };
+    Ok(Declared { column: name.to_owned(), encode })
+}
+
+/// These columns of the batches, one after the other. Columns that a batch does not have are left out, so that encoding names them.
+///
+/// # Errors
+/// A type that cannot be a feature, or batches that differ.
+pub fn frame(batches: &[RecordBatch], columns: &[&str]) -> Result<Frame, ColumnError> {
+    let mut made = Vec::with_capacity(columns.len());
+    for &name in columns {
+        let parts: Vec<_> = batches.iter().filter_map(|batch| batch.column_by_name(name)).collect();
+        let Some(first) = parts.first() else { continue };
+        let kind = kind(name, first.data_type())?;
+        made.push((name.to_owned(), column(name, kind, &parts)?));
+    }
+    Frame::new(made).map_err(|column| ColumnError::Shape { column })
+}
+
+fn column(name: &str, kind: Kind, parts: &[&arrow::array::ArrayRef]) -> Result<Column, ColumnError> {
+    let to = |part: &dyn Array, wanted: &DataType| {
+        cast(part, wanted).map_err(|source| ColumnError::Cast { column: name.to_owned(), source })
+    };
+    match kind {
+        Kind::Numbers => {
+            let mut numbers = Vec::new();
+            for part in parts {
+                let part = to(part, &DataType::Float64)?;
+                numbers.extend(part.as_primitive::<Float64Type>().iter().map(|value| value.unwrap_or(f64::NAN)));
+            }
+            Ok(Column::Numbers(numbers))
+        }
+        Kind::Times => {
+            let mut times = Vec::new();
+            for part in parts {
+                let part = to(part, &DataType::Timestamp(TimeUnit::Microsecond, None))?;
+                times.extend(part.as_primitive::<TimestampMicrosecondType>().iter());
+            }
+            Ok(Column::Times(times))
+        }
+        Kind::Texts => {
+            let (mut codes, mut values, mut known) = (Vec::new(), Vec::new(), HashMap::new());
+            for part in parts {
+                let part = to(part, &DataType::Utf8)?;
+                for text in part.as_string::<i32>() {
+                    codes.push(text.map_or(u32::MAX, |text| code(text, &mut values, &mut known)));
+                }
+            }
+            Ok(Column::Texts { codes, values })
+        }
+    }
+}
+
+fn code(text: &str, values: &mut Vec<String>, known: &mut HashMap<String, u32>) -> u32 {
+    if let Some(&code) = known.get(text) {
+        return code;
+    }
+    let code = values.len() as u32;
+    values.push(text.to_owned());
+    known.insert(text.to_owned(), code);
+    code
+}
+
+/// The labels of a classifier: the distinct values as texts in canonical order (numbers by size), and each row's class; `None` where the label is missing.
+///
+/// # Errors
+/// A type that cannot be a label.
+pub fn classes(batches: &[RecordBatch], label: &str) -> Result<(Vec<String>, Vec<Option<u32>>), ColumnError> {
+    let fail = |source| ColumnError::Cast { column: label.to_owned(), source };
+    let mut rows: Vec<Option<String>> = Vec::new();
+    let mut whole = true;
+    for batch in batches {
+        let Some(part) = batch.column_by_name(label) else {
+            return Err(ColumnError::Shape { column: label.to_owned() });
+        };
+        whole &= part.data_type().is_integer();
+        let texts = cast(part, &DataType::Utf8).map_err(fail)?;
+        rows.extend(texts.as_string::<i32>().iter().map(|text| text.map(str::to_owned)));
+    }
+    let mut names: Vec<String> = rows.iter().flatten().cloned().collect();
+    names.sort_unstable();
+    names.dedup();
+    if whole {
+        names.sort_by_key(|name| name.parse::<i128>().unwrap_or(i128::MAX));
+    }
+    let place: HashMap<&str, u32> = names.iter().zip(0..).map(|(name, place)| (name.as_str(), place)).collect();
+    let classes = rows.iter().map(|row| row.as_deref().and_then(|row| place.get(row).copied())).collect();
+    Ok((names, classes))
+}
+
+/// The labels of a regression; `None` where the label is missing.
+///
+/// # Errors
+/// A label that is no number.
+pub fn numbers(batches: &[RecordBatch], label: &str) -> Result<Vec<Option<f64>>, ColumnError> {
+    let mut numbers = Vec::new();
+    for batch in batches {
+        let Some(part) = batch.column_by_name(label) else {
+            return Err(ColumnError::Shape { column: label.to_owned() });
+        };
+        let fail = |source| ColumnError::Cast { column: label.to_owned(), source };
+        let part = match part.data_type() {
+            DataType::Int64 => part.as_primitive::<Int64Type>().unary::<_, Float64Type>(|value| value as f64),
+            _ => cast(part, &DataType::Float64).map_err(fail)?.as_primitive::<Float64Type>().clone(),
+        };
+        numbers.extend(part.iter());
+    }
+    Ok(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, BooleanArray, Int32Array, StringArray, TimestampMillisecondArray};
+
+    use super::*;
+
+    fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
+            .unwrap()
+    }
+
+    #[test]
+    fn every_kind_of_column_keeps_its_values_and_its_gaps() {
+        let one = batch(vec![
+            ("n", Arc::new(Int32Array::from(vec![Some(7), None]))),
+            ("b", Arc::new(BooleanArray::from(vec![Some(true), Some(false)]))),
+            ("t", Arc::new(StringArray::from(vec![Some("x"), None]))),
+            ("when", Arc::new(TimestampMillisecondArray::from(vec![Some(5), None]))),
+        ]);
+        let frame = frame(&[one.clone(), one], &["n", "b", "t", "when", "nowhere"]).unwrap();
+        let Some(Column::Numbers(n)) = frame.column("n") else { panic!() };
+        assert!(n[0] == 7.0 && n[1].is_nan() && n.len() == 4);
+        assert_eq!(frame.column("b"), Some(&Column::Numbers(vec![1.0, 0.0, 1.0, 0.0])));
+        let codes = vec![0, u32::MAX, 0, u32::MAX];
+        assert_eq!(frame.column("t"), Some(&Column::Texts { codes, values: vec!["x".into()] }));
+        assert_eq!(frame.column("when"), Some(&Column::Times(vec![Some(5000), None, Some(5000), None])));
+        assert_eq!(frame.column("nowhere"), None);
+    }
+
+    #[test]
+    fn classes_are_in_canonical_order_whole_numbers_by_size() {
+        let label = |column: ArrayRef| classes(&[batch(vec![("y", column)])], "y").unwrap();
+        let numbers = label(Arc::new(Int32Array::from(vec![Some(10), Some(9), None, Some(-1)])));
+        assert_eq!(numbers.0, ["-1", "9", "10"]);
+        assert_eq!(numbers.1, [Some(2), Some(1), None, Some(0)]);
+        assert_eq!(label(Arc::new(BooleanArray::from(vec![true, false]))).0, ["false", "true"]);
+    }
+}

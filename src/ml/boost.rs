@@ -1,0 +1,354 @@
+//! Gradient-boosted trees on histograms (Friedman 2001; Chen & Guestrin 2016; Ke et al. 2017).
+
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use crate::ml::artefact;
+use crate::ml::bins::{Binned, Cut, cuts};
+use crate::ml::grow::{Grower, Leaf, Size};
+use crate::ml::model::{Forest, Predictor};
+use crate::ml::objective::{Objective, Rounding, Scored, Units};
+use crate::ml::parameters::Parameters;
+use crate::ml::random::{Purpose, draw};
+use crate::ml::split::{Monotone, Rules};
+use crate::ml::tree::Tree;
+use crate::ml::{Control, LearnError, Learned, Learner, Progress, Training, parameters_of};
+
+/// The learner of this name.
+pub struct Trees;
+
+impl Learner for Trees {
+    fn name(&self) -> &'static str {
+        "trees"
+    }
+
+    fn parameters(&self, given: &serde_json::Map<String, Value>) -> Result<Value, LearnError> {
+        let parameters: Parameters = parameters_of(&Value::Object(given.clone()))?;
+        parameters.check()?;
+        serde_json::to_value(parameters)
+            .map_err(|error| LearnError::Parameter { name: "params".into(), problem: error.to_string() })
+    }
+
+    fn learn(
+        &self,
+        training: &Training<'_>,
+        parameters: &Value,
+        checkpoint: Option<&[u8]>,
+        control: &mut dyn Control,
+    ) -> Result<Learned, LearnError> {
+        training.check()?;
+        let parameters: Parameters = parameters_of(parameters)?;
+        parameters.check()?;
+        let (learn, judge) = folds(training, parameters.validation);
+        let data = Data::new(training, &parameters, &learn)?;
+        let mut state = State::new(training, &data, learn, judge);
+        let known = match checkpoint {
+            Some(bytes) => {
+                artefact::read_checkpoint(bytes, data.digest(training, &parameters))
+                    .map_err(|problem| LearnError::Checkpoint { problem })?
+                    .trees
+            }
+            None => Vec::new(),
+        };
+        data.boost(&mut state, &parameters, training, known, control)
+    }
+}
+
+/// Positions of the rows to learn from and of those that only judge, cut by the rows' hashes.
+pub(crate) fn folds(training: &Training<'_>, validation: f64) -> (Vec<u32>, Vec<u32>) {
+    let rows = 0..training.labels.len() as u32;
+    if validation == 0.0 {
+        return (rows.collect(), Vec::new());
+    }
+    let limit = share(validation);
+    let judges = |row: &u32| draw(training.seed, Purpose::Validation, 0, training.row_keys[*row as usize]) < limit;
+    let (judge, learn) = rows.partition(judges);
+    (learn, judge)
+}
+
+/// The part of all draws of 64 bits that lies below `share`.
+fn share(share: f64) -> u64 {
+    (share * 18_446_744_073_709_551_616.0) as u64
+}
+
+/// What stays the same while trees are added.
+struct Data {
+    cuts: Vec<Cut>,
+    binned: Binned,
+    objective: Objective,
+    monotone: Vec<Monotone>,
+    digest: OnceLock<[u8; 32]>,
+}
+
+/// What changes.
+struct State {
+    learn: Vec<u32>,
+    judge: Vec<u32>,
+    labels: Vec<f64>,
+    judge_labels: Vec<f64>,
+    scores: Vec<f64>,
+    judge_scores: Vec<f64>,
+    forest: Forest,
+    best: Option<(f64, u32)>,
+}
+
+impl State {
+    fn new(training: &Training<'_>, data: &Data, learn: Vec<u32>, judge: Vec<u32>) -> Self {
+        let of = |rows: &[u32]| rows.iter().map(|&row| training.labels[row as usize]).collect::<Vec<f64>>();
+        let (labels, judge_labels) = (of(&learn), of(&judge));
+        let base = data.objective.base(labels.iter().copied());
+        let start = |rows: usize| base.iter().map(|&base| f64::from(base)).cycle().take(rows * base.len()).collect();
+        Self {
+            scores: start(learn.len()),
+            judge_scores: start(judge.len()),
+            forest: Forest { base, trees: Vec::new() },
+            best: None,
+            learn,
+            judge,
+            labels,
+            judge_labels,
+        }
+    }
+
+    /// Notes the validation loss; says whether to stop.
+    fn judged(&mut self, objective: &Objective, iteration: u32, patience: u32) -> (Option<f64>, bool) {
+        if self.judge.is_empty() {
+            return (None, false);
+        }
+        let loss = objective.loss(Scored { scores: &self.judge_scores, labels: &self.judge_labels });
+        if self.best.is_none_or(|(best, _)| loss < best) {
+            self.best = Some((loss, iteration));
+        }
+        let since = iteration - self.best.map_or(iteration, |(_, best)| best);
+        (Some(loss), patience > 0 && since >= patience)
+    }
+}
+
+impl Data {
+    fn new(training: &Training<'_>, parameters: &Parameters, learn: &[u32]) -> Result<Self, LearnError> {
+        if learn.is_empty() {
+            return Err(LearnError::Empty);
+        }
+        let cuts = cuts(training.features, training.threads);
+        let weights = parameters.weights(training.task, training.labels)?;
+        Ok(Self {
+            binned: Binned::of(training.features, &cuts, learn, training.threads),
+            objective: Objective::of(training.task, &weights),
+            monotone: parameters.monotone(training.features, &cuts)?,
+            cuts,
+            digest: OnceLock::new(),
+        })
+    }
+
+    /// What a checkpoint is bound to: rows, labels, parameters, seed.
+    fn digest(&self, training: &Training<'_>, parameters: &Parameters) -> [u8; 32] {
+        *self.digest.get_or_init(|| artefact::run_digest(training, parameters, &self.binned))
+    }
+
+    fn boost(
+        &self,
+        state: &mut State,
+        parameters: &Parameters,
+        training: &Training<'_>,
+        known: Vec<Tree>,
+        control: &mut dyn Control,
+    ) -> Result<Learned, LearnError> {
+        let outputs = self.objective.outputs();
+        let size =
+            Size { leaves: parameters.leaves as usize, depth: parameters.max_depth as usize, order: parameters.growth };
+        let mut round = Round {
+            grower: Grower::new(&self.binned, &self.cuts, size, training.threads),
+            gradients: vec![vec![0; state.learn.len()]; outputs],
+            leaf_of: vec![0; state.learn.len()],
+            known: known.into_iter(),
+            data: self,
+            parameters,
+            training,
+        };
+        let mut iterations = 0;
+        while iterations < parameters.iterations {
+            let grew = round.run(state, iterations);
+            iterations += 1;
+            let (validation_loss, stop) = state.judged(&self.objective, iterations, parameters.patience);
+            let progress = Progress { iteration: iterations, of: parameters.iterations, validation_loss };
+            let replayed = round.known.len() > 0;
+            let forest = &state.forest;
+            let checkpoint = || artefact::write_checkpoint(forest, self.digest(training, parameters));
+            if !replayed && control.after(progress, &checkpoint).is_break() {
+                return Err(LearnError::Cancelled { iterations });
+            }
+            if stop || !grew {
+                break;
+            }
+        }
+        if parameters.patience > 0 {
+            iterations = state.best.map_or(iterations, |(_, best)| best);
+        }
+        let mut forest = std::mem::take(&mut state.forest);
+        forest.trees.truncate(iterations as usize * outputs);
+        let validation_loss = state.best.map(|(loss, _)| loss);
+        Ok(Learned { predictor: Predictor::Trees(forest), iterations, validation_loss })
+    }
+}
+
+/// Adds one tree per output, again and again.
+struct Round<'a> {
+    grower: Grower<'a>,
+    gradients: Vec<Vec<u32>>,
+    leaf_of: Vec<u16>,
+    /// Trees of a checkpoint, which need not be grown again.
+    known: std::vec::IntoIter<Tree>,
+    data: &'a Data,
+    parameters: &'a Parameters,
+    training: &'a Training<'a>,
+}
+
+/// A row that is in no leaf's list, because it was not in the sample: no tree has so many leaves.
+const ELSEWHERE: u16 = u16::MAX;
+
+impl Round<'_> {
+    /// Whether any tree has more than one leaf.
+    fn run(&mut self, state: &mut State, iteration: u32) -> bool {
+        let outputs = self.gradients.len();
+        let mut grew = false;
+        let mut units = None;
+        for output in 0..outputs {
+            let tree = if let Some(tree) = self.known.next() {
+                add(self.training, &tree, &state.learn, None, &mut state.scores, (output, outputs));
+                tree
+            } else {
+                let units = *units.get_or_insert_with(|| self.gradients(state, iteration));
+                let tree = self.grow(state, units, iteration, output);
+                let leaf_of = Some(&self.leaf_of[..]);
+                add(self.training, &tree, &state.learn, leaf_of, &mut state.scores, (output, outputs));
+                tree
+            };
+            add(self.training, &tree, &state.judge, None, &mut state.judge_scores, (output, outputs));
+            grew |= tree.leaves.len() > 1;
+            state.forest.trees.push(tree);
+        }
+        grew
+    }
+
+    fn gradients(&mut self, state: &State, iteration: u32) -> Units {
+        let rows = Scored { scores: &state.scores, labels: &state.labels };
+        let rounding = Rounding { seed: self.training.seed, step: iteration };
+        self.data.objective.gradients(rows, rounding, self.training.threads, &mut self.gradients)
+    }
+
+    fn grow(&mut self, state: &State, units: Units, iteration: u32, output: usize) -> Tree {
+        let step = iteration * self.gradients.len() as u32 + output as u32;
+        self.sample(state, iteration);
+        let allowed = self.columns(step);
+        let gradients = &self.gradients[output];
+        let mut rules = self.rules(units);
+        let (mut tree, leaves) = self.grower.grow(gradients, &mut rules, &allowed);
+        self.leaf_of.fill(ELSEWHERE);
+        for (i, leaf) in leaves.iter().enumerate() {
+            let rows = &self.grower.rows[leaf.rows.clone()];
+            rows.iter().for_each(|&row| self.leaf_of[row as usize] = i as u16);
+            tree.leaves[i] = (self.value(state, units, &rules, leaf) * self.parameters.learning_rate) as f32 + 0.0;
+        }
+        tree
+    }
+
+    /// The leaf's value. For numbers the gradients are summed again, finer: their unit depends on the worst outlier.
+    fn value(&self, state: &State, units: Units, rules: &Rules, leaf: &Leaf) -> f64 {
+        if self.data.objective != Objective::Squared {
+            return rules.value(leaf.sums, leaf.lambda, leaf.bounds);
+        }
+        let unit = units.gradient / f64::from(1 << 25);
+        let rows = &self.grower.rows[leaf.rows.clone()];
+        let sum = rows.iter().fold(0i128, |sum, &row| {
+            let row = row as usize;
+            sum + i128::from(((state.scores[row] - state.labels[row]) / unit) as i64)
+        });
+        let value = -(sum as f64 * unit) / (rows.len() as f64 + leaf.lambda);
+        value.clamp(leaf.bounds.low, leaf.bounds.high)
+    }
+
+    /// Fills the grower's rows. One sample serves all outputs of an iteration.
+    fn sample(&mut self, state: &State, iteration: u32) {
+        let rows = &mut self.grower.rows;
+        rows.clear();
+        if self.parameters.row_sample >= 1.0 {
+            rows.extend(0..state.learn.len() as u32);
+            return;
+        }
+        let limit = share(self.parameters.row_sample);
+        let (seed, keys) = (self.training.seed, self.training.row_keys);
+        let drawn = |&(_, &row): &(usize, &u32)| draw(seed, Purpose::Rows, iteration, keys[row as usize]) < limit;
+        rows.extend(state.learn.iter().enumerate().filter(drawn).map(|(position, _)| position as u32));
+    }
+
+    fn columns(&self, step: u32) -> Vec<bool> {
+        let width = self.data.cuts.len();
+        let keep = ((width as f64 * self.parameters.column_sample).ceil() as usize).clamp(1, width);
+        let mut order: Vec<usize> = (0..width).collect();
+        if keep < width {
+            order.sort_by_cached_key(|&column| draw(self.training.seed, Purpose::Columns, step, column as u64));
+        }
+        let mut allowed = vec![false; width];
+        order[..keep].iter().for_each(|&column| allowed[column] = true);
+        allowed
+    }
+
+    fn rules(&self, units: Units) -> Rules {
+        let p = self.parameters;
+        Rules {
+            lambda: p.lambda,
+            min_gain: p.min_gain,
+            min_hessian: p.min_hessian,
+            min_rows: p.min_rows,
+            rows_per_hessian: 1.0,
+            category_smooth: p.category_smooth,
+            category_lambda: p.category_lambda,
+            category_rows: p.category_rows,
+            category_set: p.category_set as usize,
+            monotone: self.data.monotone.clone(),
+            gradient_unit: units.gradient,
+            hessian_unit: units.hessian,
+        }
+    }
+}
+
+/// Adds what `tree` says about these rows to their scores. `leaf_of` may know their leaves already.
+fn add(
+    training: &Training<'_>,
+    tree: &Tree,
+    rows: &[u32],
+    leaf_of: Option<&[u16]>,
+    scores: &mut [f64],
+    (output, outputs): (usize, usize),
+) {
+    let columns = &training.features.columns;
+    let values: Vec<f64> = tree.leaves.iter().map(|&leaf| f64::from(leaf)).collect();
+    let block = rows.len().div_ceil(training.threads.max(1)).max(1024);
+    let one = |first: usize, scores: &mut [f64]| {
+        let count = scores.len() / outputs;
+        let scores = scores.iter_mut().skip(output).step_by(outputs);
+        let find = |row: u32| tree.leaf(|feature| columns[feature].values[row as usize]);
+        let rows = &rows[first..first + count];
+        match leaf_of.map(|leaf_of| &leaf_of[first..first + count]) {
+            None => scores.zip(rows).for_each(|(score, &row)| *score += values[find(row)]),
+            Some(leaf_of) => scores.zip(leaf_of.iter().zip(rows)).for_each(|(score, (&leaf, &row))| {
+                *score += match values.get(usize::from(leaf)) {
+                    Some(value) => *value,
+                    None => values[find(row)], // not in the sample
+                };
+            }),
+        }
+    };
+    std::thread::scope(|scope| {
+        let mut blocks = scores.chunks_mut(block * outputs).enumerate();
+        let own = blocks.next();
+        for (i, scores) in blocks {
+            let one = &one;
+            scope.spawn(move || one(i * block, scores));
+        }
+        if let Some((_, scores)) = own {
+            one(0, scores);
+        }
+    });
+}

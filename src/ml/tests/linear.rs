@@ -1,0 +1,98 @@
+use serde_json::json;
+
+use super::*;
+use crate::ml::linear::{Design, Weights};
+use crate::ml::model::Predictor;
+
+const ROWS: usize = 240;
+
+/// The rows that scikit-learn 1.9 was given: `numbers` a and b (b sometimes missing), a category of three codes.
+fn known() -> (Features, Vec<f64>, Vec<f64>, Vec<f64>) {
+    let a: Vec<f64> = (0..ROWS).map(|i| (i * 37 % 101) as f64 / 10.0).collect();
+    let b: Vec<f64> = (0..ROWS).map(|i| ((i * 53 + 11) % 97) as f64 / 7.0).collect();
+    let missing = |i: usize| i % 13 == 0;
+    let code: Vec<usize> = (0..ROWS).map(|i| i * i % 3).collect();
+    let noise = |i: usize| (i * 29 % 83) as f64 / 83.0;
+    let one = |i: usize| f64::from(u8::from(code[i] == 1));
+    let two = (0..ROWS).map(|i| f64::from(u8::from(a[i] / 10.0 + one(i) * 0.4 + noise(i) > 1.1))).collect();
+    let three = (0..ROWS).map(|i| ((a[i] / 5.0 + one(i) + 2.0 * noise(i)) / 1.5).floor().min(2.0)).collect();
+    let number = (0..ROWS).map(|i| 3.0 * a[i] - if missing(i) { 20.0 } else { b[i] } + 10.0 * noise(i)).collect();
+    let column = |values: Vec<f32>, codes| crate::ml::encoding::Encoded { values, codes };
+    let b = b.iter().enumerate().map(|(i, &b)| if missing(i) { f32::NAN } else { b as f32 }).collect();
+    let columns = vec![
+        column(a.iter().map(|&a| a as f32).collect(), 0),
+        column(b, 0),
+        column(code.iter().map(|&code| code as f32).collect(), 4),
+    ];
+    (Features { columns, names: ["a", "b", "c"].map(str::to_owned).to_vec(), rows: ROWS }, two, three, number)
+}
+
+fn fit(features: &Features, labels: &[f64], task: &Task, l2: f64, threads: usize) -> Weights {
+    let parameters = json!({"l2": l2, "tolerance": 1e-10});
+    let keys = vec![0; ROWS];
+    let training = Training { features, labels, task, row_keys: &keys, seed: 1, threads };
+    let learned = learner("linear").unwrap().learn(&training, &parameters, None, &mut Unattended).unwrap();
+    let Predictor::Linear(weights) = learned.predictor else { unreachable!() };
+    weights
+}
+
+fn close(found: &[f64], wanted: &[f64], within: f64) {
+    assert_eq!(found.len(), wanted.len());
+    assert!(found.iter().zip(wanted).all(|(f, w)| (f - w).abs() < within), "{found:?}\n{wanted:?}");
+}
+
+fn classes(count: usize) -> Task {
+    Task::Classes((0..count).map(|class| class.to_string()).collect())
+}
+
+#[test]
+fn logistic_regression_has_the_coefficients_of_scikit_learn() {
+    let (features, two, ..) = known();
+    let weights = fit(&features, &two, &classes(2), 1.0, 1);
+    close(&weights.intercepts, &[0.714_077_515], 1e-6);
+    let wanted = [1.808_532_054, 0.0, 0.011_445_291, -0.302_108_736, -1.207_344_661, 1.207_344_525, 0.0, 0.0, 0.0];
+    close(&weights.coefficients, &wanted, 1e-6);
+}
+
+#[test]
+fn multinomial_regression_has_the_chances_of_scikit_learn() {
+    let (features, _, three, _) = known();
+    let task = classes(3);
+    let mut scores = fit(&features, &three, &task, 0.5, 1).scores(&features);
+    task.predictions(&mut scores);
+    let wanted = [
+        0.943_348_450,
+        0.055_638_734,
+        0.001_012_816,
+        0.010_706_664,
+        0.620_917_106,
+        0.368_376_230,
+        0.000_615_917,
+        0.277_825_901,
+        0.721_558_182,
+        0.765_553_549,
+        0.229_624_884,
+        0.004_821_566,
+    ];
+    close(&scores[..12], &wanted, 1e-6);
+}
+
+#[test]
+fn ridge_regression_has_the_coefficients_of_scikit_learn() {
+    let (features, _, _, number) = known();
+    let weights = fit(&features, &number, &Task::Number, 0.5, 1);
+    close(&weights.intercepts, &[13.005_912_901], 1e-6);
+    let wanted = [8.772_378_309, 0.0, -3.933_971_676, -13.134_391_360, -0.090_612_118, 0.090_612_118, 0.0, 0.0, 0.0];
+    close(&weights.coefficients, &wanted, 1e-6);
+    assert!(matches!(weights.design[0], Design::Number { scale, .. } if scale > 2.0));
+}
+
+#[test]
+fn any_number_of_threads_finds_the_same_bits() {
+    let (features, two, three, number) = known();
+    for (labels, task) in [(two, classes(2)), (three, classes(3)), (number, Task::Number)] {
+        let one = fit(&features, &labels, &task, 1.0, 1);
+        assert_eq!(one, fit(&features, &labels, &task, 1.0, 2));
+        assert_eq!(one, fit(&features, &labels, &task, 1.0, 7));
+    }
+}
