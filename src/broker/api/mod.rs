@@ -125,7 +125,7 @@ async fn dispatch(
         ApiKey::InitProducerId => soon!(|request| transactions::init(node, head.version, request)),
         ApiKey::AddPartitionsToTxn => now!(|request| transactions::add_partitions(node, head.version, request)),
         ApiKey::AddOffsetsToTxn => now!(|request| transactions::add_offsets(node, head.version, request)),
-        ApiKey::TxnOffsetCommit => now!(|request| transactions::commit_offsets(node, request)),
+        ApiKey::TxnOffsetCommit => soon!(|request| transactions::commit_offsets(node, request)),
         ApiKey::EndTxn => soon!(|request| transactions::end(node, head.version, request)),
         ApiKey::ListTransactions => now!(|request| transactions::list(node, request)),
         ApiKey::DescribeTransactions => now!(|request| transactions::describe(node, request)),

@@ -101,7 +101,7 @@ pub(super) fn add_offsets(node: &Node, version: i16, request: AddOffsetsToTxnReq
 }
 
 /// Commits offsets within a transaction.
-pub(super) fn commit_offsets(node: &Node, request: TxnOffsetCommitRequest) -> TxnOffsetCommitResponse {
+pub(super) async fn commit_offsets(node: &Node, request: TxnOffsetCommitRequest) -> TxnOffsetCommitResponse {
     let now = now_ms();
     let mut refused: BTreeMap<Place, E> = BTreeMap::new();
     let mut offsets = Vec::new();
@@ -131,7 +131,7 @@ pub(super) fn commit_offsets(node: &Node, request: TxnOffsetCommitRequest) -> Tx
     };
     let result = match offsets.is_empty() {
         true => Ok(()),
-        false => node.transactions.commit_offsets(&request.transactional_id, producer, sender, offsets),
+        false => node.transactions.commit_offsets(&request.transactional_id, producer, sender, offsets).await,
     };
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {

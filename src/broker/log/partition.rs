@@ -183,13 +183,13 @@ impl Partition {
         Ok(Appended { base_offset: header.base_offset, append_time, log_start, ticket: self.shared.flusher.mark(self) })
     }
 
-    /// Ends a producer's transaction in this partition.
+    /// Ends a producer's transaction in this partition. Returns the marker's offset.
     pub(crate) fn append_marker(
         self: &Arc<Self>,
         producer_id: i64,
         epoch: i16,
         commit: bool,
-    ) -> Result<Ticket, AppendError> {
+    ) -> Result<(i64, Ticket), AppendError> {
         let now = now_ms();
         let mut bytes = batch::marker(producer_id, epoch, commit, 0, now);
         let mut header = Header::parse(&bytes).ok_or(Refusal::Corrupt)?;
@@ -212,7 +212,7 @@ impl Partition {
         // The decision is on the disk already: the transaction's records may be read before the marker is.
         state.wake();
         drop(state);
-        Ok(self.shared.flusher.mark(self))
+        Ok((header.base_offset, self.shared.flusher.mark(self)))
     }
 
     fn demands(&self, config: &TopicConfig) -> Demands {

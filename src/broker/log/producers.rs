@@ -162,9 +162,14 @@ impl Producers {
         self.open.values().filter_map(|id| Some((*id, self.known.get(id)?.epoch))).collect()
     }
 
+    /// The first offset of the producer's open transaction.
+    pub(crate) fn open_since(&self, producer_id: i64) -> Option<i64> {
+        self.known.get(&producer_id)?.open_since
+    }
+
     /// Whether the producer has an open transaction here.
     pub(crate) fn is_open(&self, producer_id: i64) -> bool {
-        self.known.get(&producer_id).is_some_and(|producer| producer.open_since.is_some())
+        self.open_since(producer_id).is_some()
     }
 
     /// Where the last batch of each producer ends.

@@ -224,7 +224,7 @@ proptest! {
                     model.records.insert(appended.base_offset, (key, tombstone, producer, decided));
                 }
                 Step::End(producer, commit) => {
-                    let _ = partition.append_marker(i64::from(producer), 0, commit).unwrap();
+                    let _ = partition.append_marker(i64::from(producer), 0, commit).unwrap().1;
                     for (.., by, decided) in model.records.values_mut() {
                         if *by == producer && decided.is_none() {
                             *decided = Some(commit);

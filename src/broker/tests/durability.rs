@@ -38,6 +38,51 @@ fn a_committed_transaction_survives_power_loss_and_an_open_one_can_be_aborted_af
 }
 
 #[test]
+fn a_commit_whose_marker_the_disk_lost_is_a_commit_in_every_partition() {
+    let mut cluster = Cluster::start();
+    cluster.create_topic("t", 2, &[]);
+    let producer = cluster.transactional("tx");
+    producer.begin_transaction().unwrap();
+    for (partition, value) in ["first", "second"].into_iter().enumerate() {
+        let record = BaseRecord::to("t").key("k").payload(value).partition(i32::try_from(partition).unwrap());
+        producer.send(record).unwrap();
+    }
+    drain(&producer);
+    let log = only_log(cluster.path());
+    let records = std::fs::metadata(&log).unwrap().len();
+    producer.commit_transaction(PATIENCE).unwrap();
+    let broker = cluster.broker.take().unwrap();
+    cluster.runtime.block_on(broker.shutdown());
+    // The completion reached the disk, one marker did not.
+    std::fs::OpenOptions::new().write(true).open(&log).unwrap().set_len(records).unwrap();
+    for _ in 0..2 {
+        cluster.up();
+        let mut values = cluster.values("t", "read_committed");
+        values.sort();
+        assert_eq!(values, ["first", "second"]);
+        let broker = cluster.broker.take().unwrap();
+        cluster.runtime.block_on(broker.shutdown());
+    }
+}
+
+#[test]
+fn offsets_acknowledged_within_a_transaction_are_not_lost_with_the_power() {
+    let mut cluster = Cluster::start_with(|config| config.listen = free_port().parse().unwrap());
+    cluster.create_topic("t", 1, &[]);
+    let consumer = cluster.consumer(&[]);
+    let producer = cluster.transactional("tx");
+    producer.begin_transaction().unwrap();
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset("t", 0, Offset::Offset(7)).unwrap();
+    let group = consumer.group_metadata().unwrap();
+    producer.send_offsets_to_transaction(&offsets, &group, PATIENCE).unwrap();
+    cluster.lose_power_and_restart();
+    producer.commit_transaction(PATIENCE).unwrap();
+    let committed = consumer.committed_offsets(offsets, PATIENCE).unwrap();
+    assert_eq!(committed.elements()[0].offset(), Offset::Offset(7));
+}
+
+#[test]
 fn topics_settings_and_committed_offsets_survive_a_restart() {
     let mut cluster = Cluster::start();
     cluster.create_topic("t", 3, &[("cleanup.policy", "compact")]);

@@ -16,7 +16,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[test]
-#[ignore = "failed in its only whole run on the embedded broker; the cause is not known yet"]
 fn receipts_are_what_a_stranger_recomputes_from_the_committed_records_embedded() {
     receipts_are_what_a_stranger_recomputes_from_the_committed_records(Kind::Embedded, 77);
 }

@@ -10,6 +10,9 @@
 //!   before the first marker is written: nobody reads a record whose commit power loss could take back;
 //! - a decision found without its end at start is carried out; records of a producer whose transaction is not
 //!   known to be open any more are aborted, so that no partition is held back for ever;
+//! - a marker that the disk may have lost is known from its transaction's record until it is durable, and written again at
+//!   start: what was committed is committed in every partition;
+//! - offsets are on the disk before they are acknowledged: a producer that only commits offsets has nothing else there;
 //! - appends of a transaction happen under its lock, so none can slip in behind its marker.
 
 mod reconcile;
@@ -22,6 +25,7 @@ use std::time::Duration;
 use kafka_protocol::error::ResponseError as E;
 use tokio::sync::Notify;
 
+use self::record::Marker;
 pub(crate) use self::record::{Phase, Producer, Transaction};
 use super::groups::{Groups, Sender};
 use super::offsets::{Committed, Place, stored};
@@ -245,6 +249,7 @@ impl Transactions {
     }
 
     fn begin(&self, transaction: &mut Transaction) {
+        self.forget_durable_markers(transaction);
         let begins = transaction.phase != Phase::Ongoing;
         transaction.begin_if_idle(now_ms());
         if begins {
@@ -267,14 +272,25 @@ impl Transactions {
         Ok(())
     }
 
-    /// Commits offsets as part of the transaction.
-    pub(crate) fn commit_offsets(
+    /// Commits offsets as part of the transaction. When it returns, they are on the disk.
+    pub(crate) async fn commit_offsets(
         &self,
         id: &str,
         producer: Producer,
         sender: Sender<'_>,
         offsets: Vec<(Place, Committed)>,
     ) -> Result<(), E> {
+        let held = self.hold_offsets(id, producer, sender, offsets)?;
+        self.durable(held).await
+    }
+
+    fn hold_offsets(
+        &self,
+        id: &str,
+        producer: Producer,
+        sender: Sender<'_>,
+        offsets: Vec<(Place, Committed)>,
+    ) -> Result<Ticket, E> {
         let handle = self.find(id)?;
         let mut transaction = lock(&handle);
         transaction.check(producer, E::InvalidProducerEpoch)?;
@@ -287,7 +303,7 @@ impl Transactions {
             held.retain(|(other, _)| *other != place);
             held.push((place, committed));
         }
-        self.store(id, &transaction).map(drop)
+        self.store(id, &transaction)
     }
 
     /// Runs `append` if the partition is part of the producer's open transaction, which stays open meanwhile.
@@ -353,6 +369,7 @@ impl Transactions {
             Phase::PrepareAbort => false,
             _ => return Ok(()),
         };
+        self.forget_durable_markers(transaction);
         // A partition is taken off the list with its marker: if this fails half-way, the next try goes on from there.
         while let Some((topic, index)) = transaction.partitions.first().cloned() {
             self.write_marker(transaction, &topic, index, commit, after_crash)?;
@@ -379,9 +396,16 @@ impl Transactions {
         Ok(())
     }
 
+    fn forget_durable_markers(&self, transaction: &mut Transaction) {
+        if transaction.marked.is_some_and(|ticket| self.flusher.is_done(ticket)) {
+            transaction.markers.clear();
+            transaction.marked = None;
+        }
+    }
+
     fn write_marker(
         &self,
-        transaction: &Transaction,
+        transaction: &mut Transaction,
         topic: &str,
         index: i32,
         commit: bool,
@@ -392,7 +416,14 @@ impl Transactions {
             return Ok(());
         }
         match partition.append_marker(transaction.producer_id, transaction.epoch, commit) {
-            Ok(_) | Err(AppendError::Deleted) => Ok(()),
+            Ok((offset, ticket)) => {
+                let (producer_id, epoch) = (transaction.producer_id, transaction.epoch);
+                let place = (topic.to_owned(), index);
+                transaction.markers.push(Marker { place, offset, producer_id, epoch, commit });
+                transaction.marked = transaction.marked.max(Some(ticket));
+                Ok(())
+            }
+            Err(AppendError::Deleted) => Ok(()),
             Err(error) => {
                 tracing::error!(%error, topic, partition = index, "a transaction marker cannot be written");
                 Err(E::CoordinatorNotAvailable)

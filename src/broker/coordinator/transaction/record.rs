@@ -53,6 +53,24 @@ pub(crate) struct Transaction {
     /// The flush that covers the last append.
     #[serde(skip)]
     pub(super) appended: Option<Ticket>,
+    /// Markers that the disk may not have yet. The record of a completion can be on the disk before them: without this list a
+    /// loss of power between the two would leave a committed transaction open in some partitions, as if nobody had decided it.
+    #[serde(default)]
+    pub(super) markers: Vec<Marker>,
+    /// The flush that covers the last of them.
+    #[serde(skip)]
+    pub(super) marked: Option<Ticket>,
+}
+
+/// How a transaction ended in one partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Marker {
+    pub place: Place,
+    /// Where the marker stands.
+    pub offset: i64,
+    pub producer_id: i64,
+    pub epoch: i16,
+    pub commit: bool,
 }
 
 impl Transaction {
@@ -69,6 +87,8 @@ impl Transaction {
             started_at: -1,
             updated_at: 0,
             appended: None,
+            markers: Vec::new(),
+            marked: None,
         }
     }
 
