@@ -15,6 +15,7 @@ pub mod codec;
 pub mod domain;
 #[cfg(test)]
 mod fuzz;
+pub mod math;
 pub mod ops;
 pub mod pii;
 pub mod pipeline;

@@ -27,6 +27,7 @@ pub use merge::{merge, merge_counts};
 
 use crate::domain::contract::{LogicalType, Policy, Property, Spec};
 use crate::domain::records::{ColumnSums, Quality, QualityDimension, QualitySums};
+use crate::math;
 
 /// Version of the formula.
 pub const FORMULA: &str = "hk-quality/1";
@@ -159,7 +160,7 @@ pub fn score(inputs: &QualityInputs<'_>) -> Quality {
     ];
     let loss: f64 = dimensions.iter().map(|d| d.loss).sum();
     let gate = gate(inputs);
-    let product = round6((-loss).exp());
+    let product = round6(math::exp(-loss));
     let gated = match gate {
         "" => product,
         "leakage" => product.min(LEAKAGE_CAP),
@@ -211,7 +212,7 @@ fn dimension(name: &str, weight: f64, value: Option<f64>) -> QualityDimension {
     let measured = value.is_some();
     let value = round6(value.unwrap_or(1.0).clamp(0.0, 1.0));
     // Adding zero turns −0 into 0.
-    let loss = round6(-weight * value.max(FLOOR).ln()) + 0.0;
+    let loss = round6(-weight * math::ln(value.max(FLOOR))) + 0.0;
     QualityDimension { name: name.to_owned(), value, weight, loss, measured }
 }
 
@@ -273,7 +274,7 @@ fn psi(bins: &[i64], shares: &[f64]) -> Option<f64> {
     let cells: i64 = bins.iter().sum();
     let term = |(count, share): (&i64, &f64)| {
         let (actual, expected) = (ratio(*count, cells).max(PSI_EPSILON), share.max(PSI_EPSILON));
-        (actual - expected) * (actual / expected).ln()
+        (actual - expected) * math::ln(actual / expected)
     };
     (cells > 0).then(|| bins.iter().zip(shares).map(term).sum())
 }
@@ -472,7 +473,7 @@ mod tests {
             }
             if let Some(score) = quality.score {
                 let loss: f64 = quality.dimensions.iter().map(|d| d.loss).sum();
-                prop_assert!(((-loss).exp() - score).abs() < 1e-6);
+                prop_assert!((math::exp(-loss) - score).abs() < 1e-6);
                 prop_assert!((0.01..=1.0).contains(&score));
             }
         }
