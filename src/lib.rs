@@ -21,6 +21,7 @@ pub mod pii;
 pub mod pipeline;
 pub mod sql;
 pub mod stages;
+pub mod stats;
 pub mod stream;
 pub mod topology;
 pub mod web;
