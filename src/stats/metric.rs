@@ -158,6 +158,8 @@ pub struct Published {
     pub candidate: String,
     /// The improvement as a decimal string with six places, positive = better: the difference of the two strings.
     pub delta: String,
+    /// The same in millionths.
+    pub delta_micro: i128,
 }
 
 /// Rounds both values for publication; `None` if one does not fit.
@@ -173,6 +175,7 @@ pub fn publish(metric: &Metric, higher_is_better: bool, baseline: Value, candida
         baseline: micro_string(base_ppm),
         candidate: micro_string(cand_ppm),
         delta: micro_string(delta),
+        delta_micro: delta,
     })
 }
 

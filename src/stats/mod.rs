@@ -4,7 +4,9 @@ pub mod bootstrap;
 pub mod calibration;
 pub mod compare;
 pub mod counts;
+pub mod decision;
 pub mod distribution;
+pub mod evaluation;
 pub mod exact;
 pub mod fixed;
 pub mod ladder;
@@ -15,6 +17,7 @@ pub mod proportion;
 pub mod random;
 pub mod resample;
 pub mod rows;
+pub mod strata;
 
 #[cfg(test)]
 mod vector_tests;
