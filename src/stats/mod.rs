@@ -1,4 +1,5 @@
 //! Paired statistics on sealed benchmarks.
+pub mod attribution;
 pub mod auc;
 pub mod bootstrap;
 pub mod calibration;
