@@ -9,13 +9,15 @@
 //! 5. [`bootstrap`], [`permutation`], [`proportion`], [`calibration`]: what is reported beside it;
 //! 6. [`strata`], [`multiplicity`], [`decision`]: non-inferiority, the attempt's level, and the decision, which refuses
 //!    whatever is missing;
-//! 7. [`ladder`], [`evaluation`]: the whole record, and the little that may be told of a refused attempt;
-//! 8. [`attribution`]: the accepted improvement's shares.
+//! 7. [`family`], [`attempts`]: who shares attempts, who is attempt t and may be scored now;
+//! 8. [`ladder`], [`evaluation`]: the whole record, and the little that may be told of a refused attempt;
+//! 9. [`attribution`]: the accepted improvement's shares.
 //!
 //! Everything is pure: no clock, no file, no thread count and no order of rows shows in a result, not even in its last bit.
 //! Sums are integers of 128 and 256 bits ([`exact`]); random numbers are functions of a declared seed ([`random`]); floating-point
 //! functions come from `crate::math`.
 
+pub mod attempts;
 pub mod attribution;
 pub mod auc;
 pub mod bootstrap;
@@ -26,6 +28,7 @@ pub mod decision;
 pub mod distribution;
 pub mod evaluation;
 pub mod exact;
+pub mod family;
 pub mod fixed;
 pub mod ladder;
 pub mod metric;
