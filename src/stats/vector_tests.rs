@@ -6,7 +6,7 @@ use super::bootstrap::bca;
 use super::compare::{Evidence, compare};
 use super::counts::{Counts, PairedCounts, average_precision};
 use super::distribution::{normal_upper, normal_upper_quantile};
-use super::fixed::quantise;
+use super::fixed::{MICRO, quantise};
 use super::metric::{FINE, Metric, row_values};
 use super::permutation::sign_flip;
 use super::proportion::{Discordance, newcombe_independent, pooled_z, wilson};
@@ -31,8 +31,12 @@ fn integers(value: &Value) -> Vec<i64> {
     value.as_array().unwrap().iter().map(|v| v.as_i64().unwrap()).collect()
 }
 
+fn quanta_at(value: &Value, unit: i64) -> Vec<i64> {
+    floats(value).iter().map(|v| quantise(*v, unit).unwrap()).collect()
+}
+
 fn quanta(value: &Value) -> Vec<i64> {
-    floats(value).iter().map(|v| quantise(*v, PICO).unwrap()).collect()
+    quanta_at(value, PICO)
 }
 
 fn close(ours: f64, known: &Value, relative: f64, what: &str) {
@@ -345,6 +349,32 @@ fn released_scores_agree_with_an_independent_ladder() {
         for (loss, known) in floats(&case["losses"]).iter().zip(case["released"].as_array().unwrap()) {
             // Two decimals more than millionths: the vectors' losses are nowhere near a rung's edge.
             close(ladder.release(quantise(*loss, 1_000_000).unwrap()) as f64 / 1e6, known, 1e-9, "released");
+        }
+    }
+}
+
+/// Values, standard errors and p-values of every metric whose method is a t test or the delta method; see `paired_deltas.py`.
+/// The derivatives there are numerical: errors to 10⁻⁶.
+#[test]
+fn paired_t_and_delta_method_agree_with_scipy_and_numerical_influence() {
+    for case in cases(include_str!("../../tests/vectors/evaluation/paired_deltas.json")) {
+        let (base, cand) = (quanta_at(&case["baseline"], MICRO), quanta_at(&case["candidate"], MICRO));
+        let (task, y) = match case["task"].as_str() {
+            Some("regression") => (Task::Regression, quanta_at(&case["y"], MICRO)),
+            Some("binary") => (Task::Binary, integers(&case["y"])),
+            _ => (Task::Multiclass(case["classes"].as_u64().unwrap() as u16), integers(&case["y"])),
+        };
+        let rows = PairedRows::new(Frame::new(task), y, base, cand).unwrap();
+        for (name, known) in case["metrics"].as_object().unwrap() {
+            let ours = compare(&rows, &Metric::from_name(name).unwrap()).unwrap();
+            close(ours.baseline.to_f64(), &known["baseline"], 1e-9, name);
+            close(ours.candidate.to_f64(), &known["candidate"], 1e-9, name);
+            close(ours.evidence.delta(), &known["delta"], 1e-9, name);
+            close(ours.evidence.standard_error(), &known["standard_error"], 1e-6, name);
+            close(ours.evidence.p_value(), &known["p"], 1e-5, name);
+            if let Some(bound) = known.get("lower_999") {
+                close(ours.evidence.lower_bound(0.001), bound, 1e-8, name);
+            }
         }
     }
 }
