@@ -195,7 +195,7 @@ fn primary(inputs: &Inputs<'_>, decision: &mut Decision) {
         }
     }
     if let Some(minimum) = inputs.minimum_effect
-        && !published_delta(comparison).is_some_and(|delta| delta >= i128::from(minimum))
+        && published_delta(comparison).is_none_or(|delta| delta < i128::from(minimum))
     {
         refuse(Reason::BelowMinimumEffect);
     }

@@ -227,16 +227,30 @@ pub fn binomial_upper(successes: u64, trials: u64, probability: f64) -> f64 {
     upper
 }
 
-/// P(X = `successes`) for X ~ Binomial(`trials`, ½).
+/// P(X = `successes`) for X ~ Binomial(`trials`, `probability`).
 #[must_use]
-pub fn fair_binomial_probability(successes: u64, trials: u64) -> f64 {
+pub fn binomial_probability(successes: u64, trials: u64, probability: f64) -> f64 {
     if successes > trials {
         return 0.0;
     }
-    if successes == 0 || successes == trials {
-        return math::pow(0.5, trials as f64);
+    let failures = trials - successes;
+    if successes == 0 {
+        return math::exp(failures as f64 * math::ln_1p(-probability));
     }
-    binomial_density(successes as f64, (trials - successes) as f64, 0.5, 0.5)
+    if failures == 0 {
+        return math::pow(probability, successes as f64);
+    }
+    binomial_density(successes as f64, failures as f64, probability, 1.0 - probability)
+}
+
+/// P(F ≥ `f`) for Fisher's F with `first` and `second` degrees of freedom (> 0).
+#[must_use]
+pub fn f_upper(f: f64, first: f64, second: f64) -> f64 {
+    if f <= 0.0 {
+        return 1.0;
+    }
+    let sum = second + first * f;
+    incomplete_beta(second / 2.0, first / 2.0, second / sum, first * f / sum).0
 }
 
 /// Clopper and Pearson's exact lower bound at confidence 1 − `alpha` (one-sided) of a binomial probability.

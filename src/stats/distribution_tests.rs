@@ -114,8 +114,11 @@ fn fair_binomial_tails_equal_the_exact_fractions() {
     }
     assert_eq!(binomial_upper(0, 9, 0.5), 1.0);
     assert_eq!(binomial_upper(10, 9, 0.5), 0.0);
-    close(fair_binomial_probability(3, 5), 10.0 / 32.0, 1e-14);
-    assert_eq!(fair_binomial_probability(6, 5), 0.0);
+    close(binomial_probability(3, 5, 0.5), 10.0 / 32.0, 1e-14);
+    close(binomial_probability(0, 5, 0.1), 0.59049, 1e-14);
+    close(binomial_probability(5, 5, 0.1), 1e-5, 1e-14);
+    assert_eq!(binomial_probability(6, 5, 0.5), 0.0);
+    assert_eq!((f_upper(0.0, 10.0, 5.0), f_upper(-1.0, 10.0, 5.0)), (1.0, 1.0));
 }
 
 #[test]

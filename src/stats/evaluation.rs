@@ -6,6 +6,7 @@ use super::compare::{CompareError, Comparison, compare, metrics_of};
 use super::decision::{Decision, Inputs, Requirement, decide};
 use super::ladder::Ladder;
 use super::metric::{Metric, Published, publish};
+use super::multiplicity::holm;
 use super::permutation::paired_permutation;
 use super::random::Seed;
 use super::rows::{Model, PairedRows};
@@ -61,6 +62,9 @@ pub struct Evaluation {
     pub metrics: Vec<(Metric, Result<MetricReport, CompareError>)>,
     /// The primary metric by stratum; `None` for a stratum without rows.
     pub strata: Vec<(String, Option<Result<Comparison, CompareError>>)>,
+    /// Holm's adjusted p-values of "better in this stratum", for claims of improvement by stratum; in the order of `strata`, without
+    /// those that have no comparison.
+    pub stratum_claims: Vec<(String, f64)>,
     /// The candidate's reliability, of a binary task.
     pub calibration: Option<Calibration>,
     /// The decision.
@@ -117,10 +121,20 @@ pub fn evaluate(rows: &PairedRows, plan: &Plan, standing: &Standing, resampling:
     };
     Evaluation {
         metrics: wanted.into_iter().zip(compared.into_iter().map(|own| own.map(&mut report))).collect(),
+        stratum_claims: stratum_claims(plan, &strata),
         strata: plan.strata.iter().map(|(name, _)| name.clone()).zip(strata).collect(),
         calibration: calibration(rows, Model::Candidate, CALIBRATION_BINS),
         decision,
     }
+}
+
+fn stratum_claims(plan: &Plan, strata: &[Option<Compared>]) -> Vec<(String, f64)> {
+    let compared = plan.strata.iter().zip(strata).filter_map(|((name, _), own)| {
+        let comparison = own.as_ref()?.as_ref().ok()?;
+        Some((name.clone(), comparison.evidence.p_value()))
+    });
+    let (names, p): (Vec<String>, Vec<f64>) = compared.unzip();
+    names.into_iter().zip(holm(&p)).collect()
 }
 
 type Compared = Result<Comparison, CompareError>;

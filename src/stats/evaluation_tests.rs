@@ -200,3 +200,31 @@ fn scores_that_would_buy_a_better_loss_are_refused() {
     assert!(PairedRows::new(real, vec![i64::MAX], vec![0], vec![0]).is_err());
     assert!(PairedRows::new(real, vec![0], vec![i64::MIN], vec![0]).is_err());
 }
+
+/// Every published number to the last bit: a changed sum, formula or library function changes what strangers recompute.
+#[test]
+fn the_bits_of_a_whole_record_are_pinned() {
+    use sha2::{Digest, Sha256};
+    let own = rows(&columns(500, 11), &(0..500).collect::<Vec<_>>());
+    let done = evaluate(&own, &plan(Metric::Auroc), &standing(), &resampling(2));
+    // Floats print as their shortest decimal, which tells every bit.
+    let digest = hex(&Sha256::digest(format!("{done:?}").as_bytes()));
+    assert_eq!(digest, PINNED, "{done:#?}");
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+const PINNED: &str = "3510f7ef112f992ef9c338611163326533db3673fdd0a6455d9831ab33827d03";
+
+#[test]
+fn claims_by_stratum_are_adjusted_for_their_number() {
+    let own = rows(&columns(3_000, 5), &(0..3_000).collect::<Vec<_>>());
+    let done = evaluate(&own, &plan(Metric::Auroc), &standing(), &resampling(1));
+    let raw: Vec<f64> =
+        done.strata.iter().map(|(_, own)| own.as_ref().unwrap().as_ref().unwrap().evidence.p_value()).collect();
+    let adjusted: Vec<f64> = done.stratum_claims.iter().map(|(_, p)| *p).collect();
+    assert_eq!(adjusted, crate::stats::multiplicity::holm(&raw));
+    assert!(adjusted.iter().zip(&raw).any(|(adjusted, raw)| adjusted > raw));
+}

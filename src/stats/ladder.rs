@@ -4,6 +4,10 @@
 //! A score is released only when it beats the best one so far by a step, and then rounded to the step. What is released
 //! over any number of attempts tells little about the sealed rows.
 
+use super::exact::{Moments, Overflow};
+use super::fixed::MICRO;
+use crate::math;
+
 /// The Ladder with a fixed step, on losses in millionths (of a metric where more is better: 1 − value, or −value).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ladder {
@@ -39,6 +43,39 @@ impl Ladder {
     #[must_use]
     pub fn best(&self) -> Option<i64> {
         self.best
+    }
+}
+
+/// The Ladder without a step to choose (§4 of the paper): an attempt must beat the best one by the standard error of their
+/// difference, and releases are rounded to one row in n. It keeps the best attempt's losses.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ParameterFreeLadder {
+    best: Option<(Vec<i64>, i128)>,
+}
+
+impl ParameterFreeLadder {
+    /// What is released after an attempt with these per-row losses in millionths: a sum over the rows, in whole units. The rows are
+    /// the same, and in the same order, in every attempt.
+    ///
+    /// # Errors
+    /// [`Overflow`] if a sum does not fit.
+    pub fn release(&mut self, losses: &[i64]) -> Result<i128, Overflow> {
+        let own = Moments::of(losses.iter().map(|loss| i128::from(*loss)))?;
+        if let Some((best, released)) = &self.best {
+            let differences = losses.iter().zip(best).map(|(own, best)| i128::from(*own) - i128::from(*best));
+            let deviation = math::sqrt(Moments::of(differences)?.variance());
+            // Means and standard error, all times the rows.
+            let bound = (*released * i128::from(MICRO)) as f64 - deviation * math::sqrt(losses.len() as f64);
+            if best.len() != losses.len() || own.sum() as f64 >= bound {
+                return Ok(*released);
+            }
+        }
+        let micro = i128::from(MICRO);
+        let (whole, rest) = (own.sum().div_euclid(micro), own.sum().rem_euclid(micro));
+        let up = 2 * rest > micro || (2 * rest == micro && whole % 2 != 0);
+        let released = whole + i128::from(up);
+        self.best = Some((losses.to_vec(), released));
+        Ok(released)
     }
 }
 

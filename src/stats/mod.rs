@@ -6,7 +6,7 @@
 //! 2. [`rows`]: labels and both models' scores are checked and put into an order of their own;
 //! 3. [`metric`], [`counts`], [`auc`]: values of metrics as fractions of integers;
 //! 4. [`compare`]: per metric the method that decides, with its one-sided p-value and lower bound;
-//! 5. [`bootstrap`], [`permutation`], [`proportion`], [`calibration`]: what is reported beside it;
+//! 5. [`bootstrap`], [`permutation`], [`proportion`], [`calibration`], [`folds`]: what is reported beside it;
 //! 6. [`strata`], [`multiplicity`], [`decision`]: non-inferiority, the attempt's level, and the decision, which refuses
 //!    whatever is missing;
 //! 7. [`family`], [`attempts`]: who shares attempts, who is attempt t and may be scored now;
@@ -30,6 +30,7 @@ pub mod evaluation;
 pub mod exact;
 pub mod family;
 pub mod fixed;
+pub mod folds;
 pub mod ladder;
 pub mod metric;
 pub mod multiplicity;

@@ -82,7 +82,7 @@ pub fn lord(p: &[f64], alpha: f64, start: f64) -> Vec<f64> {
 /// j-th rejection, and γ_j = j^(−1.6)/ζ(1.6).
 #[must_use]
 pub fn saffron(p: &[f64], alpha: f64, start: f64, lambda: f64) -> Vec<f64> {
-    const ZETA: f64 = 2.285_765_663_769_187_3;
+    const ZETA: f64 = 2.285_765_663_769_187;
     let gamma = |j: usize| math::pow(j as f64, -1.6) / ZETA;
     let candidate = |p: &f64| *p <= lambda;
     let mut rejections: Vec<usize> = Vec::new();

@@ -1,6 +1,6 @@
 //! Tests and intervals of proportions: exact McNemar with its cross-checks, and two independent proportions.
 
-use super::distribution::{binomial_upper, fair_binomial_probability, normal_upper, normal_upper_quantile};
+use super::distribution::{binomial_probability, binomial_upper, normal_upper, normal_upper_quantile};
 use crate::math;
 
 /// A paired table of two classifiers: only the discordant cells say which is better (McNemar 1947).
@@ -31,7 +31,7 @@ impl Discordance {
     pub fn p_mid(self) -> f64 {
         let (total, larger) = (self.baseline_only + self.candidate_only, self.baseline_only.max(self.candidate_only));
         let tail = binomial_upper(larger, total, 0.5);
-        (2.0 * tail - fair_binomial_probability(larger, total)).min(1.0)
+        (2.0 * tail - binomial_probability(larger, total, 0.5)).min(1.0)
     }
 
     /// McNemar's χ² with one degree of freedom and its p, with or without continuity correction; `None` without discordance.
@@ -109,4 +109,27 @@ pub fn pooled_z(first: (u64, u64), second: (u64, u64)) -> Option<(f64, f64)> {
     let error = math::sqrt(pooled * (1.0 - pooled) * (1.0 / n1 + 1.0 / n2));
     let z = (second.0 as f64 / n2 - first.0 as f64 / n1) / error;
     z.is_finite().then(|| (z, (2.0 * normal_upper(z.abs())).min(1.0)))
+}
+
+/// Fisher's exact two-sided p of two independent proportions: the probability of all tables with the same margins that are no
+/// likelier than the observed one (within 10⁻⁷, as usual). `None` without rows.
+#[must_use]
+pub fn fisher_exact(first: (u64, u64), second: (u64, u64)) -> Option<f64> {
+    let (successes, trials) = (first.0.checked_add(second.0)?, first.1.checked_add(second.1)?);
+    if trials == 0 || first.0 > first.1 || second.0 > second.1 {
+        return None;
+    }
+    if successes == 0 || successes == trials {
+        return Some(1.0);
+    }
+    // Hypergeometric as a quotient of binomials, at the pooled share (Loader 2000).
+    let share = successes as f64 / trials as f64;
+    let all = binomial_probability(successes, trials, share);
+    let probability = |own: u64| {
+        binomial_probability(own, first.1, share) * binomial_probability(successes - own, second.1, share) / all
+    };
+    let observed = probability(first.0) * (1.0 + 1e-7);
+    let tables = successes.saturating_sub(second.1)..=successes.min(first.1);
+    let rare: Vec<f64> = tables.map(probability).filter(|own| *own <= observed).collect();
+    Some(math::sum(&rare).min(1.0))
 }

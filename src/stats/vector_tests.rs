@@ -241,6 +241,7 @@ fn independent_proportions_agree_with_statsmodels() {
         let (z, p) = pooled_z(first, second).unwrap();
         close(z, &case["z"], 1e-9, "z");
         close(p, &case["p_two_sided"], 1e-7, "p");
+        close(super::proportion::fisher_exact(first, second).unwrap(), &case["fisher_p"], 1e-7, "fisher_p");
         let newcombe = newcombe_independent(first, second, 0.025);
         close(newcombe.0, &case["newcombe95_b_minus_a"][0], 1e-9, "newcombe");
         close(newcombe.1, &case["newcombe95_b_minus_a"][1], 1e-9, "newcombe");
@@ -344,7 +345,10 @@ fn levels_of_streams_agree_with_an_independent_implementation() {
 #[test]
 fn released_scores_agree_with_an_independent_ladder() {
     for case in cases(include_str!("../../tests/vectors/evaluation/ladder.json")) {
-        let Some(step) = case["eta"].as_f64() else { continue };
+        let Some(step) = case["eta"].as_f64() else {
+            check_parameter_free(&case);
+            continue;
+        };
         let mut ladder = super::ladder::Ladder::new(quantise(step, 1_000_000).unwrap()).unwrap();
         for (loss, known) in floats(&case["losses"]).iter().zip(case["released"].as_array().unwrap()) {
             // Two decimals more than millionths: the vectors' losses are nowhere near a rung's edge.
@@ -376,5 +380,27 @@ fn paired_t_and_delta_method_agree_with_scipy_and_numerical_influence() {
                 close(ours.evidence.lower_bound(0.001), bound, 1e-8, name);
             }
         }
+    }
+}
+
+fn check_parameter_free(case: &Value) {
+    let mut ladder = super::ladder::ParameterFreeLadder::default();
+    let rows = case["n"].as_f64().unwrap();
+    for (losses, step) in case["per_example_losses"].as_array().unwrap().iter().zip(case["steps"].as_array().unwrap()) {
+        let losses: Vec<i64> = integers(losses).iter().map(|loss| loss * MICRO).collect();
+        close(ladder.release(&losses).unwrap() as f64 / rows, &step["released"], 1e-9, "released");
+    }
+}
+
+#[test]
+fn five_times_two_folds_agree_with_scipy() {
+    for case in cases(include_str!("../../tests/vectors/evaluation/cv5x2.json")) {
+        let pairs: Vec<[f64; 2]> =
+            case["differences_5x2"].as_array().unwrap().iter().map(|pair| floats(pair).try_into().unwrap()).collect();
+        let (t, f) = super::folds::five_by_two(&pairs.try_into().unwrap()).unwrap();
+        close(t.statistic, &case["t_dietterich"], 1e-9, "t");
+        close(t.p_value, &case["p_t"], 1e-7, "p_t");
+        close(f.statistic, &case["f_alpaydin"], 1e-9, "f");
+        close(f.p_value, &case["p_f"], 1e-7, "p_f");
     }
 }

@@ -207,8 +207,8 @@ fn the_sampling_error_is_what_repeated_sampling_shows() {
     let plans: Vec<Plan> = (0..300_u64)
         .map(|number| Plan::new(players, 200, Seed::derive("sampling", &number.to_le_bytes())).unwrap())
         .collect();
-    for at in 0..players {
-        let gaps = plans.iter().map(|plan| plan.shapley(&utilities).unwrap().to_f64()[at] - exact[at]);
+    for (at, exact) in exact.iter().enumerate() {
+        let gaps = plans.iter().map(|plan| plan.shapley(&utilities).unwrap().to_f64()[at] - exact);
         let seen = gaps.map(|gap| gap * gap).sum::<f64>() / plans.len() as f64;
         let said =
             plans.iter().map(|plan| sampling_variance(plan, &utilities).unwrap()[at]).sum::<f64>() / plans.len() as f64;
