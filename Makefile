@@ -13,7 +13,7 @@ TEST_THREADS ?= 2
 # Seconds that `make fuzz` gives each target.
 FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test lint fuzz bench latency setup peers clean-demo
+.PHONY: help demo test lint fuzz calibrate bench latency setup peers clean-demo
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ test: setup lint ## every test: unit, property, golden, end to end on the embedd
 
 fuzz: ## mutated inputs for everything that reads an outsider's bytes, FUZZ_SECONDS (600) per target
 	HOKUSAI_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --locked --lib -- fuzz:: broker::tests::hostile --nocapture --test-threads=$(TEST_THREADS)
+
+calibrate: ## null candidates through the decision: 400 sequences of 50 attempts per metric, which take minutes
+	cargo test --locked --lib stats::decision -- --ignored --nocapture
 
 bench: ## what a user would pick instead, beside ours, in one run (release build; needs Python)
 	@benches/run.sh

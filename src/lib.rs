@@ -25,6 +25,7 @@ pub mod pii;
 pub mod pipeline;
 pub mod sql;
 pub mod stages;
+pub mod stats;
 pub mod store;
 pub mod stream;
 pub mod topology;

@@ -1,0 +1,225 @@
+use super::*;
+use crate::stats::compare::{Evidence, compare};
+use crate::stats::metric::{Metric, Value};
+use crate::stats::random::Seed;
+use crate::stats::rows::{Frame, PairedRows, Task};
+use proptest::prelude::*;
+
+fn comparison(metric: Metric, delta: f64, error: f64) -> Comparison {
+    Comparison {
+        metric,
+        higher_is_better: true,
+        rows: 10_000,
+        baseline: Value::Real(0.7),
+        candidate: Value::Real(0.7 + delta),
+        evidence: Evidence::Normal { delta, error },
+        smallest_class: Some(1_000),
+        discordant: Some(1_000),
+    }
+}
+
+fn inputs<'a>(primary: Observed<'a>, guardrails: &'a [Requirement<'a>], strata: &'a [Requirement<'a>]) -> Inputs<'a> {
+    Inputs {
+        preregistered: true,
+        attempt: Some(1),
+        alpha: Some(0.05),
+        retired: false,
+        acceptances: 0,
+        primary,
+        minimum_effect: Some(1_000),
+        guardrails,
+        strata,
+    }
+}
+
+#[test]
+fn a_clear_improvement_with_everything_in_place_is_accepted() {
+    let good = Ok(comparison(Metric::Auroc, 0.01, 0.002));
+    let decision = decide(&inputs(Some(&good), &[], &[]));
+    assert!(decision.accepted(), "{decision:?}");
+    assert!(decision.lower_bound.unwrap() > 0.0 && decision.p_value.unwrap() < decision.level.unwrap());
+}
+
+/// Promise 4: missing evidence is a refusal with a reason code. Each input is taken away in turn.
+#[test]
+fn every_missing_input_is_a_refusal_with_its_own_reason() {
+    let good = Ok(comparison(Metric::Auroc, 0.01, 0.002));
+    let undefined = Err(CompareError::Undefined);
+    let fine = Ok(comparison(Metric::Accuracy, 0.0, 0.001));
+    let margin = |margin, observed| [Requirement { name: "accuracy", margin, observed }];
+    let complete = margin(Some(5_000), Some(&fine));
+    let base = inputs(Some(&good), &complete, &complete);
+    assert!(decide(&base).accepted());
+    let no_margin = margin(None, Some(&fine));
+    let negative = margin(Some(-1), Some(&fine));
+    let unseen = margin(Some(5_000), None);
+    let failed = margin(Some(5_000), Some(&undefined));
+    for (changed, code) in [
+        (Inputs { preregistered: false, ..base }, "NOT_PREREGISTERED"),
+        (Inputs { attempt: None, ..base }, "ATTEMPT_UNKNOWN"),
+        (Inputs { attempt: Some(0), ..base }, "ATTEMPT_UNKNOWN"),
+        (Inputs { alpha: None, ..base }, "ALPHA_INVALID"),
+        (Inputs { alpha: Some(1.0), ..base }, "ALPHA_INVALID"),
+        (Inputs { alpha: Some(f64::NAN), ..base }, "ALPHA_INVALID"),
+        (Inputs { retired: true, ..base }, "BENCHMARK_RETIRED"),
+        (Inputs { acceptances: 5, ..base }, "BENCHMARK_RETIRED"),
+        (Inputs { primary: None, ..base }, "PRIMARY_MISSING"),
+        (Inputs { primary: Some(&undefined), ..base }, "METRIC_UNDEFINED"),
+        (Inputs { minimum_effect: None, ..base }, "MINIMUM_EFFECT_MISSING"),
+        (Inputs { minimum_effect: Some(11_000), ..base }, "BELOW_MINIMUM_EFFECT"),
+        (Inputs { guardrails: &no_margin, ..base }, "MARGIN_MISSING"),
+        (Inputs { guardrails: &negative, ..base }, "MARGIN_MISSING"),
+        (Inputs { guardrails: &unseen, ..base }, "GUARDRAIL_MISSING"),
+        (Inputs { guardrails: &failed, ..base }, "METRIC_UNDEFINED"),
+        (Inputs { strata: &no_margin, ..base }, "MARGIN_MISSING"),
+        (Inputs { strata: &unseen, ..base }, "STRATUM_MISSING"),
+        (Inputs { strata: &failed, ..base }, "METRIC_UNDEFINED"),
+    ] {
+        assert_eq!(decide(&changed).codes(), [code]);
+    }
+}
+
+#[test]
+fn a_point_estimate_without_significance_is_not_enough_and_neither_is_a_later_attempt() {
+    let weak = Ok(comparison(Metric::Auroc, 0.01, 0.004));
+    let first = inputs(Some(&weak), &[], &[]);
+    assert!(decide(&first).accepted());
+    let tenth = decide(&Inputs { attempt: Some(10), ..first });
+    assert_eq!(tenth.codes(), ["NOT_SIGNIFICANT", "LOWER_BOUND_NOT_POSITIVE"]);
+}
+
+#[test]
+fn a_worse_guardrail_or_stratum_refuses_and_names_itself() {
+    let good = Ok(comparison(Metric::Auroc, 0.01, 0.002));
+    let worse = Ok(comparison(Metric::Accuracy, -0.004, 0.001));
+    let tiny = Ok(Comparison { smallest_class: Some(49), ..comparison(Metric::Auroc, 0.0, 0.0) });
+    let row = |name, observed| [Requirement { name, margin: Some(5_000), observed }];
+    let (guardrail, stratum, small) =
+        (row("recall", Some(&worse)), row("north", Some(&worse)), row("south", Some(&tiny)));
+    let decision = decide(&inputs(Some(&good), &guardrail, &stratum));
+    assert_eq!(
+        decision.reasons,
+        [(Reason::GuardrailInferior, "recall".to_owned()), (Reason::StratumInferior, "north".to_owned())]
+    );
+    assert_eq!(decide(&inputs(Some(&good), &[], &small)).codes(), ["STRATUM_TOO_SMALL"]);
+}
+
+#[test]
+fn zero_variance_is_no_evidence_and_few_rows_are_named() {
+    let same = Ok(comparison(Metric::Auroc, 0.01, 0.0));
+    assert_eq!(decide(&inputs(Some(&same), &[], &[])).codes(), ["NOT_SIGNIFICANT", "LOWER_BOUND_NOT_POSITIVE"]);
+    let few = Ok(Comparison { discordant: Some(49), ..comparison(Metric::F1, 0.01, 0.002) });
+    assert_eq!(decide(&inputs(Some(&few), &[], &[])).codes(), ["BENCHMARK_TOO_SMALL"]);
+    let nan = Ok(comparison(Metric::Auroc, f64::NAN, 0.002));
+    assert!(!decide(&inputs(Some(&nan), &[], &[])).accepted());
+}
+
+/// Scores of a made-up benchmark: labels, and two models that are equally good.
+fn models(rows: usize, seed: Seed, number: u64) -> (Vec<i64>, Vec<i64>, Vec<i64>) {
+    let mut stream = seed.stream(number);
+    let (mut labels, mut first, mut second) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..rows {
+        let label = i64::from(stream.below(10) < 3);
+        // The sum of four uniform numbers, moved by the label.
+        let mut score = || (0..4).map(|_| i64::from(stream.below(200_000))).sum::<i64>() + label * 150_000;
+        let own = score();
+        // Half of the second model's score is the first one's: correlated, as real candidates are.
+        let other = (own + score()) / 2;
+        labels.push(label);
+        first.push(own.min(1_000_000));
+        second.push(other.min(1_000_000));
+    }
+    (labels, first, second)
+}
+
+/// Each row's two scores exchanged by a fair coin: then neither model is better, exactly. Returns whether each sequence of attempts
+/// had an acceptance, with and without spending.
+fn null_sequences(sequences: u64, attempts: u64, rows: usize, metric: &Metric) -> [u64; 2] {
+    let seed = Seed::derive("null calibration", b"1");
+    let mut accepted = [0, 0];
+    for sequence in 0..sequences {
+        let (labels, first, second) = models(rows, seed, sequence);
+        let mut any = [false, false];
+        for attempt in 1..=attempts {
+            let mut stream = Seed::derive("null coins", &sequence.to_le_bytes()).stream(attempt);
+            let coins: Vec<bool> = labels.iter().map(|_| stream.bits() & 1 == 1).collect();
+            let pick = |coin: bool| {
+                let pairs = first.iter().zip(&second).zip(&coins);
+                pairs.map(|((a, b), own)| if *own == coin { *a } else { *b }).collect::<Vec<_>>()
+            };
+            let paired = PairedRows::new(Frame::new(Task::Binary), labels.clone(), pick(true), pick(false)).unwrap();
+            let primary = compare(&paired, metric);
+            let spending =
+                Inputs { minimum_effect: Some(0), attempt: Some(attempt), ..inputs(Some(&primary), &[], &[]) };
+            // Without spending every attempt is tested at α, as if it were the only one.
+            let p = primary.as_ref().unwrap().evidence.p_value();
+            any[0] |= decide(&spending).accepted();
+            any[1] |= p < 0.05;
+        }
+        accepted[0] += u64::from(any[0]);
+        accepted[1] += u64::from(any[1]);
+    }
+    accepted
+}
+
+fn check_null(sequences: u64, attempts: u64, rows: usize) {
+    for metric in [Metric::Accuracy, Metric::Auroc, Metric::LogLoss, Metric::Brier, Metric::F1, Metric::F1Macro] {
+        let [spending, naive] = null_sequences(sequences, attempts, rows, &metric);
+        println!(
+            "{}: {sequences} sequences of {attempts} attempts, {spending} accepted with spending, {naive} without",
+            metric.name()
+        );
+        let lower = crate::stats::distribution::clopper_pearson_lower(spending, sequences, 0.05);
+        assert!(lower <= 0.05, "{}: {spending} of {sequences} null sequences had an acceptance", metric.name());
+        assert!(naive as f64 > 0.5 * sequences as f64, "the harness must see what spending prevents: {naive}");
+    }
+}
+
+#[test]
+fn null_candidates_are_accepted_at_most_as_often_as_declared() {
+    check_null(20, 30, 500);
+}
+
+#[test]
+#[ignore = "a campaign of minutes: make calibrate"]
+fn four_hundred_null_sequences_of_fifty_attempts_per_metric_stay_within_alpha() {
+    check_null(400, 50, 2_000);
+}
+
+#[test]
+fn a_real_improvement_is_still_accepted_as_attempt_51() {
+    let seed = Seed::derive("alternative", b"1");
+    let (labels, first, _) = models(20_000, seed, 1);
+    let mut stream = seed.stream(2);
+    let better: Vec<i64> = labels
+        .iter()
+        .zip(&first)
+        .map(|(label, score)| (score + label * 40_000 + i64::from(stream.below(20_000))).clamp(0, 1_000_000))
+        .collect();
+    let paired = PairedRows::new(Frame::new(Task::Binary), labels, first, better).unwrap();
+    let primary = compare(&paired, &Metric::Auroc);
+    let decision = decide(&Inputs { attempt: Some(51), ..inputs(Some(&primary), &[], &[]) });
+    assert!(decision.accepted(), "{decision:?}");
+}
+
+proptest! {
+    #[test]
+    fn p_below_the_level_and_a_positive_bound_are_one_and_the_same(
+        delta in -0.05_f64..0.05, error in 1e-6_f64..0.02, wins in 0_u64..400, losses in 0_u64..400, attempt in 1_u64..100
+    ) {
+        let level = attempt_level(0.05, attempt).unwrap();
+        let discordance = crate::stats::proportion::Discordance { baseline_only: losses, candidate_only: wins };
+        for evidence in [
+            Evidence::Normal { delta, error },
+            Evidence::Student { delta, error, freedom: 99.0 },
+            Evidence::Binomial { discordance, rows: 1_000 },
+        ] {
+            let (p, bound) = (evidence.p_value(), evidence.lower_bound(level));
+            prop_assert!((0.0..=1.0).contains(&p));
+            if (p / level - 1.0).abs() > 1e-9 {
+                prop_assert_eq!(p < level, bound > 0.0, "{:?} {} {} {}", evidence, p, level, bound);
+            }
+            prop_assert!(bound <= evidence.delta() + 1e-12);
+        }
+    }
+}
