@@ -15,7 +15,7 @@ use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::attest::trust::{MAX_BYTES, Trust, TrustError};
+use crate::attest::trust::{MAX_BYTES, Role, Trust, TrustError};
 use crate::domain::keys::{KeyError, KeyRing, MAX_TEXT};
 
 /// Why a key file could not be used. Never holds a secret.
@@ -219,12 +219,66 @@ pub const DEVELOPMENT_KEY: &str = "operator";
 /// # Errors
 /// [`SecretsError`] names the file and the fault.
 pub fn load_or_create_trust(dir: &Path) -> Result<Trust> {
-    let path = dir.join("trust.json");
+    let path = trust_path(dir);
     if !path.exists() {
-        let key = load_or_create_signing_key(dir, DEVELOPMENT_KEY)?;
-        save_trust(&path, &Trust::development(&key.verifying_key()))?;
+        let keys = development_keys(dir)?;
+        let trusted = keys.iter().map(|(name, key, roles)| (*name, key, roles.clone()));
+        save_trust(&path, &Trust::of(trusted))?;
+        return load_trust(&path);
     }
-    load_trust(&path)
+    let mut trust = load_trust(&path)?;
+    if is_first_development(dir, &trust)? {
+        for (name, key, roles) in development_keys(dir)? {
+            trust.grant(name, &key, &roles);
+        }
+        save_trust(&path, &trust)?;
+    }
+    Ok(trust)
+}
+
+/// Where the trust file of a key folder is.
+#[must_use]
+pub fn trust_path(dir: &Path) -> PathBuf {
+    dir.join("trust.json")
+}
+
+/// Reads the signing key of a stage of the platform from a key folder; makes one when there is none. What it may sign says the
+/// trust file.
+///
+/// # Errors
+/// [`SecretsError`] names the file and the fault.
+pub fn stage_key(dir: &Path, stage: &str) -> Result<SigningKey> {
+    load_or_create_signing_key(dir, &format!("stage-{stage}"))
+}
+
+/// Stages that sign, with what they may sign and nothing else.
+pub const SIGNING_STAGES: [(&str, Role); 3] = [
+    ("training", Role::RunResult),
+    ("evaluation", Role::EvaluationResult),
+    ("experiments", Role::ExperimentDecide),
+];
+
+/// The keys that development on one machine trusts: the operator's with the roles of people, each stage's with its own.
+fn development_keys(dir: &Path) -> Result<Vec<(&'static str, ed25519_dalek::VerifyingKey, Vec<Role>)>> {
+    let people = |role: &Role| !SIGNING_STAGES.iter().any(|(_, own)| own == role);
+    let operator = load_or_create_signing_key(dir, DEVELOPMENT_KEY)?;
+    let roles = Role::ALL.iter().copied().filter(people).collect();
+    let mut keys = vec![("development", operator.verifying_key(), roles)];
+    for (stage, role) in SIGNING_STAGES {
+        keys.push((stage, stage_key(dir, stage)?.verifying_key(), vec![role]));
+    }
+    Ok(keys)
+}
+
+/// Whether the file is the one that the first version made for development: the development key alone, with the one role there
+/// was. A file that people wrote is theirs.
+fn is_first_development(dir: &Path, trust: &Trust) -> Result<bool> {
+    let mut entries = trust.entries();
+    let (Some((_, only)), None) = (entries.next(), entries.next()) else { return Ok(false) };
+    if only.name != "development" || only.roles != [Role::ModelApply] || trust.serial() != 1 {
+        return Ok(false);
+    }
+    Ok(load_or_create_signing_key(dir, DEVELOPMENT_KEY)?.verifying_key() == only.key)
 }
 
 /// Writes (or replaces) a trust file.
