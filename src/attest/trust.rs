@@ -308,6 +308,12 @@ impl Trust {
         self.keys.iter().flat_map(|(id, entries)| entries.iter().map(move |entry| (id.as_str(), entry)))
     }
 
+    /// Every policy there is or was, in the order in which they were put in force.
+    #[must_use]
+    pub fn policies(&self) -> &[Policy] {
+        &self.policies
+    }
+
     /// What a promotion of a model has to show at a serial: the last policy in force that names the model, else the last
     /// for `*`, else the default.
     #[must_use]

@@ -16,6 +16,7 @@ pub mod command;
 pub mod fold;
 pub mod lifecycle;
 pub mod policy;
+pub mod refold;
 pub mod result;
 mod statement;
 pub mod version;
@@ -113,17 +114,28 @@ impl Stage for Registry {
 /// The serial that counts for an event: the one it was stamped with, or a later one that its partition has seen.
 fn serial(state: &mut KeyValue, trust: &Trust, stamped: i64) -> Result<i64, StageError> {
     let seen = state.get(SERIAL)?.and_then(|bytes| Some(i64::from_be_bytes(bytes.as_ref().try_into().ok()?)));
-    let serial = stamped.max(seen.unwrap_or(1));
-    if serial > trust.serial() {
-        return Err(StageError::Behind {
-            what: format!("an event was put in order under serial {serial} of the trust file"),
-            help: format!("this worker's trust file is of serial {}; give it the present one", trust.serial()),
-        });
-    }
+    let serial = counting(stamped, seen);
+    behind(serial, trust)?;
     if seen != Some(serial) {
         state.put(SERIAL.to_vec(), serial.to_be_bytes().to_vec())?;
     }
     Ok(serial)
+}
+
+/// The later one of the serial that an event was stamped with and the one that its partition has seen; 1 before all.
+fn counting(stamped: i64, seen: Option<i64>) -> i64 {
+    stamped.max(seen.unwrap_or(1)).max(1)
+}
+
+/// Whether the trust file knows of a serial.
+fn behind(serial: i64, trust: &Trust) -> Result<(), StageError> {
+    if serial <= trust.serial() {
+        return Ok(());
+    }
+    Err(StageError::Behind {
+        what: format!("an event was put in order under serial {serial} of the trust file"),
+        help: format!("the trust file here is of serial {}; give this machine the present one", trust.serial()),
+    })
 }
 
 fn encode(model: &Model) -> Result<Vec<u8>, StageError> {

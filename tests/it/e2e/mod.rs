@@ -17,6 +17,7 @@ mod privacy;
 mod python;
 mod readme;
 mod recovery;
+mod registry;
 mod sealing;
 mod tables;
 
