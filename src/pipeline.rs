@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::common::Settings;
 use crate::attest::trust::LiveTrust;
+use crate::cli::common::Settings;
 use crate::codec::aside;
 use crate::domain::contract::Spec;
 use crate::domain::keys::LiveKeys;

@@ -91,12 +91,14 @@ pub enum TrustError {
     #[error("key {0:?} of the trust file is no Ed25519 public key; help: `public` is 64 hex digits")]
     Key(String),
     /// The same key twice at a time.
-    #[error("key {0:?} stands twice in the trust file for one serial; help: end one entry (`until`) where the next begins")]
+    #[error(
+        "key {0:?} stands twice in the trust file for one serial; help: end one entry (`until`) where the next begins"
+    )]
     Twice(String),
     /// Serials that do not follow on each other.
     #[error("{0:?} of the trust file: serials must hold 1 ≤ from < until, and from ≤ the file's own")]
     Serial(String),
-    /// The serial cannot be raised any more.
+    /// No key of this id is in force.
     #[error("no key {0} is in force in the trust file; help: `hokusai keys trust show` lists the keys")]
     NoSuchKey(String),
 }
@@ -318,9 +320,8 @@ impl Trust {
     /// for `*`, else the default.
     #[must_use]
     pub fn policy_at(&self, model: &str, serial: i64) -> Policy {
-        let of = |name: &str| {
-            self.policies.iter().rfind(|p| p.model == name && in_force(p.from, p.until, serial)).cloned()
-        };
+        let of =
+            |name: &str| self.policies.iter().rfind(|p| p.model == name && in_force(p.from, p.until, serial)).cloned();
         of(model).or_else(|| of("*")).unwrap_or_default()
     }
 

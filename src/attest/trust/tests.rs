@@ -59,7 +59,8 @@ fn other_roles_are_a_new_entry_and_the_earlier_ones_still_count_for_what_came_be
 #[test]
 fn the_policy_in_force_is_that_of_the_model_then_that_of_all_then_the_strict_one() {
     let mut trust = Trust::development(&key(1).verifying_key());
-    let policy = |model: &str| Policy { model: model.to_owned(), evaluation: EvaluationRule::None, ..Policy::default() };
+    let policy =
+        |model: &str| Policy { model: model.to_owned(), evaluation: EvaluationRule::None, ..Policy::default() };
     trust.set_policy(policy("*"));
     trust.set_policy(Policy { staging_first: true, ..policy("m") });
     let trust = Trust::from_json(&trust.to_json()).unwrap();

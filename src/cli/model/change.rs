@@ -231,7 +231,7 @@ pub(super) async fn run(settings: &Settings, asked: Change) -> Outcome<()> {
     .await?;
     let signed = build(&name, expected, Some(expires), action, &signer).map_err(Failure::failed)?;
     send(settings, &name, &signed.envelope).await?;
-    if sending.no_wait {
+    if sending.no_wait && !sending.wait {
         return told(settings, kind, &signed, &name, "sent", None);
     }
     let timeout = Duration::from_secs(sending.timeout);
@@ -288,12 +288,7 @@ fn expiry(settings: &Settings, model: &str, after: i64) -> Outcome<i64> {
 }
 
 /// Waits for the registry's decision on a command.
-fn decision(
-    settings: &Settings,
-    command_id: &str,
-    from: BTreeMap<i32, i64>,
-    timeout: Duration,
-) -> Outcome<Audit> {
+fn decision(settings: &Settings, command_id: &str, from: BTreeMap<i32, i64>, timeout: Duration) -> Outcome<Audit> {
     let deadline = Instant::now() + timeout;
     let mut reader = Reader::open(settings, topics::AUDIT, &Start::Offsets(from))?;
     while Instant::now() < deadline {

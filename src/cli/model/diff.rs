@@ -15,7 +15,11 @@ pub(super) fn show(settings: &Settings, name: &str, a: &str, b: &str) -> Outcome
     if settings.json() {
         return say(difference);
     }
-    say(format_args!("{name}: {} -> {}", difference["a"].as_str().unwrap_or(""), difference["b"].as_str().unwrap_or("")))?;
+    say(format_args!(
+        "{name}: {} -> {}",
+        difference["a"].as_str().unwrap_or(""),
+        difference["b"].as_str().unwrap_or("")
+    ))?;
     for part in ["params", "features", "metrics", "data", "lineage"] {
         let Some(changes) = difference[part].as_object().filter(|changes| !changes.is_empty()) else {
             say(format_args!("{part:<9} the same"))?;

@@ -20,13 +20,13 @@ use serde_json::json;
 use super::common::{KeyFolder, Settings};
 use super::exit::{Failure, Outcome, say};
 use super::reader::{Polled, Reader, Start, ends};
-use ed25519_dalek::SigningKey;
 use crate::domain::contract::Spec;
 use crate::domain::records::{Audit, Model, ModelVersion};
 use crate::domain::topics;
 use crate::ops::secrets;
 use crate::stages::intake::contract::Compiler;
 use crate::stages::registry::command;
+use ed25519_dalek::SigningKey;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -235,7 +235,8 @@ impl Action {
     fn read(name: &str, fields: Value) -> Result<Self, CommandError> {
         fn of<T: serde::de::DeserializeOwned>(name: &str, fields: Value) -> Result<T, CommandError> {
             // The text of serde's error may repeat a value.
-            serde_json::from_value(fields).map_err(|_| CommandError::Json(format!("its fields are not those of `{name}`")))
+            serde_json::from_value(fields)
+                .map_err(|_| CommandError::Json(format!("its fields are not those of `{name}`")))
         }
         Ok(match name {
             "apply" => {

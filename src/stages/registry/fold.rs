@@ -177,9 +177,10 @@ impl Rules<'_> {
             Signer::Forged => {
                 deny("BAD_SIGNATURE", "the signature is not one of the key that it names over this payload")
             }
-            Signer::Unknown => {
-                deny("UNKNOWN_KEY", "no signature of a trusted key; help: add the key to the trust file of the registry")
-            }
+            Signer::Unknown => deny(
+                "UNKNOWN_KEY",
+                "no signature of a trusted key; help: add the key to the trust file of the registry",
+            ),
         }
     }
 
@@ -199,6 +200,9 @@ impl Rules<'_> {
         }
         if current.is_some_and(|model| model.commands.contains(&command.command_id)) {
             return deny("REPEATED", "the command was carried out before");
+        }
+        if current.is_none() && !matches!(command.action, Action::Apply(_)) {
+            return unknown_model();
         }
         let revision = current.map_or(0, |model| model.revision);
         if let Expected::Revision(expected) = command.expected
@@ -298,12 +302,7 @@ fn entitled(key: &TrustedKey, command: &Command) -> Result<(), Denial> {
     }
 }
 
-fn found_by_stage(
-    current: &Model,
-    found: Found,
-    by: Registrar<'_>,
-    digest: &str,
-) -> Result<Option<Outcome>, Denial> {
+fn found_by_stage(current: &Model, found: Found, by: Registrar<'_>, digest: &str) -> Result<Option<Outcome>, Denial> {
     if by.command_id.len() > MAX_COMMAND_ID {
         return deny("MALFORMED", format!("the id is longer than {MAX_COMMAND_ID} bytes"));
     }
@@ -377,7 +376,9 @@ fn done(
     if size > MAX_MODEL_BYTES {
         return deny(
             "MODEL_FULL",
-            format!("the model's record would have {size} bytes; at most {MAX_MODEL_BYTES} fit; help: declare a new model"),
+            format!(
+                "the model's record would have {size} bytes; at most {MAX_MODEL_BYTES} fit; help: declare a new model"
+            ),
         );
     }
     Ok(Some(Outcome { model, told, attest }))

@@ -162,7 +162,9 @@ pub(super) fn alias(model: &mut Model, asked: AliasChange) -> Changed {
     if alias.is_empty() || alias.len() > MAX_ALIAS || !alias.bytes().all(plain) || reserved {
         return deny(
             "BAD_ALIAS",
-            format!("an alias has 1 to {MAX_ALIAS} of a-z, 0-9, '.', '-', '_', and is no stage, no number and not `latest`"),
+            format!(
+                "an alias has 1 to {MAX_ALIAS} of a-z, 0-9, '.', '-', '_', and is no stage, no number and not `latest`"
+            ),
         );
     }
     let at = model.aliases.binary_search_by(|a| a.name.as_str().cmp(&alias));

@@ -19,9 +19,9 @@ pub mod policy;
 pub mod refold;
 pub mod result;
 mod statement;
-pub mod version;
 #[cfg(test)]
 mod tests;
+pub mod version;
 
 pub use fold::ContractCheck;
 use fold::{Place, Rules};

@@ -38,13 +38,8 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the checks.
-    pub const ALL: [Self; 5] = [
-        Self::NotStaged,
-        Self::NotEvaluated,
-        Self::OtherBenchmark,
-        Self::EvaluationRefused,
-        Self::StaleBaseline,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::NotStaged, Self::NotEvaluated, Self::OtherBenchmark, Self::EvaluationRefused, Self::StaleBaseline];
 
     /// The code as it stands in audit records and statements.
     #[must_use]
@@ -66,7 +61,9 @@ impl Reason {
             Self::NotEvaluated => {
                 "the policy wants an accepted evaluation and there is none; help: evaluate it, or let it pass with --override and the role model.override"
             }
-            Self::OtherBenchmark => "it was not evaluated on the benchmark that the policy names; help: evaluate it there",
+            Self::OtherBenchmark => {
+                "it was not evaluated on the benchmark that the policy names; help: evaluate it there"
+            }
             Self::EvaluationRefused => "no evaluation accepted it; help: an improvement has to be shown, or overridden",
             Self::StaleBaseline => {
                 "it was accepted against another version than the one in production; help: evaluate it against that one"

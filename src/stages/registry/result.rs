@@ -82,7 +82,7 @@ pub enum Found {
     /// A training run is finished.
     Run(Box<RunResult>),
     /// An evaluation is finished.
-    Evaluation(EvaluationResult),
+    Evaluation(Box<EvaluationResult>),
 }
 
 impl Found {

@@ -191,14 +191,14 @@ pub(super) fn register(model: &mut Model, new: Registration, by: Registrar<'_>) 
         return deny("DUPLICATE_ARTEFACT", text);
     }
     if model.versions.len() >= MAX_VERSIONS {
-        return deny(
-            "MODEL_FULL",
-            format!("a model keeps at most {MAX_VERSIONS} versions; help: declare a new model"),
-        );
+        return deny("MODEL_FULL", format!("a model keeps at most {MAX_VERSIONS} versions; help: declare a new model"));
     }
     let contract_digest = new.contract_digest.clone().unwrap_or_else(|| model.contract_digest.clone());
     let Some(contract) = model.contracts.iter().find(|c| c.digest == contract_digest) else {
-        return deny("UNKNOWN_CONTRACT", "the model has no contract of that digest; help: `hokusai model show` names them");
+        return deny(
+            "UNKNOWN_CONTRACT",
+            "the model has no contract of that digest; help: `hokusai model show` names them",
+        );
     };
     let spec = Spec::from_canonical_json(&contract.spec).or_else(|e| deny("UNKNOWN_CONTRACT", e.to_string()))?;
     let features_digest = features_digest(&spec, &new.features)

@@ -294,11 +294,8 @@ fn texts() -> DataType {
 
 /// The fields of a version, in the order in which `registry::versions` fills them.
 fn version() -> Vec<Field> {
-    let metrics = list_of(vec![
-        plain("name", DataType::Utf8),
-        plain("value", DataType::Utf8),
-        plain("rows", DataType::Int64),
-    ]);
+    let metrics =
+        list_of(vec![plain("name", DataType::Utf8), plain("value", DataType::Utf8), plain("rows", DataType::Int64)]);
     let evaluation = |name: &str| plain(name, if name == "reasons" { texts() } else { DataType::Utf8 });
     let names =
         ["evaluation_id", "benchmark", "baseline", "status", "reasons", "metric", "delta", "lower", "statement"];
@@ -307,9 +304,25 @@ fn version() -> Vec<Field> {
         _ => plain(name, DataType::Utf8),
     };
     let scalars = [
-        "version", "stage", "origin", "revision", "artefact_digest", "artefact_bytes", "media_type", "contract_digest",
-        "features_digest", "parent", "dataset_digest", "dataset_rows", "contributions", "run_id", "recipe_digest",
-        "benchmark", "contributor", "signer", "command_id",
+        "version",
+        "stage",
+        "origin",
+        "revision",
+        "artefact_digest",
+        "artefact_bytes",
+        "media_type",
+        "contract_digest",
+        "features_digest",
+        "parent",
+        "dataset_digest",
+        "dataset_rows",
+        "contributions",
+        "run_id",
+        "recipe_digest",
+        "benchmark",
+        "contributor",
+        "signer",
+        "command_id",
     ];
     let mut fields: Vec<Field> = scalars.into_iter().map(typed).collect();
     fields.push(plain("params", named_values()));

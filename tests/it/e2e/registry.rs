@@ -25,7 +25,8 @@ fn register(cluster: &Cluster, model: &str, content: &str, more: &[&str]) -> Val
     let path = cluster.scratch().join(unique("artefact"));
     std::fs::write(&path, content).expect("a file");
     let path = path.to_string_lossy().into_owned();
-    let arguments: Vec<&str> = ["model", "register", model, "--artefact", &path].into_iter().chain(more.to_vec()).collect();
+    let arguments: Vec<&str> =
+        ["model", "register", model, "--artefact", &path].into_iter().chain(more.to_vec()).collect();
     cluster.lines(&arguments).remove(0)
 }
 
@@ -40,7 +41,8 @@ fn a_version_is_registered_promoted_taken_back_and_its_history_told(cluster: &Cl
     let metrics = ["--metric", "auroc=0.79@1000", "--param", "trees=100"];
     let first = register(cluster, &model, &format!("{model} one"), &metrics);
     assert_eq!((&first["version"], &first["status"]), (&"1.0.0".into(), &"applied".into()), "{first}");
-    let second = register(cluster, &model, &format!("{model} two"), &["--metric", "auroc=0.8@1000", "--param", "trees=200"]);
+    let second =
+        register(cluster, &model, &format!("{model} two"), &["--metric", "auroc=0.8@1000", "--param", "trees=200"]);
     assert_eq!(second["version"], "1.1.0");
 
     let refused = cluster.run(&["model", "promote", &model, "1.0.0", "--stage", "production"]);
@@ -84,12 +86,15 @@ fn a_version_is_registered_promoted_taken_back_and_its_history_told(cluster: &Cl
     let shown = cluster.lines(&["model", "show", &model]).remove(0);
     assert_eq!(shown["versions"][0]["tags"][0]["value"], "team-a", "{shown}");
 
-    let query = format!("select version, stage, artefact_digest from model_versions where model = '{model}' order by version");
+    let query =
+        format!("select version, stage, artefact_digest from model_versions where model = '{model}' order by version");
     let rows = cluster.sql(&query);
     let stages: Vec<&str> = rows.iter().map(|r| r["stage"].as_str().expect("a stage")).collect();
     assert_eq!(stages, ["production", "archived"], "{rows:?}");
     assert_eq!(cluster.count(&format!("select count(*) as n from models where model = '{model}'")), 1);
-    let denied = format!("select count(*) as n from audit where resource = 'model/{model}' and not allowed and revision is not null");
+    let denied = format!(
+        "select count(*) as n from audit where resource = 'model/{model}' and not allowed and revision is not null"
+    );
     assert_eq!(cluster.count(&denied), 2);
     assert_eq!(transitions(cluster, &model).len(), 6, "register ×2, promote ×2, rollback, archive");
 }
@@ -127,8 +132,8 @@ fn a_command_that_nobody_trusted_signed_is_audited_and_changes_nothing(cluster: 
     // The same bytes twice: the second time they are repeated, whoever sends them.
     cluster.lines(&["model", "tag", &model, "k", "v"]);
     let commands = read(&cluster.broker, &cluster.topic("model.commands"), Isolation::Committed);
-    let own = commands.iter().filter(|r| r.key.as_deref() == Some(model.as_bytes()));
-    let last = own.last().and_then(|r| r.value.clone()).expect("the command");
+    let mut own = commands.iter().filter(|r| r.key.as_deref() == Some(model.as_bytes()));
+    let last = own.next_back().and_then(|r| r.value.clone()).expect("the command");
     let producer = Producer::new(&cluster.broker, &[]);
     producer
         .send(&cluster.topic("model.commands"), &Send { value: Some(&last), ..Send::default() })

@@ -197,7 +197,8 @@ fn an_override_needs_its_role_and_a_reason() {
     events.push(asked(plain, 2));
     task.commit(&[batch(topics::REGISTRY_EVENTS, 0, 0, 0, &events)]).unwrap();
     assert_eq!(codes(&task)[2..], ["OUT_OF_ROLE", "NOT_EVALUATED"]);
-    let silent = Action::Promote(Promotion { version: "1.0.0".into(), stage: Stage::Production, waiver: Some(" ".into()) });
+    let silent =
+        Action::Promote(Promotion { version: "1.0.0".into(), stage: Stage::Production, waiver: Some(" ".into()) });
     assert_eq!(codes(&ran(vec![new(1), silent]))[2..], ["MALFORMED"]);
 }
 
@@ -207,7 +208,12 @@ fn a_policy_in_force_decides_and_an_event_counts_by_the_serial_it_was_stamped_wi
     let mut task = Task::new(Registry::new(trust.clone(), Box::new(|_| Ok(()))), 0, &[]);
     let plain = |version: &str, stage| Action::Promote(Promotion { version: version.to_owned(), stage, waiver: None });
     let mut loose = (*trust.now()).clone();
-    loose.set_policy(Policy { model: "m".into(), evaluation: EvaluationRule::None, staging_first: true, ..Policy::default() });
+    loose.set_policy(Policy {
+        model: "m".into(),
+        evaluation: EvaluationRule::None,
+        staging_first: true,
+        ..Policy::default()
+    });
     trust.exchange(loose);
     let stamped = |event: RegistryEvent, trust| RegistryEvent { trust, ..event };
     let events = [

@@ -49,7 +49,7 @@ fn evaluated(candidate: u64, of: VersionEvaluation) -> EvaluationResult {
 }
 
 fn evaluation_event(candidate: u64, of: VersionEvaluation) -> RegistryEvent {
-    found(Found::Evaluation(evaluated(candidate, of)), 5)
+    found(Found::Evaluation(Box::new(evaluated(candidate, of))), 5)
 }
 
 fn ran(events: &[RegistryEvent]) -> Task<Registry> {
@@ -74,7 +74,7 @@ fn a_run_becomes_a_version_and_an_accepted_evaluation_opens_production() {
         evaluation_event(1, evaluation("accepted", 9, "b")),
         to_production("1.0.0", 4),
         run_event(2, "run-2"),
-        evaluation_event(2, evaluation("accepted", 9, "b")),
+        evaluation_event(2, evaluation("accepted", 9, "c")),
         to_production("1.0.1", 7),
         evaluation_event(2, evaluation("accepted", 1, "b")),
         to_production("1.0.1", 8),
@@ -116,8 +116,8 @@ fn a_stage_may_say_its_own_results_and_nothing_else() {
     for (event, code) in [
         (found(Found::Run(Box::new(trained(1, "r"))), 5), "OUT_OF_ROLE"),
         (found(Found::Run(Box::new(trained(1, "r"))), 1), "OUT_OF_ROLE"),
-        (found(Found::Evaluation(accepted.clone()), 4), "OUT_OF_ROLE"),
-        (found(Found::Evaluation(accepted), 9), "UNKNOWN_KEY"),
+        (found(Found::Evaluation(Box::new(accepted.clone())), 4), "OUT_OF_ROLE"),
+        (found(Found::Evaluation(Box::new(accepted)), 9), "UNKNOWN_KEY"),
         (by(Action::Register(Box::new(imported(1))), 4), "OUT_OF_ROLE"),
         (by(Action::Archive("1.0.0".to_owned()), 5), "OUT_OF_ROLE"),
         (as_command, "MALFORMED"),
@@ -135,7 +135,7 @@ fn what_a_result_must_not_say_is_refused_by_name() {
     let of = |change: &dyn Fn(&mut EvaluationResult)| {
         let mut result = evaluated(1, evaluation("accepted", 9, "b"));
         change(&mut result);
-        found(Found::Evaluation(result), 5)
+        found(Found::Evaluation(Box::new(result)), 5)
     };
     let run_of = |change: &dyn Fn(&mut RunResult)| {
         let mut run = trained(2, "r");

@@ -67,7 +67,7 @@ fn numbers_say_what_changed_data_features_or_neither_and_are_given_in_log_order(
         register(of("1.0.0", on_data(5, 102)), 5),
         // No dataset is known to be the same.
         register(imported(6), 6),
-        // A feature fewer.
+        // To name every feature is to name none.
         register(Registration { features: vec!["x".to_owned()], ..on_data(7, 100) }, 7),
     ];
     let task = run(&events);
@@ -164,8 +164,7 @@ fn a_model_that_cannot_hold_more_versions_says_so_and_goes_on_with_those_it_has(
         let value = |i: usize| NamedValue { name: format!("{i}"), value: "v".repeat(1_000) };
         Registration { params: (0..256).map(value).collect(), ..imported(number) }
     };
-    let events: Vec<_> =
-        std::iter::once(apply(1, 0)).chain((1..=5).map(|n| register(heavy(n), n as i64))).collect();
+    let events: Vec<_> = std::iter::once(apply(1, 0)).chain((1..=5).map(|n| register(heavy(n), n as i64))).collect();
     let task = run(&events);
     assert_eq!(codes(&task), ["ok", "ok", "ok", "ok", "MODEL_FULL", "STALE_REVISION"]);
     let mut task = task;
