@@ -126,3 +126,13 @@ fn run(arguments: Arguments) -> Outcome<()> {
     threads.shutdown_timeout(std::time::Duration::from_secs(2));
     outcome
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn no_two_arguments_of_a_command_get_in_each_others_way() {
+        super::Arguments::command().debug_assert();
+    }
+}

@@ -126,6 +126,7 @@ pub(super) enum Change {
         /// Name of the model
         model: String,
         /// Version, alias or stage
+        #[arg(id = "which", value_name = "VERSION")]
         version: String,
         /// Where to
         #[arg(long, value_enum)]
@@ -141,6 +142,7 @@ pub(super) enum Change {
         /// Name of the model
         model: String,
         /// Version, alias or stage [default: the one that was there before]
+        #[arg(id = "which", value_name = "VERSION")]
         version: Option<String>,
         /// Which stage
         #[arg(long, value_enum, default_value = "production")]
@@ -156,6 +158,7 @@ pub(super) enum Change {
         /// Name of the model
         model: String,
         /// Version or stage
+        #[arg(id = "which", value_name = "VERSION")]
         version: String,
         #[command(flatten)]
         sending: Sending,
@@ -167,7 +170,7 @@ pub(super) enum Change {
         /// The alias
         alias: String,
         /// Version, other alias or stage
-        #[arg(required_unless_present = "remove", conflicts_with = "remove")]
+        #[arg(id = "which", value_name = "VERSION", required_unless_present = "remove", conflicts_with = "remove")]
         version: Option<String>,
         /// Remove it
         #[arg(long)]
@@ -188,7 +191,7 @@ pub(super) enum Change {
         #[arg(long)]
         remove: bool,
         /// Version, alias or stage [default: the model itself]
-        #[arg(long, value_name = "VERSION")]
+        #[arg(id = "which", long = "of", value_name = "VERSION")]
         version: Option<String>,
         #[command(flatten)]
         sending: Sending,

@@ -56,7 +56,7 @@ fn a_version_is_registered_promoted_taken_back_and_its_history_told(cluster: &Cl
     assert_eq!(back["production"], "1.0.0", "{back}");
     let never = cluster.run(&["model", "rollback", &model, "1.1.0", "--stage", "staging"]);
     assert!(never.code == Some(4) && never.err.contains("NEVER_THERE"), "{never:?}");
-    cluster.lines(&["model", "tag", &model, "owner", "team-a", "--version", "production"]);
+    cluster.lines(&["model", "tag", &model, "owner", "team-a", "--of", "production"]);
     cluster.lines(&["model", "alias", &model, "candidate", "--remove"]);
     cluster.lines(&["model", "archive", &model, "1.1.0"]);
 
