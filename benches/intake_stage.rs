@@ -119,6 +119,7 @@ fn stage(wire: &Wire) -> Intake {
         contracts: vec![contract],
         commands: vec![],
         intake_key: None,
+        ..Model::default()
     };
     let record = wire.encode(&model).expect("a record");
     stage.broadcast(topics::MODELS, b"intake-bench", Some(&record), wire).expect("a model");

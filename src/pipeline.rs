@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::attest::trust::LiveTrust;
 use crate::codec::aside;
 use crate::domain::contract::Spec;
 use crate::domain::keys::LiveKeys;
@@ -69,6 +70,8 @@ pub struct Pipeline {
     warehouse: Option<Warehouse>,
     /// Where the key ring is, whose it is, and the handle that stages have on it.
     keys: (PathBuf, String, LiveKeys),
+    /// The handle that stages have on the trust file in the same folder.
+    trust: LiveTrust,
 }
 
 impl Pipeline {
@@ -81,13 +84,14 @@ impl Pipeline {
         let runs = |name: &str| selected.contains(&name);
         let tenant = tenant(&config.installation.prefix);
         let keys = LiveKeys::from(secrets::load_or_create_key_ring(&config.keys, tenant)?);
+        let trust = LiveTrust::from(secrets::load_or_create_trust(&config.keys)?);
         let mut runtime = Runtime::new(runtime_config(config, &keys));
         if runs("keying") {
-            let keys = keys.clone();
-            runtime.stage(move || Keying::new(keys.clone()))?;
+            let (keys, trust) = (keys.clone(), trust.clone());
+            runtime.stage(move || Keying::new(keys.clone()).with_trust(trust.clone()))?;
         }
         if runs("registry") {
-            let trust = secrets::load_or_create_trust(&config.keys)?;
+            let trust = trust.clone();
             runtime.stage(move || Registry::new(trust.clone(), Box::new(usable)))?;
         }
         if runs("intake") {
@@ -106,7 +110,7 @@ impl Pipeline {
         } else {
             None
         };
-        Ok(Self { runtime, warehouse, keys: (config.keys.clone(), tenant.to_owned(), keys) })
+        Ok(Self { runtime, warehouse, keys: (config.keys.clone(), tenant.to_owned(), keys), trust })
     }
 
     /// What `/health` and `/ready` ask.
@@ -128,7 +132,7 @@ impl Pipeline {
         };
         let (dir, tenant, keys) = self.keys;
         let end = stop.child_token();
-        let following = tokio::spawn(rotation::follow(dir, tenant, keys, end.clone()));
+        let following = tokio::spawn(rotation::follow(dir, tenant, keys, self.trust, end.clone()));
         let stages = async { self.runtime.run(stop.clone()).await.map_err(anyhow::Error::from) };
         let ran = tokio::try_join!(stages, tables).map(drop);
         end.cancel();
@@ -147,7 +151,7 @@ fn select(names: &[String]) -> anyhow::Result<Vec<&'static str>> {
 }
 
 /// Whether intake could check rows against a contract: its SQL compiles.
-fn usable(spec: &Spec) -> Result<(), String> {
+pub(crate) fn usable(spec: &Spec) -> Result<(), String> {
     Compiler::new().compile(spec.clone()).map(drop).map_err(|e| e.to_string())
 }
 

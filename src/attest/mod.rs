@@ -2,6 +2,7 @@
 //!
 //! Everything here is pure: no clock, no randomness, no I/O, so the same input gives the same bytes everywhere.
 
+pub mod decision;
 pub mod dsse;
 pub mod jcs;
 pub mod row;

@@ -27,7 +27,15 @@ pub async fn record(
     reason: String,
     position: Option<Position>,
 ) -> Outcome<()> {
-    let entry = Audit { actor: actor(keys), action: action.to_owned(), resource, allowed: true, reason, position };
+    let entry = Audit {
+        actor: actor(keys),
+        action: action.to_owned(),
+        resource,
+        allowed: true,
+        reason,
+        position,
+        ..Audit::default()
+    };
     let producer: FutureProducer = settings
         .client()
         .set("enable.idempotence", "true")

@@ -26,6 +26,8 @@ Examples:
   hokusai keys rotate tokens                       new tokens under a new key; for a day under the earlier one as well
   hokusai keys rotate intake                       a new key to seal to, published with every model
   hokusai keys destroy k1 --confirm k1             shred the tokens of k1
+  hokusai keys trust grant ci.pub.pem --name ci --role model.register
+  hokusai keys trust revoke KEYID                  nothing that the key signs from now on counts
 
 Running workers take up a change within seconds, without a restart. Row hashes, duplicates, ids and receipts depend on keys
 that never rotate: the same row has the same owner and the same hash before and after. Keep a backup of the key folder.";
@@ -62,6 +64,8 @@ enum Action {
         #[command(flatten)]
         signing: Signing,
     },
+    /// Whom the platform trusts with which commands, and what a promotion has to show
+    Trust(super::trust::TrustArgs),
     /// Destroy an earlier token key: nobody can match its tokens to values any more
     Destroy {
         /// Id of the token key
@@ -128,6 +132,7 @@ pub async fn run(args: KeysArgs, settings: Settings) -> Outcome<()> {
             let ring = secrets::load_key_ring(&dir, name).map_err(Failure::failed)?;
             publish(&settings, &dir, &ring, &signing).await
         }
+        Action::Trust(args) => super::trust::run(args, &settings, &dir).await,
         Action::Destroy { id, confirm } => destroy(&settings, &dir, &id, confirm.as_deref()).await,
     }
 }
@@ -152,7 +157,7 @@ async fn destroy(settings: &Settings, dir: &Path, id: &str, confirm: Option<&str
 }
 
 /// Audits what was done with the key file. The file is changed whether or not there is a broker: a leaked key must not wait for one.
-async fn audited(settings: &Settings, dir: &Path, action: &str, id: &str, reason: &str) {
+pub(super) async fn audited(settings: &Settings, dir: &Path, action: &str, id: &str, reason: &str) {
     let recorded = audit::record(settings, dir, action, format!("key/{id}"), reason.to_owned(), None).await;
     if recorded.is_err() {
         tracing::warn!(action, key = id, "not audited: no broker took the record");

@@ -15,6 +15,7 @@ pub mod reader;
 pub mod sql;
 pub mod submit;
 pub mod topology;
+pub mod trust;
 pub mod up;
 pub mod watch;
 pub mod worker;
@@ -30,6 +31,7 @@ const EXAMPLES: &str = "\
 Examples:
   hokusai up --data ./hokusai-data                        broker, stages, tables and HTTP on this machine
   hokusai model apply examples/flights/model.yaml         declare a model and its contract
+  hokusai model promote flight-delay 1.2.0 --stage production
   hokusai submit rows.parquet --model flight-delay --contributor UA --wait
   hokusai watch receipts --from-beginning --until-end     what came out, decoded
   hokusai sql 'select status, count(*) from receipts group by status'
@@ -58,9 +60,9 @@ enum Command {
     Broker(broker::BrokerArgs),
     /// Contribute files: each file is one contribution
     Submit(submit::SubmitArgs),
-    /// Declare and inspect models
+    /// Declare models, register and promote versions, look at them
     Model(model::ModelArgs),
-    /// Make, show, rotate and destroy the tenant's keys
+    /// Make, show, rotate and destroy the tenant's keys; say who may sign what
     Keys(keys::KeysArgs),
     /// List what could not be read, and send it again
     DeadLetters(dead_letters::DeadLettersArgs),
@@ -123,4 +125,14 @@ fn run(arguments: Arguments) -> Outcome<()> {
     // Blocking calls into librdkafka must not hold the process once a command has ended.
     threads.shutdown_timeout(std::time::Duration::from_secs(2));
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn no_two_arguments_of_a_command_get_in_each_others_way() {
+        super::Arguments::command().debug_assert();
+    }
 }

@@ -22,6 +22,8 @@ pub const RECEIPTS: &str = "receipts";
 pub const REGISTRY_EVENTS: &str = "registry.events";
 /// The fold of `registry.events`.
 pub const MODELS: &str = "models";
+/// All that is to be attested, in log order.
+pub const ATTESTATION_REQUESTS: &str = "attestations.requests";
 /// Who did what to which resource, allowed or denied.
 pub const AUDIT: &str = "audit";
 /// What could not be read at all.

@@ -15,7 +15,7 @@ use crate::pii::column::ColumnHints;
 use crate::pii::normal::normalise;
 use crate::pii::scan::Scanner;
 use crate::stages::intake::contract::Compiler;
-use crate::stages::registry::command;
+use crate::stages::registry::{command, result};
 use crate::topology::Topology;
 
 const JSON: &[&str] = &["{", "}", "[", "]", ":", ",", "null", "true", "\"\"", "\\u0000", "\\ud800", "1e400", "-0.0"];
@@ -160,14 +160,22 @@ pub(super) fn commands() -> Target {
     fn run(bytes: &[u8]) -> String {
         let routed = std::str::from_utf8(bytes).map(|text| command::model_of(text).is_ok());
         match Envelope::from_json(bytes) {
-            Ok(envelope) => command::read(&envelope).map_or_else(|e| e.to_string(), |_| "read".to_owned()),
+            Ok(envelope) => {
+                let found = result::read(&envelope).map_or_else(|e| e.to_string(), |r| r.found.name().to_owned());
+                command::read(&envelope).map_or_else(|e| format!("{e}, {found}"), |c| c.action.name().to_owned())
+            }
             Err(error) => format!("{routed:?} {error}"),
         }
     }
     let spec = Spec::parse_yaml(include_str!("../domain/contract/example.yaml"), "f").unwrap();
     let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
     let signed = command::build_apply(&spec, 0, &key).unwrap();
-    Target { name: "commands", seeds: vec![signed.envelope.into_bytes()], words: JSON, run }
+    let payload = r#"{"command":"tag","command_id":"i","expected_revision":1,"model":"m","tag":"k","value":"v"}"#;
+    let tag = Envelope::sign(command::PAYLOAD_TYPE, payload.as_bytes().to_vec(), &key).to_json();
+    let found = r#"{"baseline":"b","benchmark":"n","candidate":"c","evaluation_id":"e","metric":"f1","model":"m","result":"evaluation","status":"failed"}"#;
+    let found = Envelope::sign(result::PAYLOAD_TYPE, found.as_bytes().to_vec(), &key).to_json();
+    let seeds = vec![signed.envelope.into_bytes(), tag.into_bytes(), found.into_bytes()];
+    Target { name: "commands", seeds, words: JSON, run }
 }
 
 pub(super) fn topology() -> Target {

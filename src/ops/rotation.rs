@@ -1,4 +1,4 @@
-//! Follows the key file, so that running stages take up a rotation without a restart.
+//! Follows the key file and the trust file, so that running stages take up a rotation or revocation without a restart.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::secrets;
+use crate::attest::trust::LiveTrust;
 use crate::domain::keys::{KeyRing, LiveKeys, TokenKey};
 
 /// How often the file is looked at.
@@ -16,15 +17,21 @@ const LOOK: Duration = Duration::from_secs(1);
 type Stamp = (u64, i64, i64);
 
 /// Puts the ring of `tenant` in `dir` in force whenever its file was exchanged, until `stop`. A file that cannot be used leaves
-/// the ring in force that was, and says so.
-pub async fn follow(dir: PathBuf, tenant: String, keys: LiveKeys, stop: CancellationToken) {
+/// the ring in force that was, and says so. The same for the trust file in `dir`.
+pub async fn follow(dir: PathBuf, tenant: String, keys: LiveKeys, trust: LiveTrust, stop: CancellationToken) {
     let Ok(path) = secrets::ring_path(&dir, &tenant) else { return };
-    let mut seen = None;
+    let trust_path = secrets::trust_path(&dir);
+    let (mut seen, mut trust_seen) = (None, None);
     loop {
         let now = stamp(&path);
         if now != seen {
             seen = now;
             take_up(&dir, &tenant, &keys).await;
+        }
+        let now = stamp(&trust_path);
+        if now != trust_seen {
+            trust_seen = now;
+            trust_up(&trust_path, &trust).await;
         }
         tokio::select! {
             () = stop.cancelled() => return,
@@ -49,6 +56,27 @@ async fn take_up(dir: &Path, tenant: &str, keys: &LiveKeys) {
         }
         Ok(Err(error)) => tracing::error!(%error, "the key ring cannot be read: the keys in force stay"),
         Err(error) => tracing::error!(%error, "the key ring was not read"),
+    }
+}
+
+/// Takes up the trust file. Its serial only grows: an older file would undo a revocation.
+async fn trust_up(path: &Path, trust: &LiveTrust) {
+    let file = path.to_owned();
+    match tokio::task::spawn_blocking(move || secrets::load_trust(&file)).await {
+        Ok(Ok(read)) if read == *trust.now() => {}
+        Ok(Ok(read)) if read.serial() <= trust.now().serial() => {
+            tracing::error!(
+                read = read.serial(),
+                in_force = trust.now().serial(),
+                "the trust file was changed without raising its serial: the one in force stays; help: `hokusai keys trust` changes it"
+            );
+        }
+        Ok(Ok(read)) => {
+            tracing::info!(serial = read.serial(), "the trust file was changed: it is in force from the next batch on");
+            trust.exchange(read);
+        }
+        Ok(Err(error)) => tracing::error!(%error, "the trust file cannot be read: what is in force stays"),
+        Err(error) => tracing::error!(%error, "the trust file was not read"),
     }
 }
 

@@ -15,7 +15,7 @@ use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::attest::trust::{MAX_BYTES, Trust, TrustError};
+use crate::attest::trust::TrustError;
 use crate::domain::keys::{KeyError, KeyRing, MAX_TEXT};
 
 /// Why a key file could not be used. Never holds a secret.
@@ -95,6 +95,10 @@ pub enum SecretsError {
         source: io::Error,
     },
 }
+
+mod trust;
+
+pub use trust::{DEVELOPMENT_KEY, SIGNING_STAGES, load_or_create_trust, load_trust, save_trust, stage_key, trust_path};
 
 type Result<T> = std::result::Result<T, SecretsError>;
 
@@ -199,44 +203,6 @@ pub fn load_signing_key(path: &Path) -> Result<SigningKey> {
     }
 }
 
-/// Reads a trust file. It holds no secret, so its permissions do not matter.
-///
-/// # Errors
-/// [`SecretsError`] names the file and the fault.
-pub fn load_trust(path: &Path) -> Result<Trust> {
-    let file = File::open(path).map_err(io_error("open", path))?;
-    let mut text = String::new();
-    // One byte more than is admitted, so that a longer file is refused and not cut.
-    file.take(MAX_BYTES as u64 + 1).read_to_string(&mut text).map_err(io_error("read", path))?;
-    Trust::from_json(&text).map_err(|source| SecretsError::Trust { path: path.to_owned(), source })
-}
-
-/// Name of the development key: what `model apply` signs with when no other key is named.
-pub const DEVELOPMENT_KEY: &str = "operator";
-
-/// Reads the trust file of a key folder; makes one that trusts a new development key when there is none.
-///
-/// # Errors
-/// [`SecretsError`] names the file and the fault.
-pub fn load_or_create_trust(dir: &Path) -> Result<Trust> {
-    let path = dir.join("trust.json");
-    if !path.exists() {
-        let key = load_or_create_signing_key(dir, DEVELOPMENT_KEY)?;
-        save_trust(&path, &Trust::development(&key.verifying_key()))?;
-    }
-    load_trust(&path)
-}
-
-/// Writes (or replaces) a trust file.
-///
-/// # Errors
-/// [`SecretsError`] if the file cannot be written; an old one then still stands.
-pub fn save_trust(path: &Path, trust: &Trust) -> Result<()> {
-    let temporary = write_temporary(path, trust.to_json().as_bytes())?;
-    fs::rename(&temporary, path).map_err(io_error("replace", path))?;
-    path.parent().filter(|dir| !dir.as_os_str().is_empty()).map_or(Ok(()), sync_dir)
-}
-
 fn parse_signing_key(path: &Path, text: &str) -> Result<SigningKey> {
     SigningKey::from_pkcs8_pem(text).map_err(|_| SecretsError::Pem { path: path.to_owned() })
 }
@@ -331,6 +297,7 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Secr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attest::trust::Trust;
 
     fn keys_dir() -> (tempfile::TempDir, PathBuf) {
         let root = tempfile::tempdir().unwrap();

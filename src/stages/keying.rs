@@ -3,10 +3,11 @@
 //! Outsiders' clients hash keys in different ways, or send none, or a forged one; so their keys are ignored. What cannot
 //! be read well enough to be routed goes to the dead letters; whether it is allowed is for the reading stage to say.
 //!
-//! An event carries the intake key that the platform publishes at that time. So the registry's fold is a function of its
-//! events, and a key is published by whoever holds the key ring and by nobody who merely declares a model.
+//! An event carries the intake key that the platform publishes at that time, and the serial of the trust file. So the registry's
+//! fold is a function of its events, and a key is published by whoever holds the key ring and by nobody who merely declares a model.
 
 use crate::attest::dsse::MAX_BYTES;
+use crate::attest::trust::LiveTrust;
 use crate::codec::wire::WireError;
 use crate::domain::keys::LiveKeys;
 use crate::domain::records::{Command, IntakeKey, Position, RegistryEvent};
@@ -18,13 +19,20 @@ use crate::stream::stage::{Batch, Context, Destination, Message, Outputs, Stage,
 #[derive(Debug)]
 pub struct Keying {
     keys: LiveKeys,
+    trust: LiveTrust,
 }
 
 impl Keying {
     /// The stage with the tenant's keys.
     #[must_use]
     pub fn new(keys: impl Into<LiveKeys>) -> Self {
-        Self { keys: keys.into() }
+        Self { keys: keys.into(), trust: LiveTrust::default() }
+    }
+
+    /// The same, with the trust file whose serial events are stamped with.
+    #[must_use]
+    pub fn with_trust(self, trust: impl Into<LiveTrust>) -> Self {
+        Self { trust: trust.into(), ..self }
     }
 }
 
@@ -46,9 +54,11 @@ impl Stage for Keying {
     ) -> Result<(), StageError> {
         let ring = self.keys.ring();
         let published = ring.intake_key().public();
+        let serial = self.trust.now().serial();
         for message in batch.iter() {
             match read(batch, &message, out) {
                 Ok(mut event) => {
+                    event.trust = serial;
                     event.intake_key = Some(IntakeKey { id: published.id().to_owned(), public: published.hex() });
                     out.send(topics::REGISTRY_EVENTS, Destination::ByKey, event.model.as_bytes(), &event)?;
                 }
@@ -93,7 +103,7 @@ fn read(batch: &Batch, message: &Message<'_>, out: &Outputs<'_>) -> Result<Regis
     };
     let model = model_of(&envelope)?;
     let position = Position { topic: batch.topic().to_owned(), partition: batch.partition(), offset: message.offset };
-    Ok(RegistryEvent { model, kind: "command".to_owned(), envelope, position, intake_key: None })
+    Ok(RegistryEvent { model, kind: RegistryEvent::COMMAND.to_owned(), envelope, position, intake_key: None, trust: 0 })
 }
 
 /// The text, if it is a JSON object with a `payloadType`: a DSSE envelope as it is, the usual form on this topic.

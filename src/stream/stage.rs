@@ -471,6 +471,14 @@ pub enum StageError {
     /// State on this machine's disk cannot be used: no record is to blame, and the task starts anew.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// This worker lacks a fact that another one had already: no record is to blame, and the task starts anew.
+    #[error("{what}; help: {help}")]
+    Behind {
+        /// What it lacks.
+        what: String,
+        /// The way out.
+        help: String,
+    },
     /// A limit of the stage is reached.
     #[error("{what} is limited to {limit}; help: {help}")]
     Limit {

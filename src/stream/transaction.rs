@@ -141,8 +141,10 @@ impl<S: Stage> Task<'_, S> {
                     }
                     insist = true;
                 }
-                // No record is to blame for a disk: the task starts anew, and waits between its tries.
-                Err(StageError::Disk(error)) => return Err(Failure::Ended(Ended::Failed(error.to_string()))),
+                // No record is to blame for a disk or an old file: the task starts anew, and waits between its tries.
+                Err(error @ (StageError::Disk(_) | StageError::Behind { .. })) => {
+                    return Err(Failure::Ended(Ended::Failed(error.to_string())));
+                }
                 Err(error) => {
                     return Err(Failure::Blamed(GivenUp { reason: "STAGE_FAILED", detail: error.to_string() }));
                 }

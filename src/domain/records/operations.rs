@@ -4,24 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{Position, Record};
 
-/// Who did what to which resource.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Audit {
-    /// Key id of the actor, or what is known of it.
-    pub actor: String,
-    /// What was asked.
-    pub action: String,
-    /// On what.
-    pub resource: String,
-    /// Allowed or denied.
-    pub allowed: bool,
-    /// Why.
-    pub reason: String,
-    /// Where it was asked.
-    pub position: Option<Position>,
-}
-record!(Audit, "audit");
-
 /// A record that could not be read at all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {

@@ -1,3 +1,9 @@
+mod hostile;
+mod lifecycle;
+mod properties;
+mod results;
+mod versions;
+
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
 
@@ -25,6 +31,7 @@ fn event(envelope: &str, offset: i64) -> RegistryEvent {
         envelope: envelope.to_owned(),
         position: Position { topic: "model.commands".to_owned(), partition: 0, offset },
         intake_key: Some(intake_key("i1")),
+        trust: 0,
     }
 }
 
@@ -188,10 +195,10 @@ fn a_model_carries_the_intake_key_of_its_last_event_and_the_contract_applied_aga
 
 #[test]
 fn a_model_that_is_full_says_so() {
-    let events: Vec<_> = (0..=fold::MAX_CONTRACTS as i64).map(|i| apply(1_000 + i, i)).collect();
+    let events: Vec<_> = (0..=super::apply::MAX_CONTRACTS as i64).map(|i| apply(1_000 + i, i)).collect();
     let task = run(&events);
     assert_eq!(codes(&task).last().unwrap(), "MODEL_FULL");
-    assert_eq!(task.values::<Model>(topics::MODELS).len(), fold::MAX_CONTRACTS);
+    assert_eq!(task.values::<Model>(topics::MODELS).len(), super::apply::MAX_CONTRACTS);
 }
 
 #[test]

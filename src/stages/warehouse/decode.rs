@@ -24,7 +24,7 @@ use super::tables::Table;
 use crate::codec::contribution;
 use crate::codec::wire::{Wire, WireError};
 use crate::domain::keys::{LiveKeys, ModelKeys};
-use crate::domain::records::{Accepted, Audit, ChunkId, Contribution, DeadLetter, Receipt, Refused};
+use crate::domain::records::{Accepted, Audit, ChunkId, Contribution, DeadLetter, Model, Receipt, Refused};
 
 /// Rows of one record at most; intake's own limit.
 const MAX_ROWS: usize = 65_536;
@@ -85,6 +85,7 @@ enum Pending {
     Receipts(Vec<Receipt>),
     DeadLetters(Vec<DeadLetter>),
     Audit(Vec<Audit>),
+    ModelRevisions(Vec<Model>),
 }
 
 /// Decodes the records of one table's topic and holds them until they are taken.
@@ -140,6 +141,7 @@ impl Decoder {
                 if letter.part > 0 { Ok(0) } else { keep(letters, DeadLetter { sealed: None, ..letter }) }
             }
             Pending::Audit(entries) => keep(entries, self.wire.decode(value)?),
+            Pending::ModelRevisions(models) => keep(models, self.wire.decode(value)?),
         }
     }
 
@@ -155,6 +157,7 @@ impl Decoder {
             Pending::Receipts(receipts) => records::receipts(&receipts),
             Pending::DeadLetters(letters) => records::dead_letters(&letters),
             Pending::Audit(entries) => records::audit(&entries),
+            Pending::ModelRevisions(models) => records::models::revisions(&models),
         };
         let batch = batch.map_err(|e| WarehouseError::arrow(self.table, "a batch", e))?;
         Ok(if batch.num_rows() == 0 { Vec::new() } else { vec![batch] })
@@ -217,6 +220,7 @@ impl Pending {
             Table::Receipts => Self::Receipts(Vec::new()),
             Table::DeadLetters => Self::DeadLetters(Vec::new()),
             Table::Audit => Self::Audit(Vec::new()),
+            Table::ModelRevisions => Self::ModelRevisions(Vec::new()),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! | `receipts` | `receipts` | receipt |
 //! | `dead_letters` | `dead-letters` | record that could not be read |
 //! | `audit` | `audit` | decision |
+//! | `model_revisions` | `models` | state that a model has had |
 //!
 //! Invariants:
 //! * the positions of a table stand in its Delta commits and nowhere else ([`store`]): a table always holds exactly the

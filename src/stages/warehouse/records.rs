@@ -14,6 +14,8 @@ use super::decode::Header;
 use super::tables::Table;
 use crate::domain::records::{Audit, ChunkId, Contribution, DeadLetter, Quality, Receipt, Refusal, Refused};
 
+pub(super) mod models;
+
 type Built = Result<RecordBatch, ArrowError>;
 
 fn text<'a>(values: impl Iterator<Item = &'a str>) -> ArrayRef {
@@ -261,6 +263,8 @@ pub(super) fn audit(entries: &[Audit]) -> Built {
             some_text(entries.iter().map(|a| a.position.as_ref().map(|p| p.topic.as_str()))),
             some_integer(entries.iter().map(|a| a.position.as_ref().map(|p| p.partition))),
             some_long(entries.iter().map(|a| a.position.as_ref().map(|p| p.offset))),
+            some_text(entries.iter().map(|a| a.command_id.as_deref())),
+            some_long(entries.iter().map(|a| a.revision)),
         ],
     )
 }

@@ -31,12 +31,21 @@ pub enum Table {
     DeadLetters,
     /// Who did what.
     Audit,
+    /// Each state that a model has had since the table began.
+    ModelRevisions,
 }
 
 impl Table {
     /// Every table, in the order in which they are listed.
-    pub const ALL: [Self; 6] =
-        [Self::Contributions, Self::Rows, Self::Refusals, Self::Receipts, Self::DeadLetters, Self::Audit];
+    pub const ALL: [Self; 7] = [
+        Self::Contributions,
+        Self::Rows,
+        Self::Refusals,
+        Self::Receipts,
+        Self::DeadLetters,
+        Self::Audit,
+        Self::ModelRevisions,
+    ];
 
     /// Name in SQL and of the folder under `tables/`.
     #[must_use]
@@ -48,6 +57,7 @@ impl Table {
             Self::Receipts => "receipts",
             Self::DeadLetters => "dead_letters",
             Self::Audit => "audit",
+            Self::ModelRevisions => "model_revisions",
         }
     }
 
@@ -61,6 +71,7 @@ impl Table {
             Self::Receipts => topics::RECEIPTS,
             Self::DeadLetters => topics::DEAD_LETTERS,
             Self::Audit => topics::AUDIT,
+            Self::ModelRevisions => topics::MODELS,
         }
     }
 
@@ -84,16 +95,18 @@ impl Table {
             Self::Receipts => "One row per receipt of a contribution",
             Self::DeadLetters => "Records that could not be read at all",
             Self::Audit => "Who did what to which resource, allowed or denied",
+            Self::ModelRevisions => "One row per revision of a model: its versions, aliases and tags as they were then",
         }
     }
 
     /// Columns that the table has from its first version on; `rows` adds those of the contracts.
     #[must_use]
     pub fn schema(self) -> SchemaRef {
-        static SCHEMAS: LazyLock<[SchemaRef; 6]> = LazyLock::new(|| {
-            [contributions(), rows(), refusals(), receipts(), dead_letters(), audit()].map(|f| Arc::new(Schema::new(f)))
+        static SCHEMAS: LazyLock<[SchemaRef; 7]> = LazyLock::new(|| {
+            let all = [contributions(), rows(), refusals(), receipts(), dead_letters(), audit(), model_revisions()];
+            all.map(|f| Arc::new(Schema::new(f)))
         });
-        let [contributions, rows, refusals, receipts, dead_letters, audit] = &*SCHEMAS;
+        let [contributions, rows, refusals, receipts, dead_letters, audit, model_revisions] = &*SCHEMAS;
         Arc::clone(match self {
             Self::Contributions => contributions,
             Self::Rows => rows,
@@ -101,6 +114,7 @@ impl Table {
             Self::Receipts => receipts,
             Self::DeadLetters => dead_letters,
             Self::Audit => audit,
+            Self::ModelRevisions => model_revisions,
         })
     }
 }
@@ -265,5 +279,67 @@ fn audit() -> Vec<Field> {
         text("source_topic", "Topic where it was asked, without prefix"),
         column("source_partition", DataType::Int32, "Partition where it was asked"),
         long("source_offset", "Offset where it was asked"),
+        text("command_id", "Id of the signed command or result; null when it could not be read"),
+        long("revision", "Revision of the model after the decision; null when it is about no model"),
+    ]
+}
+
+fn named_values() -> DataType {
+    list_of(vec![plain("name", DataType::Utf8), plain("value", DataType::Utf8)])
+}
+
+fn texts() -> DataType {
+    DataType::List(Arc::new(plain("element", DataType::Utf8)))
+}
+
+/// The fields of a version, in the order in which `registry::versions` fills them.
+fn version() -> Vec<Field> {
+    let metrics =
+        list_of(vec![plain("name", DataType::Utf8), plain("value", DataType::Utf8), plain("rows", DataType::Int64)]);
+    let evaluation = |name: &str| plain(name, if name == "reasons" { texts() } else { DataType::Utf8 });
+    let names =
+        ["evaluation_id", "benchmark", "baseline", "status", "reasons", "metric", "delta", "lower", "statement"];
+    let typed = |name: &str| match name {
+        "revision" | "artefact_bytes" | "dataset_rows" | "contributions" => plain(name, DataType::Int64),
+        _ => plain(name, DataType::Utf8),
+    };
+    let scalars = [
+        "version",
+        "stage",
+        "origin",
+        "revision",
+        "artefact_digest",
+        "artefact_bytes",
+        "media_type",
+        "contract_digest",
+        "features_digest",
+        "parent",
+        "dataset_digest",
+        "dataset_rows",
+        "contributions",
+        "run_id",
+        "recipe_digest",
+        "benchmark",
+        "contributor",
+        "signer",
+        "command_id",
+    ];
+    let mut fields: Vec<Field> = scalars.into_iter().map(typed).collect();
+    fields.push(plain("params", named_values()));
+    fields.push(plain("metrics", metrics));
+    fields.push(plain("tags", named_values()));
+    fields.push(plain("evaluations", list_of(names.into_iter().map(evaluation).collect())));
+    fields
+}
+
+fn model_revisions() -> Vec<Field> {
+    let aliases = list_of(vec![plain("name", DataType::Utf8), plain("version", DataType::Utf8)]);
+    vec![
+        text("model", "Name of the model"),
+        long("revision", "Number of events that changed it"),
+        text("contract_digest", "Contract in force"),
+        column("versions", list_of(version()), "Its versions, in the order in which they were registered"),
+        column("aliases", aliases, "Movable names of versions"),
+        column("tags", named_values(), "Tags of the model"),
     ]
 }

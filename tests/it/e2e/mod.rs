@@ -21,6 +21,7 @@ mod privacy;
 mod python;
 mod readme;
 mod recovery;
+mod registry;
 mod s3;
 mod sealing;
 mod tables;

@@ -172,6 +172,7 @@ fn sum(name: &str, sum: i64, padding: usize) -> Audit {
         allowed: true,
         reason: sum.to_string(),
         position: None,
+        ..Audit::default()
     }
 }
 

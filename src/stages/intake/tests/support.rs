@@ -53,8 +53,7 @@ pub(super) fn model(specs: &[&Spec]) -> Model {
         revision: contracts.len() as i64,
         contract_digest: contracts.last().unwrap().digest.clone(),
         contracts,
-        commands: Vec::new(),
-        intake_key: None,
+        ..Model::default()
     }
 }
 

@@ -1,4 +1,6 @@
 //! The quality score by its table: Q = G · Π max(s_d, 0.01)^w_d, for contracts without leakage and without sealed benchmarks.
+// A stranger uses the mathematics of the own platform; six decimals must be the same anyway.
+#![allow(clippy::disallowed_methods)]
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -1,7 +1,12 @@
-//! `hokusai model`: declare a model and its contract, list and show models.
+//! `hokusai model`: declare a model and its contract, register and promote versions, look at them.
 //!
-//! A declaration is a signed command on `model.commands`; the registry decides and the fold of its decisions is
-//! `models`. This command waits for the decision.
+//! What changes a model is a signed command on `model.commands`; the registry decides and the fold of its decisions is
+//! `models`. These commands wait for the decision.
+
+mod change;
+mod diff;
+mod history;
+mod rebuild;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,7 +22,7 @@ use super::common::{KeyFolder, Settings};
 use super::exit::{Failure, Outcome, say};
 use super::reader::{Polled, Reader, Start, ends};
 use crate::domain::contract::Spec;
-use crate::domain::records::{Audit, Model};
+use crate::domain::records::{Audit, Model, ModelVersion};
 use crate::domain::topics;
 use crate::ops::secrets;
 use crate::stages::intake::contract::Compiler;
@@ -28,6 +33,17 @@ Examples:
   hokusai model apply examples/flights/model.yaml
   hokusai model list --format json
   hokusai model show flight-delay
+  hokusai model register flight-delay --artefact model.onnx --metric auroc=0.7911@250000 --param trees=100
+  hokusai model promote flight-delay 1.0.0 --stage production --override 'the first model'
+  hokusai model alias flight-delay champion 1.0.0
+  hokusai model diff flight-delay 1.0.0 1.1.0
+  hokusai model rollback flight-delay                      production back to the version before
+  hokusai model history flight-delay --format json
+  hokusai model rebuild --check                            `models` is what its events say
+
+A VERSION is a number like 1.2.0, an alias, or `staging` or `production` for the version that stands there. The registry gives
+the numbers: patch = another seed or parameters, minor = other data, major = other features or label. Promotion to production
+needs an accepted evaluation against the version that is there, unless the trust file says otherwise (`hokusai keys trust policy`).
 
 Commands are signed with an Ed25519 key: --key, HOKUSAI_SIGNING_KEY, or the development key in the keys folder (--keys).";
 
@@ -58,6 +74,28 @@ enum ModelAction {
         #[arg(long, default_value_t = 60, value_name = "SECONDS")]
         timeout: u64,
     },
+    #[command(flatten)]
+    Change(change::Change),
+    /// What was asked of a model, by whom, and what came of it
+    History {
+        /// Name of the model
+        model: String,
+    },
+    /// What is different between two versions: parameters, features, metrics, data
+    Diff {
+        /// Name of the model
+        model: String,
+        /// Version, alias or stage
+        a: String,
+        /// Version, alias or stage
+        b: String,
+    },
+    /// Fold `registry.events` anew and write what `models` lacks; the stage registry must not run
+    Rebuild {
+        /// Only compare: exit code 1 when a record is missing or different
+        #[arg(long)]
+        check: bool,
+    },
     /// List the models
     List,
     /// Show a model and its contract
@@ -75,11 +113,14 @@ pub async fn run(args: ModelArgs, settings: Settings) -> Outcome<()> {
     match args.action {
         ModelAction::Apply { file, key, timeout } => {
             let spec = read_spec(&file)?;
-            let signer = match &key {
-                Some(file) => secrets::load_signing_key(file),
-                None => secrets::load_or_create_signing_key(&args.keys.path(&settings), secrets::DEVELOPMENT_KEY),
-            };
-            apply(&settings, spec, &signer.map_err(Failure::failed)?, Duration::from_secs(timeout)).await
+            let signer = signer(&args.keys.path(&settings), key.as_deref())?;
+            apply(&settings, spec, &signer, Duration::from_secs(timeout)).await
+        }
+        ModelAction::Change(asked) => change::run(&settings, &args.keys.path(&settings), asked).await,
+        ModelAction::History { model } => blocking(move || history::show(&settings, &model)).await,
+        ModelAction::Diff { model, a, b } => blocking(move || diff::show(&settings, &model, &a, &b)).await,
+        ModelAction::Rebuild { check } => {
+            blocking(move || rebuild::run(&settings, &args.keys.path(&settings), check)).await
         }
         ModelAction::List => blocking(move || list(&settings)).await,
         ModelAction::Show { model } => blocking(move || show(&settings, &model)).await,
@@ -112,6 +153,15 @@ async fn apply(settings: &Settings, spec: Spec, signer: &SigningKey, timeout: Du
     });
     let revision = decision.await?;
     told(settings, &name, revision, &digest, "applied")
+}
+
+/// The key that commands are signed with: a file, or the development key in the folder of keys.
+fn signer(keys: &Path, key: Option<&Path>) -> Outcome<SigningKey> {
+    match key {
+        Some(file) => secrets::load_signing_key(file),
+        None => secrets::load_or_create_signing_key(keys, secrets::DEVELOPMENT_KEY),
+    }
+    .map_err(Failure::failed)
 }
 
 fn read_spec(file: &Path) -> Outcome<Spec> {
@@ -210,24 +260,61 @@ fn list(settings: &Settings) -> Outcome<()> {
         say("no models yet; `hokusai model apply FILE` declares one")?;
     }
     for model in models.values() {
-        told(settings, &model.model, model.revision, &model.contract_digest, "in force")?;
+        let at = |stage| model.head(stage).map(|v| v.version.as_str());
+        if settings.json() {
+            say(json!({
+                "model": model.model, "revision": model.revision, "contract_digest": model.contract_digest,
+                "status": "in force", "versions": model.versions.len(), "staging": at("staging"),
+                "production": at("production"),
+            }))?;
+        } else {
+            say(format_args!(
+                "model {}: revision {}, contract {}, {} versions, staging {}, production {}",
+                model.model,
+                model.revision,
+                model.contract_digest,
+                model.versions.len(),
+                at("staging").unwrap_or("-"),
+                at("production").unwrap_or("-"),
+            ))?;
+        }
     }
     Ok(())
 }
 
-fn show(settings: &Settings, name: &str) -> Outcome<()> {
-    let models = models(settings)?;
-    let Some(model) = models.get(name) else {
+/// A model by name.
+fn one(settings: &Settings, name: &str) -> Outcome<Model> {
+    let mut models = models(settings)?;
+    models.remove(name).ok_or_else(|| {
         let known: Vec<&str> = models.keys().map(String::as_str).collect();
-        return Err(Failure::because(format!("no model {name}\nhelp: known models: {}", known.join(", "))));
-    };
+        Failure::because(format!("no model {name}\nhelp: known models: {}", known.join(", ")))
+    })
+}
+
+/// What a version, alias or stage names.
+fn version<'m>(model: &'m Model, name: &str) -> Outcome<&'m ModelVersion> {
+    model.resolve(name).ok_or_else(|| {
+        let known: Vec<&str> = model.versions.iter().map(|v| v.version.as_str()).collect();
+        let aliases: Vec<&str> = model.aliases.iter().map(|a| a.name.as_str()).collect();
+        Failure::because(format!(
+            "model {} has no version {name}\nhelp: versions: {}; aliases: {}",
+            model.model,
+            known.join(", "),
+            aliases.join(", ")
+        ))
+    })
+}
+
+fn show(settings: &Settings, name: &str) -> Outcome<()> {
+    let model = one(settings, name)?;
     let contract = model.contracts.last().map(|c| serde_json::from_str::<serde_json::Value>(&c.spec));
     let spec = contract.transpose().map_err(Failure::failed)?;
     let shown = json!({
         "model": model.model, "revision": model.revision, "contract_digest": model.contract_digest,
         "earlier_contracts": model.contracts.iter().rev().skip(1).map(|c| &c.digest).collect::<Vec<_>>(),
         "intake_key": model.intake_key.as_ref().map(|key| json!({"id": key.id, "public": key.public})),
-        "spec": spec,
+        "spec": spec, "versions": model.versions, "aliases": model.aliases, "tags": model.tags,
+        "transitions": model.transitions,
     });
     if settings.json() {
         say(shown)?;

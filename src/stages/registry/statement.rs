@@ -1,0 +1,46 @@
+//! The request to attest a decision: the one place that makes it.
+
+use serde_json::json;
+
+use crate::attest::decision::{NamedArtefact, RegistryDecision, SignedCommand};
+use crate::domain::records::{AttestationRequest, Model, Transition};
+
+/// Type of an in-toto statement, version 1.
+const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
+
+/// The request to attest a transition of a model; none when its version is not there, which the fold excludes.
+/// `payload_digest` is SHA-256 of the signed payload, hex; `from_stage` where the version stood before, none when new.
+#[must_use]
+pub fn request(
+    model: &Model,
+    transition: &Transition,
+    from_stage: Option<&str>,
+    payload_digest: &str,
+) -> Option<AttestationRequest> {
+    let version = model.version(&transition.version)?;
+    let replaced = transition.from_version.as_deref().and_then(|v| model.version(v));
+    let predicate = RegistryDecision {
+        action: transition.action.clone(),
+        command: SignedCommand {
+            id: transition.command_id.clone(),
+            payload_digest: payload_digest.to_owned(),
+            signer: transition.signer.clone(),
+        },
+        from_stage: from_stage.map(str::to_owned),
+        model: model.model.clone(),
+        replaced: replaced.map(|v| NamedArtefact { digest: v.artefact.digest.clone(), version: v.version.clone() }),
+        revision: transition.revision,
+        rule: transition.rule.clone(),
+        stage: transition.stage.clone(),
+        version: version.version.clone(),
+    };
+    let name = format!("{}@{}", model.model, version.version);
+    let statement = json!({
+        "_type": STATEMENT_TYPE,
+        "subject": [{"name": name, "digest": {"sha256": version.artefact.digest}}],
+        "predicateType": RegistryDecision::TYPE,
+        "predicate": predicate,
+    });
+    let statement = serde_json_canonicalizer::to_vec(&statement).ok()?;
+    Some(AttestationRequest { predicate_type: RegistryDecision::TYPE.to_owned(), statement, acknowledge: None })
+}
