@@ -10,7 +10,7 @@ const ROWS: usize = 240;
 fn known() -> (Features, Vec<f64>, Vec<f64>, Vec<f64>) {
     let a: Vec<f64> = (0..ROWS).map(|i| (i * 37 % 101) as f64 / 10.0).collect();
     let b: Vec<f64> = (0..ROWS).map(|i| ((i * 53 + 11) % 97) as f64 / 7.0).collect();
-    let missing = |i: usize| i % 13 == 0;
+    let missing = |i: usize| i.is_multiple_of(13);
     let code: Vec<usize> = (0..ROWS).map(|i| i * i % 3).collect();
     let noise = |i: usize| (i * 29 % 83) as f64 / 83.0;
     let one = |i: usize| f64::from(u8::from(code[i] == 1));

@@ -184,8 +184,12 @@ fn learning_stops_early_at_the_best_validation_loss() {
 #[test]
 fn balanced_weights_lift_the_chances_of_the_rare_class() {
     let mut rows = rows(4000, 2);
-    let rare: Vec<f64> =
-        rows.labels.iter().enumerate().map(|(row, &label)| label * f64::from(u8::from(row % 10 == 0))).collect();
+    let rare: Vec<f64> = rows
+        .labels
+        .iter()
+        .enumerate()
+        .map(|(row, &label)| label * f64::from(u8::from(row.is_multiple_of(10))))
+        .collect();
     rows.labels = rare;
     let mean = |parameters| {
         let chances = rows.model(rows.learn("trees", parameters)).predict(&rows.frame).unwrap();
