@@ -97,6 +97,15 @@ fn a_damaged_checkpoint_is_refused() {
         let error = rows.learn_with("trees", json!({}), 1, Some(&damaged), &mut Unattended).unwrap_err();
         assert_eq!(error.code(), "BAD_CHECKPOINT");
     }
+    // A well-formed file whose trees test features that there are not.
+    let body = control.1.len() - 32;
+    let mut foreign = control.1[..body].to_vec();
+    let first_feature = 4 + 2 + 32 + (4 + 4) + 4 + 4;
+    foreign[first_feature] = 200;
+    let sum = digest(&foreign);
+    foreign.extend(sum);
+    let error = rows.learn_with("trees", json!({}), 1, Some(&foreign), &mut Unattended).unwrap_err();
+    assert!(error.to_string().contains("a node tests what its feature is not"), "{error}");
 }
 
 #[test]
