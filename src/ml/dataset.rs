@@ -92,8 +92,10 @@ pub struct Recipe {
     /// Learner.
     pub algorithm: String,
     /// Its complete parameters.
+    #[serde(serialize_with = "exactly")]
     pub parameters: Value,
     /// Search over parameters, if any.
+    #[serde(serialize_with = "exactly")]
     pub search: Option<Search>,
     /// Seed, decimal: JSON numbers hold 53 bits.
     pub seed: String,
@@ -101,6 +103,24 @@ pub struct Recipe {
     pub base_version: Option<String>,
     /// Version of the learners, [`CODE`].
     pub code: &'static str,
+}
+
+/// Fractions as decimal strings, as in everything that is signed (see [`jcs`](crate::attest::jcs)); 1.0 is 1.
+fn exactly<T: Serialize, S: serde::Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serde_json::to_value(value).map(plain).map_err(serde::ser::Error::custom)?.serialize(serializer)
+}
+
+fn plain(value: Value) -> Value {
+    match value {
+        Value::Number(number) => match number.as_f64() {
+            Some(whole) if whole.fract() == 0.0 && whole.abs() < 9e15 => Value::from(whole as i64),
+            Some(fraction) => Value::String(fraction.to_string()),
+            None => Value::String(number.to_string()),
+        },
+        Value::Array(items) => items.into_iter().map(plain).collect(),
+        Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, plain(value))).collect(),
+        other => other,
+    }
 }
 
 impl Recipe {
@@ -173,9 +193,10 @@ mod tests {
             code: CODE,
         };
         let digest = |parameters, seed| recipe(parameters, seed).digest().unwrap();
-        let one = digest(r#"{"leaves": 31, "lambda": 1.0}"#, "18446744073709551615");
-        assert_eq!(one, digest(r#"{"lambda": 1, "leaves": 31}"#, "18446744073709551615"));
-        assert_ne!(one, digest(r#"{"lambda": 1, "leaves": 32}"#, "18446744073709551615"));
-        assert_ne!(one, digest(r#"{"lambda": 1, "leaves": 31}"#, "18446744073709551614"));
+        let one = digest(r#"{"leaves": 31, "lambda": 1.0, "learning_rate": 0.1}"#, "18446744073709551615");
+        assert_eq!(one, digest(r#"{"learning_rate": 0.1, "lambda": 1, "leaves": 31}"#, "18446744073709551615"));
+        assert_ne!(one, digest(r#"{"learning_rate": 0.1, "lambda": 1, "leaves": 32}"#, "18446744073709551615"));
+        assert_ne!(one, digest(r#"{"learning_rate": 0.2, "lambda": 1, "leaves": 31}"#, "18446744073709551615"));
+        assert_ne!(one, digest(r#"{"learning_rate": 0.1, "lambda": 1, "leaves": 31}"#, "18446744073709551614"));
     }
 }
