@@ -142,7 +142,7 @@ pub fn read_checkpoint(bytes: &[u8], run: [u8; 32]) -> Result<Forest, String> {
     if input.take(32).ok() != Some(&run[..]) {
         return Err("it is of another run".to_owned());
     }
-    // Its checksum stands for its form; the trees' features were checked when the run began.
+    // Whether the trees fit the features is for the learner to say.
     let forest = input.any_forest().map_err(|error| error.to_string())?;
     input.end().map_err(|error| error.to_string())?;
     Ok(forest)

@@ -44,11 +44,9 @@ impl Learner for Trees {
         let data = Data::new(training, &parameters, &learn)?;
         let mut state = State::new(training, &data, learn, judge);
         let known = match checkpoint {
-            Some(bytes) => {
-                artefact::read_checkpoint(bytes, data.digest(training, &parameters))
-                    .map_err(|problem| LearnError::Checkpoint { problem })?
-                    .trees
-            }
+            Some(bytes) => artefact::read_checkpoint(bytes, data.digest(training, &parameters))
+                .and_then(|forest| data.fitting(forest, &parameters))
+                .map_err(|problem| LearnError::Checkpoint { problem })?,
             None => Vec::new(),
         };
         data.boost(&mut state, &parameters, training, known, control)
@@ -139,6 +137,18 @@ impl Data {
             cuts,
             digest: OnceLock::new(),
         })
+    }
+
+    /// The trees of a checkpoint, if they are whole iterations of trees over these features.
+    fn fitting(&self, forest: Forest, parameters: &Parameters) -> Result<Vec<Tree>, String> {
+        let outputs = self.objective.outputs();
+        let most = parameters.iterations as usize * outputs;
+        if forest.trees.len() > most || !forest.trees.len().is_multiple_of(outputs) {
+            return Err(format!("{} trees are not at most {most}, {outputs} per iteration", forest.trees.len()));
+        }
+        let categories: Vec<bool> = self.cuts.iter().map(|cut| matches!(cut, Cut::Category(_))).collect();
+        forest.trees.iter().try_for_each(|tree| tree.check(&categories)).map_err(str::to_owned)?;
+        Ok(forest.trees)
     }
 
     /// What a checkpoint is bound to: rows, labels, parameters, seed.

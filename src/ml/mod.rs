@@ -8,8 +8,9 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | [`dataset`] | accepted rows in canonical order, their digest, and the recipe that names a run |
 //! | [`frame`] | raw columns as they come from tables or requests |
-//! | [`arrow`](self::arrow) | Arrow record batches → raw columns: the only file that knows Arrow |
+//! | [`arrow`](self::arrow) | Arrow record batches → raw columns: besides `dataset` the only file that knows Arrow |
 //! | [`encoding`] | the declared encoding, compiled: raw columns → `f32` features |
 //! | [`boost`], [`parameters`], [`grow`], [`split`], [`histogram`], [`bins`], [`objective`] | gradient-boosted trees |
 //! | [`linear`], [`lbfgs`] | logistic and linear regression |
@@ -22,6 +23,7 @@ pub mod arrow;
 pub mod artefact;
 pub mod bins;
 pub mod boost;
+pub mod dataset;
 pub mod encoding;
 pub mod frame;
 pub mod grow;

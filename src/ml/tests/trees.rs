@@ -97,6 +97,15 @@ fn a_damaged_checkpoint_is_refused() {
         let error = rows.learn_with("trees", json!({}), 1, Some(&damaged), &mut Unattended).unwrap_err();
         assert_eq!(error.code(), "BAD_CHECKPOINT");
     }
+    // A well-formed file whose trees test features that there are not.
+    let body = control.1.len() - 32;
+    let mut foreign = control.1[..body].to_vec();
+    let first_feature = 4 + 2 + 32 + (4 + 4) + 4 + 4;
+    foreign[first_feature] = 200;
+    let sum = digest(&foreign);
+    foreign.extend(sum);
+    let error = rows.learn_with("trees", json!({}), 1, Some(&foreign), &mut Unattended).unwrap_err();
+    assert!(error.to_string().contains("a node tests what its feature is not"), "{error}");
 }
 
 #[test]
@@ -184,8 +193,12 @@ fn learning_stops_early_at_the_best_validation_loss() {
 #[test]
 fn balanced_weights_lift_the_chances_of_the_rare_class() {
     let mut rows = rows(4000, 2);
-    let rare: Vec<f64> =
-        rows.labels.iter().enumerate().map(|(row, &label)| label * f64::from(u8::from(row % 10 == 0))).collect();
+    let rare: Vec<f64> = rows
+        .labels
+        .iter()
+        .enumerate()
+        .map(|(row, &label)| label * f64::from(u8::from(row.is_multiple_of(10))))
+        .collect();
     rows.labels = rare;
     let mean = |parameters| {
         let chances = rows.model(rows.learn("trees", parameters)).predict(&rows.frame).unwrap();

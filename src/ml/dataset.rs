@@ -1,0 +1,202 @@
+//! A training set: accepted rows in canonical order, and the digest that names it.
+//!
+//! Rows are sorted by their canonical row hash, so neither arrival, partitions nor batch borders show; the digest is the root of the RFC 6962 tree
+//! over the hashes. [`Recipe`] binds it to all else that the model's bytes depend on.
+
+use arrow::array::{Array, AsArray, RecordBatch, UInt64Array};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::DataType;
+use serde::Serialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::attest::jcs::{JcsError, to_canonical};
+use crate::attest::tree::{CompactRange, Hash};
+use crate::ml::encoding::Declared;
+use crate::ml::search::Search;
+
+/// Column of the canonical row hash in batches of accepted rows.
+pub const ROW_HASH: &str = "_row_hash";
+/// Version of the learners: a change that alters the bytes of any model raises it.
+pub const CODE: &str = "hokusai-ml/1";
+
+/// Why rows are no training set.
+#[derive(Debug, thiserror::Error)]
+pub enum DatasetError {
+    /// No rows.
+    #[error("no accepted rows\nhelp: contribute rows first, or ask for a later `as_of`")]
+    Empty,
+    /// The batches have no row hashes of 16 bytes.
+    #[error("the column {ROW_HASH} of 16-byte hashes is missing, or has gaps")]
+    Hashes,
+    /// Two rows have one hash, which deduplication rules out.
+    #[error("two rows have the hash {0}: the accepted rows were not deduplicated")]
+    Twice(String),
+    /// Batches of different columns.
+    #[error(transparent)]
+    Arrow(#[from] arrow::error::ArrowError),
+}
+
+/// Rows to learn from.
+#[derive(Debug)]
+pub struct Dataset {
+    /// Every row once, in the order of the hashes.
+    pub rows: RecordBatch,
+    /// Root over the hashes.
+    pub root: Hash,
+    /// First eight bytes of each hash, big-endian: see [`Training::row_keys`](crate::ml::Training).
+    pub row_keys: Vec<u64>,
+}
+
+impl Dataset {
+    /// The rows of these batches, which have the same columns.
+    ///
+    /// # Errors
+    /// No rows, no hashes, a hash twice, batches that differ.
+    pub fn assemble(batches: &[RecordBatch]) -> Result<Self, DatasetError> {
+        let Some(first) = batches.first() else { return Err(DatasetError::Empty) };
+        let rows = concat_batches(&first.schema(), batches)?;
+        if rows.num_rows() == 0 {
+            return Err(DatasetError::Empty);
+        }
+        let hashes = rows.column_by_name(ROW_HASH).ok_or(DatasetError::Hashes)?;
+        if *hashes.data_type() != DataType::FixedSizeBinary(16) || hashes.null_count() > 0 {
+            return Err(DatasetError::Hashes);
+        }
+        let hashes = hashes.as_fixed_size_binary();
+        let mut order: Vec<u64> = (0..rows.num_rows() as u64).collect();
+        order.sort_unstable_by_key(|&row| hashes.value(row as usize));
+        let twice = order.windows(2).find(|pair| hashes.value(pair[0] as usize) == hashes.value(pair[1] as usize));
+        if let Some(&[row, _]) = twice {
+            return Err(DatasetError::Twice(data_encoding::HEXLOWER.encode(hashes.value(row as usize))));
+        }
+        let (mut tree, mut row_keys) = (CompactRange::new(), Vec::with_capacity(order.len()));
+        for &row in &order {
+            let hash = hashes.value(row as usize);
+            tree.append(hash);
+            row_keys.push(hash.iter().take(8).fold(0, |key, &byte| key << 8 | u64::from(byte)));
+        }
+        Ok(Self { rows: take_record_batch(&rows, &UInt64Array::from(order))?, root: tree.root(), row_keys })
+    }
+}
+
+/// Everything that the bytes of a model depend on. No offset, path or time is in it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Recipe {
+    /// Root of the training set, hex.
+    pub dataset: String,
+    /// Column of the label.
+    pub label: String,
+    /// Encoding of the features, in order.
+    pub encoding: Vec<Declared>,
+    /// Learner.
+    pub algorithm: String,
+    /// Its complete parameters.
+    #[serde(serialize_with = "exactly")]
+    pub parameters: Value,
+    /// Search over parameters, if any.
+    #[serde(serialize_with = "exactly")]
+    pub search: Option<Search>,
+    /// Seed, decimal: JSON numbers hold 53 bits.
+    pub seed: String,
+    /// Version that the model is compared with, if any.
+    pub base_version: Option<String>,
+    /// Version of the learners, [`CODE`].
+    pub code: &'static str,
+}
+
+/// Fractions as decimal strings, as in everything that is signed (see [`jcs`](crate::attest::jcs)); 1.0 is 1.
+fn exactly<T: Serialize, S: serde::Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serde_json::to_value(value).map(plain).map_err(serde::ser::Error::custom)?.serialize(serializer)
+}
+
+fn plain(value: Value) -> Value {
+    match value {
+        Value::Number(number) => match number.as_f64() {
+            Some(whole) if whole.fract() == 0.0 && whole.abs() < 9e15 => Value::from(whole as i64),
+            Some(fraction) => Value::String(fraction.to_string()),
+            None => Value::String(number.to_string()),
+        },
+        Value::Array(items) => items.into_iter().map(plain).collect(),
+        Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, plain(value))).collect(),
+        other => other,
+    }
+}
+
+impl Recipe {
+    /// SHA-256 of the recipe's canonical JSON (RFC 8785): the name of its run.
+    ///
+    /// # Errors
+    /// A number that JSON cannot hold.
+    pub fn digest(&self) -> Result<Hash, JcsError> {
+        Ok(Sha256::digest(to_canonical(self)?).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, FixedSizeBinaryArray, Int64Array};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::attest::tree::{leaf_hash, root};
+
+    fn batch(hashes: &[u128]) -> RecordBatch {
+        let bytes = hashes.iter().map(|hash| hash.to_be_bytes());
+        let column = FixedSizeBinaryArray::try_from_iter(bytes).unwrap();
+        let value = Int64Array::from_iter_values(hashes.iter().map(|&hash| (hash >> 70) as i64));
+        RecordBatch::try_from_iter([(ROW_HASH, Arc::new(column) as ArrayRef), ("x", Arc::new(value))]).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn neither_the_order_of_arrival_nor_batch_borders_show_in_a_training_set(
+            hashes in prop::collection::hash_set(any::<u128>(), 1..60), cut in any::<prop::sample::Index>()
+        ) {
+            let mut hashes: Vec<u128> = hashes.into_iter().collect();
+            let whole = Dataset::assemble(&[batch(&hashes)]).unwrap();
+            let cut = cut.index(hashes.len());
+            hashes.rotate_left(cut);
+            let (left, right) = hashes.split_at(cut);
+            let parts: Vec<RecordBatch> =
+                [right, left].into_iter().filter(|part| !part.is_empty()).map(batch).collect();
+            let parts = Dataset::assemble(&parts).unwrap();
+            prop_assert_eq!(&whole.rows, &parts.rows);
+            prop_assert_eq!((whole.root, &whole.row_keys), (parts.root, &parts.row_keys));
+            hashes.sort_unstable();
+            let leaves: Vec<Hash> = hashes.iter().map(|hash| leaf_hash(&hash.to_be_bytes())).collect();
+            prop_assert_eq!(whole.root, root(&leaves));
+            prop_assert!(whole.row_keys.iter().zip(&hashes).all(|(&key, &hash)| key == (hash >> 64) as u64));
+        }
+    }
+
+    #[test]
+    fn rows_without_hashes_and_rows_that_come_twice_are_refused() {
+        assert!(matches!(Dataset::assemble(&[]), Err(DatasetError::Empty)));
+        assert!(matches!(Dataset::assemble(&[batch(&[7]).project(&[1]).unwrap()]), Err(DatasetError::Hashes)));
+        assert!(matches!(Dataset::assemble(&[batch(&[7, 3]), batch(&[7])]), Err(DatasetError::Twice(_))));
+    }
+
+    #[test]
+    fn the_digest_of_a_recipe_depends_on_its_content_and_not_on_the_order_of_its_parameters() {
+        let recipe = |parameters: &str, seed: &str| Recipe {
+            dataset: "00".into(),
+            label: "late".into(),
+            encoding: vec![Declared { column: "x".into(), encode: crate::ml::encoding::Encode::Number }],
+            algorithm: "trees".into(),
+            parameters: serde_json::from_str(parameters).unwrap(),
+            search: None,
+            seed: seed.into(),
+            base_version: None,
+            code: CODE,
+        };
+        let digest = |parameters, seed| recipe(parameters, seed).digest().unwrap();
+        let one = digest(r#"{"leaves": 31, "lambda": 1.0, "learning_rate": 0.1}"#, "18446744073709551615");
+        assert_eq!(one, digest(r#"{"learning_rate": 0.1, "lambda": 1, "leaves": 31}"#, "18446744073709551615"));
+        assert_ne!(one, digest(r#"{"learning_rate": 0.1, "lambda": 1, "leaves": 32}"#, "18446744073709551615"));
+        assert_ne!(one, digest(r#"{"learning_rate": 0.2, "lambda": 1, "leaves": 31}"#, "18446744073709551615"));
+        assert_ne!(one, digest(r#"{"learning_rate": 0.1, "lambda": 1, "leaves": 31}"#, "18446744073709551614"));
+    }
+}
