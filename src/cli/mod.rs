@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod broker;
 pub mod common;
+pub mod compare;
 pub mod dead_letters;
 pub mod doctor;
 pub mod exit;
@@ -62,6 +63,8 @@ enum Command {
     Submit(submit::SubmitArgs),
     /// Declare models, register and promote versions, look at them
     Model(model::ModelArgs),
+    /// Compare two models' scores on labelled rows, as an evaluation does; it decides nothing
+    Compare(compare::CompareArgs),
     /// Make, show, rotate and destroy the tenant's keys; say who may sign what
     Keys(keys::KeysArgs),
     /// List what could not be read, and send it again
@@ -114,6 +117,7 @@ fn run(arguments: Arguments) -> Outcome<()> {
             Command::Broker(args) => broker::run(args, settings).await,
             Command::Submit(args) => submit::run(args, settings).await,
             Command::Model(args) => model::run(args, settings).await,
+            Command::Compare(args) => compare::run(args, settings).await,
             Command::Keys(args) => keys::run(args, settings).await,
             Command::DeadLetters(args) => dead_letters::run(args, settings).await,
             Command::Watch(args) => watch::run(args, settings).await,
