@@ -11,7 +11,9 @@ use crate::codec::aside;
 use crate::domain::contract::Spec;
 use crate::domain::keys::LiveKeys;
 use crate::ops::health::Probe;
+use crate::ops::log_keeper::{self, LogKeeper};
 use crate::ops::{rotation, secrets};
+use crate::stages::attesting::Attesting;
 use crate::stages::dedup::Dedup;
 use crate::stages::intake::contract::Compiler;
 use crate::stages::intake::{Intake, Limits};
@@ -23,7 +25,7 @@ use crate::stream::health::Health;
 use crate::stream::runtime::{Runtime, RuntimeConfig, Settings as StreamSettings};
 
 /// Every stage that is built, in the order of the path.
-pub const STAGES: &[&str] = &["keying", "registry", "intake", "dedup", "receipts", "warehouse"];
+pub const STAGES: &[&str] = &["keying", "registry", "intake", "dedup", "receipts", "attesting", "warehouse"];
 
 /// Tenant of a prefix: one topic prefix, one key ring, one store path.
 #[must_use]
@@ -93,6 +95,11 @@ impl Pipeline {
         if runs("receipts") {
             let receipts = receipts_config(config)?;
             runtime.stage(move || Receipts::new(receipts.clone()))?;
+        }
+        if runs("attesting") {
+            let keeper = log_keeper(config, tenant)?;
+            let tenant = tenant.to_owned();
+            runtime.stage(move || Attesting::new(&tenant, Box::new(keeper.clone())))?;
         }
         let warehouse = if runs("warehouse") {
             Some(Warehouse::new(warehouse_config(config, &keys, runtime.health())?))
@@ -169,6 +176,21 @@ fn runtime_config(config: &PipelineConfig, keys: &LiveKeys) -> RuntimeConfig {
 #[must_use]
 pub fn state_folder(settings: &Settings) -> PathBuf {
     settings.data.join("state")
+}
+
+/// Where the log's keys and tree heads are. Development keys are made on the machine that runs everything; on a cluster all
+/// workers share one key folder, and keys that were made by chance on two machines would be two logs.
+fn log_keeper(config: &PipelineConfig, tenant: &str) -> anyhow::Result<LogKeeper> {
+    if config.settings.is_loopback() {
+        log_keeper::load_or_create_log_keys(&config.keys, tenant)?;
+    } else {
+        log_keeper::load_log_keys(&config.keys, tenant).map_err(|error| {
+            anyhow::anyhow!(
+                "{error}\nhelp: `hokusai keys create` makes the log's keys; copy the folder to every worker"
+            )
+        })?;
+    }
+    Ok(LogKeeper::new(&config.keys, tenant, &config.settings.store)?)
 }
 
 fn receipts_config(config: &PipelineConfig) -> anyhow::Result<ReceiptsConfig> {

@@ -5,11 +5,13 @@
 
 pub mod bundle;
 pub mod checkpoint;
+pub mod contributor;
 pub mod dsse;
 pub mod jcs;
 pub mod nodes;
 pub mod note;
 pub mod predicate;
+pub mod receipt;
 pub mod roots;
 pub mod row;
 pub mod statement;

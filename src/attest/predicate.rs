@@ -152,7 +152,7 @@ pub fn ppm(value: f64) -> String {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A receipt with every field.

@@ -3,6 +3,7 @@
 //! What was typed is an [`Arguments`]; what a command runs with is a [`common::Settings`]. Exit codes are a
 //! promise to scripts: see [`exit::Failure`].
 
+pub mod attestation;
 pub mod audit;
 pub mod broker;
 pub mod common;
@@ -16,6 +17,7 @@ pub mod sql;
 pub mod submit;
 pub mod topology;
 pub mod up;
+pub mod verify;
 pub mod watch;
 pub mod worker;
 
@@ -35,7 +37,7 @@ Examples:
   hokusai sql 'select status, count(*) from receipts group by status'
   hokusai doctor                                          what is wrong, and what to do about it
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 no broker reached, 4 the input was refused as a whole.
+Exit codes: 0 done, 1 failed, 2 usage, 3 no broker reached, 4 the input was refused as a whole; `verify` has its own.
 Secrets come from files or the environment, never from arguments.";
 
 /// Turns contributed data into proven machine-learning improvements.
@@ -60,6 +62,10 @@ enum Command {
     Submit(submit::SubmitArgs),
     /// Declare and inspect models
     Model(model::ModelArgs),
+    /// Find, show and export what was attested; tree heads, the log, trust roots
+    Attestation(attestation::AttestationArgs),
+    /// Check an exported attestation offline, with nothing but its trust root
+    Verify(verify::VerifyArgs),
     /// Make, show, rotate and destroy the tenant's keys
     Keys(keys::KeysArgs),
     /// List what could not be read, and send it again
@@ -112,6 +118,8 @@ fn run(arguments: Arguments) -> Outcome<()> {
             Command::Broker(args) => broker::run(args, settings).await,
             Command::Submit(args) => submit::run(args, settings).await,
             Command::Model(args) => model::run(args, settings).await,
+            Command::Attestation(args) => attestation::run(args, settings).await,
+            Command::Verify(args) => verify::run(args, settings).await,
             Command::Keys(args) => keys::run(args, settings).await,
             Command::DeadLetters(args) => dead_letters::run(args, settings).await,
             Command::Watch(args) => watch::run(args, settings).await,

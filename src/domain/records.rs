@@ -66,6 +66,8 @@ pub struct Contribution {
     pub payload: Vec<u8>,
     /// Id of the intake key that the payload is sealed to (`codec::sealed`); none when it is plain.
     pub sealed: Option<String>,
+    /// The contributor's signature of this chunk (`attest::contributor`); none when it is not signed.
+    pub signature: Option<String>,
 }
 record!(Contribution, "contribution");
 
@@ -169,6 +171,10 @@ pub struct Manifest {
     pub position: Position,
     /// Append time of the chunk's record.
     pub appended: i64,
+    /// Keyed digests of the contributor's name, `hmac-sha256:KEY:HEX`; two while a token key rotates, the new one first.
+    pub contributor_pseudonyms: Vec<String>,
+    /// How the contributor signed the chunk (`ed25519`, `eip191`), once it was verified; none when it is not signed.
+    pub contributor_signature: Option<String>,
 }
 
 /// A recorded fact about time: every source writes it into every partition of the marked topic.
@@ -402,6 +408,12 @@ pub struct Receipt {
     pub chunks_digest: String,
     /// Highest append time among the chunks in `contributions`.
     pub last_appended: i64,
+    /// Every chunk was signed by the key that the contributor's name is.
+    #[serde(default)]
+    pub contributor_verified: bool,
+    /// How: `ed25519` or `eip191`; none when the contributor is not verified.
+    #[serde(default)]
+    pub contributor_signature: Option<String>,
 }
 record!(Receipt, "receipt");
 
@@ -409,6 +421,32 @@ impl Receipt {
     /// Above this many chunks a receipt lists none and binds them by digest alone.
     pub const MAX_LISTED_CHUNKS: usize = 1024;
 }
+
+/// A statement to be signed and logged, on `attestations.requests`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttestationRequest {
+    /// Type of the statement's predicate.
+    pub predicate_type: String,
+    /// The in-toto statement, canonical JSON (RFC 8785): these bytes are signed.
+    #[serde(with = "apache_avro::serde::bytes")]
+    pub statement: Vec<u8>,
+    /// Evaluation id to be acknowledged once the statement is covered by a signed tree head.
+    pub acknowledge: Option<String>,
+}
+record!(AttestationRequest, "attestation_request");
+
+/// A signed statement, on `attestations`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attestation {
+    /// Leaf hash, hex: also the record's key.
+    pub leaf: String,
+    /// Index in the log.
+    pub index: i64,
+    /// DSSE envelope, JSON; the payload is the statement's canonical bytes.
+    #[serde(with = "apache_avro::serde::bytes")]
+    pub envelope: Vec<u8>,
+}
+record!(Attestation, "attestation");
 
 /// Refused rows of one reason.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

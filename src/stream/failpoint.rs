@@ -23,6 +23,9 @@ pub const NAMES: &[&str] = &[
     "state.after_runs",
     "state.after_manifest",
     "warehouse.after_delta_commit",
+    "attesting.before_keeping",
+    "attesting.after_local",
+    "attesting.after_store",
 ];
 
 #[cfg(debug_assertions)]

@@ -227,6 +227,14 @@ pub enum Stop {
         /// The way out.
         help: String,
     },
+    /// A stage refuses to go on.
+    #[error("HALTED: {what}; help: {help}")]
+    Halted {
+        /// What it found.
+        what: String,
+        /// The way out.
+        help: String,
+    },
 }
 
 impl Stop {
@@ -246,6 +254,7 @@ impl Stop {
             Self::LogTruncated { .. } => "LOG_TRUNCATED",
             Self::ProgressLost { .. } => "PROGRESS_LOST",
             Self::Misconfigured { .. } => "MISCONFIGURED",
+            Self::Halted { .. } => "HALTED",
         }
     }
 }

@@ -14,7 +14,7 @@ use super::control::Ended;
 use super::ffi;
 use super::partitioner::partition_of;
 use super::producer::{ErrorClass, ProduceError};
-use super::progress::{Cursor, Interval, state_key};
+use super::progress::{Cursor, Interval, Stop, state_key};
 use super::replay::{GivenUp, Work};
 use super::runtime::ProgressIn;
 use super::stage::{Batch, Context, Destination, OutputRecord, Outputs, Stage, StageError, State, Tick};
@@ -64,7 +64,8 @@ impl<S: Stage> Task<'_, S> {
     /// Runs one transaction; false when there was nothing to do.
     pub(super) fn transaction(&mut self) -> Result<bool, Ended> {
         let first = self.next_work(true)?;
-        if first.is_none() && !self.mark_is_due() {
+        let owes = self.stage.owes(&self.state).map_err(|e| Ended::Failed(e.to_string()))?;
+        if first.is_none() && !owes && !self.mark_is_due() {
             return Ok(false);
         }
         self.shared.health.busy(&self.id);
@@ -89,6 +90,7 @@ impl<S: Stage> Task<'_, S> {
     }
 
     fn fill(&mut self, first: Option<Work>, open: &mut Open) -> Result<(), Failure> {
+        self.settle(open)?;
         let settings = &self.shared.settings;
         let mut next = first;
         while let Some(work) = next {
@@ -222,13 +224,25 @@ impl<S: Stage> Task<'_, S> {
                     }
                     insist = true;
                 }
-                // No record is to blame for a disk: the task starts anew, and waits between its tries.
-                Err(StageError::Disk(error)) => return Err(Failure::Ended(Ended::Failed(error.to_string()))),
-                Err(error) => {
-                    return Err(Failure::Blamed(GivenUp { reason: "STAGE_FAILED", detail: error.to_string() }));
-                }
+                Err(error) => return Err(blamed(error)),
             }
         }
+    }
+
+    /// Lets the stage do what rests on committed state alone.
+    fn settle(&mut self, open: &mut Open) -> Result<(), Failure> {
+        let wire = std::sync::Arc::clone(&self.shared.wire);
+        let mut out = Outputs::new(&wire);
+        let context =
+            Context { partition: self.id.partition, broadcast_is_current: false, partitions: &self.partitions };
+        // No record is at hand that could be to blame.
+        self.stage.settle(&context, &mut self.state, &mut out).map_err(|error| match blamed(error) {
+            Failure::Blamed(cause) => Failure::Outside(cause.detail),
+            failure => failure,
+        })?;
+        let (records, letters) = out.into_parts();
+        self.send_outputs(&records, open)?;
+        self.send_dead_letters(letters, None, open)
     }
 
     /// Lets the stage see the changes of its broadcast inputs; with `insist` up to their present ends.
@@ -541,6 +555,17 @@ impl<S: Stage> Task<'_, S> {
             Failure::Ended(_) => {}
         }
         Ok(())
+    }
+}
+
+/// What an error of a stage means for its transaction.
+fn blamed(error: StageError) -> Failure {
+    match error {
+        // No record is to blame for a disk: the task starts anew, and waits between its tries.
+        StageError::Disk(error) => Failure::Ended(Ended::Failed(error.to_string())),
+        StageError::Outside(cause) => Failure::Outside(cause),
+        StageError::Halt { what, help } => Failure::Ended(Ended::Stopped(Stop::Halted { what, help })),
+        error => Failure::Blamed(GivenUp { reason: "STAGE_FAILED", detail: error.to_string() }),
     }
 }
 

@@ -273,6 +273,7 @@ async fn send_one(args: &SubmitArgs, settings: &Settings, way: &Way<'_>, mut sen
             chunks: i64::try_from(chunks).map_err(Failure::failed)?,
             payload,
             sealed: None,
+            signature: None,
         };
         if let Some(key) = way.key {
             sealed::seal(&mut record, key).map_err(Failure::failed)?;

@@ -126,6 +126,9 @@ impl Desk<'_, '_, '_> {
         self.store.put_chunk(id, chunk, &entry)?;
         header.last_appended = header.last_appended.max(manifest.appended);
         header.received += manifest.received;
+        if header.signature != manifest.contributor_signature.as_deref().unwrap_or_default() {
+            header.signature.clear();
+        }
         merge_counts(&mut header.refused, &manifest.refused);
         merge_counts(&mut header.pii, &manifest.pii);
         merge(&mut header.quality, &manifest.quality);

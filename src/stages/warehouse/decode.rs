@@ -24,7 +24,7 @@ use super::tables::Table;
 use crate::codec::contribution;
 use crate::codec::wire::{Wire, WireError};
 use crate::domain::keys::{LiveKeys, ModelKeys};
-use crate::domain::records::{Accepted, Audit, ChunkId, Contribution, DeadLetter, Receipt, Refused};
+use crate::domain::records::{Accepted, Attestation, Audit, ChunkId, Contribution, DeadLetter, Receipt, Refused};
 
 /// Rows of one record at most; intake's own limit.
 const MAX_ROWS: usize = 65_536;
@@ -85,6 +85,7 @@ enum Pending {
     Receipts(Vec<Receipt>),
     DeadLetters(Vec<DeadLetter>),
     Audit(Vec<Audit>),
+    Attestations(Vec<records::Attested>),
 }
 
 /// Decodes the records of one table's topic and holds them until they are taken.
@@ -140,6 +141,11 @@ impl Decoder {
                 if letter.part > 0 { Ok(0) } else { keep(letters, DeadLetter { sealed: None, ..letter }) }
             }
             Pending::Audit(entries) => keep(entries, self.wire.decode(value)?),
+            Pending::Attestations(entries) => {
+                let record: Attestation = self.wire.decode(value)?;
+                let read = records::Attested::of(&record);
+                keep(entries, read.ok_or_else(|| Unreadable::Skipped("its envelope holds no statement".to_owned()))?)
+            }
         }
     }
 
@@ -155,6 +161,7 @@ impl Decoder {
             Pending::Receipts(receipts) => records::receipts(&receipts),
             Pending::DeadLetters(letters) => records::dead_letters(&letters),
             Pending::Audit(entries) => records::audit(&entries),
+            Pending::Attestations(entries) => records::attestations(&entries),
         };
         let batch = batch.map_err(|e| WarehouseError::arrow(self.table, "a batch", e))?;
         Ok(if batch.num_rows() == 0 { Vec::new() } else { vec![batch] })
@@ -217,6 +224,7 @@ impl Pending {
             Table::Receipts => Self::Receipts(Vec::new()),
             Table::DeadLetters => Self::DeadLetters(Vec::new()),
             Table::Audit => Self::Audit(Vec::new()),
+            Table::Attestations => Self::Attestations(Vec::new()),
         }
     }
 }

@@ -31,12 +31,21 @@ pub enum Table {
     DeadLetters,
     /// Who did what.
     Audit,
+    /// Signed statements.
+    Attestations,
 }
 
 impl Table {
     /// Every table, in the order in which they are listed.
-    pub const ALL: [Self; 6] =
-        [Self::Contributions, Self::Rows, Self::Refusals, Self::Receipts, Self::DeadLetters, Self::Audit];
+    pub const ALL: [Self; 7] = [
+        Self::Contributions,
+        Self::Rows,
+        Self::Refusals,
+        Self::Receipts,
+        Self::DeadLetters,
+        Self::Audit,
+        Self::Attestations,
+    ];
 
     /// Name in SQL and of the folder under `tables/`.
     #[must_use]
@@ -48,6 +57,7 @@ impl Table {
             Self::Receipts => "receipts",
             Self::DeadLetters => "dead_letters",
             Self::Audit => "audit",
+            Self::Attestations => "attestations",
         }
     }
 
@@ -61,6 +71,7 @@ impl Table {
             Self::Receipts => topics::RECEIPTS,
             Self::DeadLetters => topics::DEAD_LETTERS,
             Self::Audit => topics::AUDIT,
+            Self::Attestations => topics::ATTESTATIONS,
         }
     }
 
@@ -84,16 +95,20 @@ impl Table {
             Self::Receipts => "One row per receipt of a contribution",
             Self::DeadLetters => "Records that could not be read at all",
             Self::Audit => "Who did what to which resource, allowed or denied",
+            Self::Attestations => {
+                "One row per signed statement in the log; `hokusai verify` checks them, a table does not"
+            }
         }
     }
 
     /// Columns that the table has from its first version on; `rows` adds those of the contracts.
     #[must_use]
     pub fn schema(self) -> SchemaRef {
-        static SCHEMAS: LazyLock<[SchemaRef; 6]> = LazyLock::new(|| {
-            [contributions(), rows(), refusals(), receipts(), dead_letters(), audit()].map(|f| Arc::new(Schema::new(f)))
+        static SCHEMAS: LazyLock<[SchemaRef; 7]> = LazyLock::new(|| {
+            [contributions(), rows(), refusals(), receipts(), dead_letters(), audit(), attestations()]
+                .map(|f| Arc::new(Schema::new(f)))
         });
-        let [contributions, rows, refusals, receipts, dead_letters, audit] = &*SCHEMAS;
+        let [contributions, rows, refusals, receipts, dead_letters, audit, attestations] = &*SCHEMAS;
         Arc::clone(match self {
             Self::Contributions => contributions,
             Self::Rows => rows,
@@ -101,6 +116,7 @@ impl Table {
             Self::Receipts => receipts,
             Self::DeadLetters => dead_letters,
             Self::Audit => audit,
+            Self::Attestations => attestations,
         })
     }
 }
@@ -238,6 +254,12 @@ fn receipts() -> Vec<Field> {
         column("bound", bound, "The chunks that the receipt binds"),
         text("chunks_digest", "SHA-256 over the list of all bound chunks, hex"),
         column("last_appended", timestamp(), "Highest append time among the chunks"),
+        column(
+            "contributor_verified",
+            DataType::Boolean,
+            "Every chunk was signed by the key that the contributor's name is",
+        ),
+        text("contributor_signature", "How: ed25519 or eip191; null when the contributor is not verified"),
     ]
 }
 
@@ -265,5 +287,17 @@ fn audit() -> Vec<Field> {
         text("source_topic", "Topic where it was asked, without prefix"),
         column("source_partition", DataType::Int32, "Partition where it was asked"),
         long("source_offset", "Offset where it was asked"),
+    ]
+}
+
+fn attestations() -> Vec<Field> {
+    vec![
+        long("index", "Index in the log, from 0"),
+        text("leaf", "Leaf hash, hex: what `hokusai attestation show` takes"),
+        text("predicate_type", "Type of what is said"),
+        text("subject", "What it is about"),
+        text("contribution_id", "Contribution whose receipt it attests; null for other statements"),
+        text("keyid", "Id of the key that the envelope names as its signer"),
+        text("statement", "The statement: canonical JSON, the bytes that are signed"),
     ]
 }
