@@ -33,6 +33,8 @@ use secp256k1::{Message, PublicKey, SecretKey};
 use sha2::{Digest as _, Sha256};
 use sha3::Keccak256;
 
+use crate::domain::records::Contribution;
+
 /// What a signature is over, besides the payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place<'a> {
@@ -52,6 +54,23 @@ pub struct Place<'a> {
     pub chunks: i64,
     /// Intake key that the payload is sealed to; empty for none.
     pub sealed: &'a str,
+}
+
+impl<'a> Place<'a> {
+    /// The place of a chunk that goes under an id.
+    #[must_use]
+    pub fn of(chunk: &'a Contribution, contribution_id: &'a str) -> Self {
+        Self {
+            contribution_id,
+            contributor: &chunk.contributor,
+            model: &chunk.model,
+            contract_digest: chunk.contract_digest.as_deref().unwrap_or_default(),
+            format: &chunk.format,
+            chunk: chunk.chunk,
+            chunks: chunk.chunks,
+            sealed: chunk.sealed.as_deref().unwrap_or_default(),
+        }
+    }
 }
 
 /// Why a signature does not count.

@@ -270,7 +270,7 @@ fn earlier(root: &TrustRoot, bundle: &Bundle, against: &Against<'_>, report: &mu
     const NAME: &str = "earlier tree head";
     let (new, note) = (&bundle.proof.checkpoint, &bundle.proof.note);
     let Some(bytes) = against.seen else {
-        report.left_out(NAME, "no --state: whether the log was rolled back since you last looked is not known");
+        report.left_out(NAME, "none was seen before (--state): whether the log was rolled back since is not known");
         report.remember = Some(note.to_string());
         return;
     };
@@ -364,4 +364,4 @@ fn key_event(root: &TrustRoot, event: &KeyEvent, report: &mut Report) {
 
 #[cfg(test)]
 #[path = "verify_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -73,6 +73,15 @@ fn since(mut bundle: Bundle, from: u64) -> Bundle {
     bundle
 }
 
+/// A bundle that is in order, and the trust root to check it with.
+pub(crate) fn good() -> Bundle {
+    bundle(3, 7)
+}
+
+pub(crate) fn trust() -> Vec<u8> {
+    root().sign(&[key(1)]).unwrap().to_json().into_bytes()
+}
+
 #[derive(Default)]
 struct Given {
     root: Option<TrustRoot>,

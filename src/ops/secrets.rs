@@ -15,6 +15,7 @@ use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::attest::contributor::ContributorKey;
 use crate::attest::trust::{MAX_BYTES, Trust, TrustError};
 use crate::domain::keys::{KeyError, KeyRing, MAX_TEXT};
 
@@ -211,6 +212,21 @@ pub fn load_signing_key(path: &Path) -> Result<SigningKey> {
         Some(text) => parse_signing_key(path, &text),
         None => Err(io_error("read", path)(io::ErrorKind::NotFound.into())),
     }
+}
+
+/// Reads a contributor's own key: an Ed25519 private key (PKCS#8 PEM), or a wallet's as 64 hex digits.
+///
+/// # Errors
+/// [`SecretsError`] names the file, the fault and the way out.
+pub fn load_contributor_key(path: &Path) -> Result<ContributorKey> {
+    let text = read_secret(path)?.ok_or_else(|| io_error("read", path)(io::ErrorKind::NotFound.into()))?;
+    if text.contains("-----BEGIN") {
+        return parse_signing_key(path, &text).map(ContributorKey::Ed25519);
+    }
+    ContributorKey::wallet(&text).ok_or_else(|| SecretsError::NotAKeyFile {
+        path: path.to_owned(),
+        why: "neither an Ed25519 key (PKCS#8 PEM) nor 64 hex digits of a secp256k1 key",
+    })
 }
 
 /// Reads a trust file. It holds no secret, so its permissions do not matter.

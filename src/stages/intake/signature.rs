@@ -15,19 +15,5 @@ pub(super) fn verify(c: &Contribution, record_key: Option<&[u8]>) -> Result<Opti
         Some(id) => id,
         None => std::str::from_utf8(key).map_err(|_| SignatureFault::Form)?,
     };
-    verify_signature(&place(c, id), &c.payload, signature).map(Some)
-}
-
-/// The place of a chunk that goes under this id.
-fn place<'a>(c: &'a Contribution, contribution_id: &'a str) -> Place<'a> {
-    Place {
-        contribution_id,
-        contributor: &c.contributor,
-        model: &c.model,
-        contract_digest: c.contract_digest.as_deref().unwrap_or_default(),
-        format: &c.format,
-        chunk: c.chunk,
-        chunks: c.chunks,
-        sealed: c.sealed.as_deref().unwrap_or_default(),
-    }
+    verify_signature(&Place::of(c, id), &c.payload, signature).map(Some)
 }

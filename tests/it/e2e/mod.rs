@@ -3,6 +3,7 @@
 //! Tests share running clusters, one with a single worker and one with two per broker, and keep apart by models of their own; those that stop
 //! a cluster start their own.
 
+mod attestation;
 mod canaries;
 mod cli;
 mod contributions;
