@@ -178,18 +178,10 @@ pub fn state_folder(settings: &Settings) -> PathBuf {
     settings.data.join("state")
 }
 
-/// Where the log's keys and tree heads are. Development keys are made on the machine that runs everything; on a cluster all
-/// workers share one key folder, and keys that were made by chance on two machines would be two logs.
+/// Where the log's keys and tree heads are. Keys are made where there are none, as the key ring is; once the log has begun, others
+/// than its own stop the stage.
 fn log_keeper(config: &PipelineConfig, tenant: &str) -> anyhow::Result<LogKeeper> {
-    if config.settings.is_loopback() {
-        log_keeper::load_or_create_log_keys(&config.keys, tenant)?;
-    } else {
-        log_keeper::load_log_keys(&config.keys, tenant).map_err(|error| {
-            anyhow::anyhow!(
-                "{error}\nhelp: `hokusai keys create` makes the log's keys; copy the folder to every worker"
-            )
-        })?;
-    }
+    log_keeper::load_or_create_log_keys(&config.keys, tenant)?;
     Ok(LogKeeper::new(&config.keys, tenant, &config.settings.store)?)
 }
 

@@ -233,12 +233,6 @@ impl Settings {
         if error.is_unreachable() { self.no_broker(error) } else { Failure::failed(error) }
     }
 
-    /// Every broker is on this machine.
-    #[must_use]
-    pub fn is_loopback(&self) -> bool {
-        is_loopback(&self.brokers)
-    }
-
     /// Name of a topic with the tenant's prefix.
     #[must_use]
     pub fn topic(&self, name: &str) -> String {
@@ -344,14 +338,6 @@ impl CommonArgs {
     }
 }
 
-fn is_loopback(brokers: &str) -> bool {
-    brokers.split(',').all(|broker| {
-        let host = broker.trim().rsplit_once(':').map_or(broker, |(host, _)| host);
-        let host = host.rsplit_once("//").map_or(host, |(_, host)| host);
-        host == "localhost" || host.starts_with("127.") || host == "[::1]"
-    })
-}
-
 fn absolute(path: &Path, what: &str) -> Outcome<String> {
     let path = std::path::absolute(path).map_err(|e| usage(what, &e))?;
     path.into_os_string()
@@ -390,13 +376,6 @@ mod tests {
     struct Only {
         #[command(flatten)]
         common: CommonArgs,
-    }
-
-    #[test]
-    fn development_keys_are_for_loopback_alone() {
-        assert!(is_loopback("127.0.0.1:9092, localhost:9093,[::1]:1,PLAINTEXT://127.0.0.1:9"));
-        assert!(!is_loopback("127.0.0.1:9092,kafka:9092"));
-        assert!(!is_loopback("localhost.example.com:9092"));
     }
 
     fn properties(arguments: &[&str]) -> Outcome<Vec<(String, String)>> {

@@ -68,7 +68,7 @@ pub struct WorkerArgs {
 /// No broker, topics that are not as the topology declares them, or a stage that ends by a failure.
 pub async fn run(args: WorkerArgs, settings: Settings) -> Outcome<()> {
     let stop = crate::ops::signals::on_signal();
-    if !args.shared.keys.is_given() && !settings.is_loopback() {
+    if !args.shared.keys.is_given() && !is_loopback(&settings.brokers) {
         return Err(Failure::Usage(format!(
             "the brokers {} are not on this machine and no --keys DIR is given: development keys are for loopback\n\
              help: copy the keys folder that the tenant's workers share, and name it with --keys or HOKUSAI_KEYS",
@@ -141,4 +141,24 @@ pub async fn run_to_end(
     let served = http.await.map_err(Failure::failed)?;
     ran.map_err(Failure::Failed)?;
     served.map_err(Failure::failed)
+}
+
+fn is_loopback(brokers: &str) -> bool {
+    brokers.split(',').all(|broker| {
+        let host = broker.trim().rsplit_once(':').map_or(broker, |(host, _)| host);
+        let host = host.rsplit_once("//").map_or(host, |(_, host)| host);
+        host == "localhost" || host.starts_with("127.") || host == "[::1]"
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn development_keys_are_for_loopback_alone() {
+        assert!(is_loopback("127.0.0.1:9092, localhost:9093,[::1]:1,PLAINTEXT://127.0.0.1:9"));
+        assert!(!is_loopback("127.0.0.1:9092,kafka:9092"));
+        assert!(!is_loopback("localhost.example.com:9092"));
+    }
 }
