@@ -1,3 +1,4 @@
+mod attested;
 mod interleaving;
 
 use super::*;
