@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn the_bytes_of_a_statement_are_frozen() {
         let payloads = statements().map(|s| String::from_utf8(s.payload().unwrap()).unwrap()).join("\n");
-        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/attestation/statements.jsonl");
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/src/attest/statements.jsonl");
         if std::env::var_os("HOKUSAI_BLESS").is_some() {
             std::fs::write(golden, format!("{payloads}\n")).unwrap();
         }

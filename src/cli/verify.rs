@@ -31,8 +31,8 @@ Exit codes: 0 OK, 10 malformed or not canonical, 11 signature, 12 key not valid 
 inconsistent or rolled back (evidence is written beside --state), 15 an artefact does not match, 16 a recomputation does
 not match, 17 policy (trust expired, too few witnesses), 19 UNBOUND: nothing was given that the statement is about.";
 
-/// Largest file of receipts, and largest log, that is read.
-const MAX_FILE: u64 = 1 << 30;
+/// Longest line of a log or of a file of receipts, in bytes; a whole file of that size may be one JSON object.
+const MAX_LINE: u64 = 4 << 20;
 
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
@@ -162,8 +162,18 @@ fn read(path: &Path, most: usize) -> Outcome<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The lines of a file, none longer than [`MAX_LINE`].
 fn lines(path: &Path) -> std::io::Result<impl Iterator<Item = std::io::Result<String>>> {
-    Ok(BufReader::new(std::fs::File::open(path)?.take(MAX_FILE)).lines())
+    let mut reader = BufReader::new(std::fs::File::open(path)?);
+    Ok(std::iter::from_fn(move || {
+        let mut line = Vec::new();
+        match reader.by_ref().take(MAX_LINE + 1).read_until(b'\n', &mut line) {
+            Ok(0) => None,
+            Ok(bytes) if bytes as u64 > MAX_LINE => Some(Err(std::io::Error::other("a line of more than 4 MiB"))),
+            Ok(_) => Some(String::from_utf8(line).map_err(|_| std::io::Error::other("a line that is not UTF-8"))),
+            Err(error) => Some(Err(error)),
+        }
+    }))
 }
 
 /// Leaves of a log file, in order: each from the payload itself.
@@ -216,9 +226,15 @@ fn inputs(folder: &Path, statement: &Statement) -> Vec<Check> {
 /// The receipts of a contribution in a file: as they are, or as `watch` wraps them.
 fn receipts_in(path: &Path, id: &str) -> std::io::Result<Vec<Receipt>> {
     let mut found = Vec::new();
-    for line in lines(path)? {
+    let whole = std::fs::metadata(path)?.len() <= MAX_LINE;
+    let whole = if whole { serde_json::from_slice::<Value>(&std::fs::read(path)?).ok() } else { None };
+    let values: Box<dyn Iterator<Item = std::io::Result<Option<Value>>>> = match whole {
+        Some(value) => Box::new(std::iter::once(Ok(Some(value)))),
         // Other lines of other files are none of ours.
-        let Ok(mut value) = serde_json::from_str::<Value>(&line?) else { continue };
+        None => Box::new(lines(path)?.map(|line| Ok(serde_json::from_str(&line?).ok()))),
+    };
+    for value in values {
+        let Some(mut value) = value? else { continue };
         if value.get("value").is_some_and(Value::is_object) {
             value = value["value"].take();
         }

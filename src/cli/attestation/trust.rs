@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ed25519_dalek::SigningKey;
-use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::json;
 
 use super::log::scan;
@@ -16,7 +15,6 @@ use crate::attest::roots::{RangedKey, Role, TrustRoot};
 use crate::attest::statement::Predicate;
 use crate::cli::common::{KeyFolder, Settings};
 use crate::cli::exit::{Failure, Outcome, say};
-use crate::domain::topics;
 use crate::ops::log_keeper::load_log_keys;
 use crate::ops::secrets;
 use crate::pipeline::tenant;
@@ -50,28 +48,22 @@ pub(super) struct TrustArgs {
     /// Days until verifiers want its successor
     #[arg(long, default_value_t = 365, value_name = "DAYS")]
     expires: u64,
-    /// Also put it on the topic attestations.trust
-    #[arg(long)]
-    publish: bool,
 }
 
 pub(super) async fn run(args: TrustArgs, settings: Settings) -> Outcome<()> {
     let dir = args.keys.path(&settings);
     let signers = signers(&args, &dir)?;
-    let (publish, output) = (args.publish, args.output.clone());
+    let output = args.output.clone();
     let (root, text) = {
         let settings = settings.clone();
         let made = tokio::task::spawn_blocking(move || make(&args, &settings, &dir, &signers));
         made.await.map_err(Failure::failed)??
     };
     write(&output, &format!("{text}\n"))?;
-    if publish {
-        send(&settings, &root, &text).await?;
-    }
     if settings.json() {
         return say(json!({
             "trust": output.display().to_string(), "version": root.version, "origin": root.origin,
-            "expires": root.expires, "root_keys": root.root_ids(), "published": publish,
+            "expires": root.expires, "root_keys": root.root_ids(),
         }));
     }
     say(format_args!(
@@ -167,17 +159,4 @@ fn expires(days: u64) -> Outcome<String> {
     let end = end.and_then(|seconds| chrono::DateTime::from_timestamp(seconds, 0));
     let end = end.map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)).filter(|text| text.len() == 20);
     end.ok_or_else(|| Failure::Usage("--expires: too many days".to_owned()))
-}
-
-async fn send(settings: &Settings, root: &TrustRoot, text: &str) -> Outcome<()> {
-    let producer: FutureProducer = settings
-        .client()
-        .set("enable.idempotence", "true")
-        .set("message.timeout.ms", "10000")
-        .create()
-        .map_err(|e| Failure::Usage(e.to_string()))?;
-    let topic = settings.topic(topics::TRUST_ROOTS);
-    let record = FutureRecord::to(&topic).key(&root.origin).payload(text);
-    let sent = producer.send(record, std::time::Duration::from_secs(10)).await;
-    sent.map(drop).map_err(|(error, _)| settings.no_broker(error))
 }

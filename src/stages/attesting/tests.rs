@@ -1,5 +1,3 @@
-use std::path::Path;
-
 use super::*;
 use crate::attest::bundle::Bundle;
 use crate::attest::receipt;
@@ -119,9 +117,7 @@ fn batch_borders_aborts_and_kills_change_no_byte_of_any_entry() {
     whole.commit(&[batch(0, &ids)]).unwrap();
     whole.settle_all().unwrap();
     // The same keys with a store of their own, a record at a time, each aborted once, with a kill after each.
-    let other = Machine::new();
-    std::fs::remove_dir_all(other.keys()).unwrap();
-    copy(&machine.keys(), &other.keys());
+    let other = twin(&machine);
     let mut torn = other.task();
     for (offset, id) in ids.iter().enumerate() {
         let batch = batch(offset as i64, &[id]);
@@ -135,11 +131,15 @@ fn batch_borders_aborts_and_kills_change_no_byte_of_any_entry() {
     assert_eq!(heads(&torn).last(), heads(&whole).last(), "the same leaves, the same tree head");
 }
 
-fn copy(from: &Path, to: &Path) {
-    let files = std::fs::read_dir(from).unwrap().map(|file| file.unwrap().path());
-    let keys: Vec<_> = files.filter(|path| path.extension().is_some_and(|e| e == "pem")).collect();
-    load_or_create_log_keys(to, "acme").unwrap();
-    keys.iter().for_each(|key| drop(std::fs::copy(key, to.join(key.file_name().unwrap())).unwrap()));
+/// A machine with the same keys, which has kept nothing.
+fn twin(machine: &Machine) -> Machine {
+    let other = Machine::new();
+    for key in std::fs::read_dir(machine.keys()).unwrap().map(|file| file.unwrap().path()) {
+        if key.extension().is_some_and(|e| e == "pem") {
+            std::fs::copy(&key, other.keys().join(key.file_name().unwrap())).unwrap();
+        }
+    }
+    other
 }
 
 #[test]
@@ -178,15 +178,12 @@ fn a_log_that_lost_entries_or_holds_others_stops_with_evidence_and_signs_nothing
     // Nothing is left of the log.
     halted(&mut machine.task(), "LOG_TRUNCATED");
     // The power failed, and the last transactions are gone; another entry came meanwhile.
-    let other = Machine::new();
-    std::fs::remove_dir_all(other.keys()).unwrap();
-    copy(&machine.keys(), &other.keys());
-    let mut fork = other.task();
+    let mut fork = twin(&machine).task();
     fork.commit(&[batch(0, &["a"])]).unwrap();
     fork.settle_all().unwrap();
     fork.stage = machine.stage();
     halted(&mut fork, "LOG_TRUNCATED");
-    let mut fork = other.task();
+    let mut fork = twin(&machine).task();
     fork.commit(&[batch(0, &["a"])]).unwrap();
     fork.commit(&[batch(1, &["x", "y"])]).unwrap();
     fork.settle_all().unwrap();
