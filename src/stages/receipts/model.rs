@@ -206,7 +206,7 @@ fields!(Held { content, screened });
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Contribution {
     /// Without a receipt yet.
-    Pending(Header),
+    Pending(Box<Header>),
     /// With its receipt.
     Closed(Closed),
 }
@@ -225,7 +225,11 @@ impl super::codec::Field for Contribution {
         }
     }
     fn take(from: &mut super::codec::Reader<'_>) -> Result<Self, &'static str> {
-        Ok(if bool::take(from)? { Self::Closed(Closed::take(from)?) } else { Self::Pending(Header::take(from)?) })
+        Ok(if bool::take(from)? {
+            Self::Closed(Closed::take(from)?)
+        } else {
+            Self::Pending(Box::new(Header::take(from)?))
+        })
     }
 }
 

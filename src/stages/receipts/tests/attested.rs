@@ -50,7 +50,7 @@ fn a_contributor_is_verified_when_every_chunk_was_signed_in_one_way() {
 #[test]
 fn a_contribution_that_has_waited_since_before_signatures_is_read_without_one() {
     let header = model::Header::new(&Sent { chunks: 2, ..CHUNK }.manifest(), 2);
-    let pending = model::Contribution::Pending(header);
+    let pending = model::Contribution::Pending(Box::new(header));
     let mut bytes = codec::encode(&pending);
     // Version 1 ended before the two fields, each of which is empty here: one byte for its length.
     assert_eq!(bytes.split_off(bytes.len() - 2), [0, 0]);
