@@ -136,6 +136,7 @@ fn batch(wire: &Wire, payload: Vec<u8>) -> Batch {
         chunk: 0,
         chunks: 1,
         payload,
+        signature: None,
         sealed: None,
     };
     let mut batch = Batch::new(topics::CONTRIBUTIONS, 0);

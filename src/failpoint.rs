@@ -30,6 +30,9 @@ pub const NAMES: &[&str] = &[
     "warehouse.after_delta_commit",
     "power.before_sync",
     "power.after_sync",
+    "attesting.before_keeping",
+    "attesting.after_local",
+    "attesting.after_store",
 ];
 
 #[cfg(debug_assertions)]

@@ -13,7 +13,9 @@ use crate::domain::contract::Spec;
 use crate::domain::keys::LiveKeys;
 use crate::installation::Installation;
 use crate::ops::health::Probe;
+use crate::ops::log_keeper::{self, LogKeeper};
 use crate::ops::{rotation, secrets};
+use crate::stages::attesting::Attesting;
 use crate::stages::dedup::Dedup;
 use crate::stages::intake::contract::Compiler;
 use crate::stages::intake::{Intake, Limits};
@@ -29,7 +31,7 @@ use crate::stream::runtime::{Runtime, RuntimeConfig, Settings as StreamSettings}
 use crate::stream::snapshot::SnapshotSettings;
 
 /// Every stage that is built, in the order of the path.
-pub const STAGES: &[&str] = &["keying", "registry", "intake", "dedup", "receipts", "warehouse"];
+pub const STAGES: &[&str] = &["keying", "registry", "intake", "dedup", "receipts", "attesting", "warehouse"];
 
 /// Tenant of a prefix: one topic prefix, one key ring, one store path.
 #[must_use]
@@ -104,6 +106,11 @@ impl Pipeline {
         if runs("receipts") {
             let receipts = receipts_config(config)?;
             runtime.stage(move || Receipts::new(receipts.clone()))?;
+        }
+        if runs("attesting") {
+            let keeper = log_keeper(config, tenant)?;
+            let tenant = tenant.to_owned();
+            runtime.stage(move || Attesting::new(&tenant, Box::new(keeper.clone())))?;
         }
         let warehouse = if runs("warehouse") {
             Some(Warehouse::new(warehouse_config(config, &keys, runtime.health())?))
@@ -199,6 +206,13 @@ fn snapshots(config: &PipelineConfig) -> Option<SnapshotSettings> {
         return None;
     }
     Some(SnapshotSettings { after_bytes: config.snapshot_after, ..SnapshotSettings::new(store, options) })
+}
+
+/// Where the log's keys and tree heads are. Keys are made where there are none, as the key ring is; once the log has begun, others
+/// than its own stop the stage.
+fn log_keeper(config: &PipelineConfig, tenant: &str) -> anyhow::Result<LogKeeper> {
+    log_keeper::load_or_create_log_keys(&config.keys, tenant)?;
+    Ok(LogKeeper::new(&config.keys, tenant, &config.installation.store)?)
 }
 
 fn receipts_config(config: &PipelineConfig) -> anyhow::Result<ReceiptsConfig> {

@@ -109,6 +109,23 @@ show sql --format table "
   select code, \"column\", rule, shape, count(*) as rows from refusals where contributor = 'F9' and code not like 'DUP%' group by 1, 2, 3, 4 order by 1, 2 limit 12"
 show sql --format table "select agent_email, agent_note from rows where agent_email is not null order by row limit 2"
 
+say "10. Frontier's troubled receipt is attested. A stranger checks it offline, without brokers and keys"
+stranger=$data/stranger
+mkdir -p "$stranger/receipts"
+troubled=$("$hokusai" sql --format csv "select distinct contribution_id from refusals where code = 'DUP_OTHER_OWNER' order by 1 limit 1" | tail -1)
+show attestation export --contribution "$troubled" -o "$stranger/bundle.json"
+show attestation trust -o "$stranger/trust.json"
+"$hokusai" watch receipts --from-beginning --until-end --format json >"$stranger/receipts/all.jsonl"
+offline() { HOKUSAI_BROKERS=127.0.0.1:1 HOKUSAI_DATA=$stranger show verify "$1" --trust "$stranger/trust.json" --inputs "$stranger/receipts"; }
+offline "$stranger/bundle.json"
+say "One character of the signed statement is changed:"
+head -c 400 "$stranger/bundle.json" | tail -c 1 | tr 'A-Za-z0-9+/' 'B-ZAb-za1-90/+' >"$stranger/changed"
+{ head -c 399 "$stranger/bundle.json"; cat "$stranger/changed"; tail -c +401 "$stranger/bundle.json"; } >"$stranger/changed.json"
+if offline "$stranger/changed.json"; then
+  echo "a changed statement must never pass" >&2
+  exit 1
+fi
+
 printf '\n%sDone in %d s.%s Data: %s. Look around with: HOKUSAI_DEMO_KEEP=1 make demo\n' "$bold" "$((SECONDS - started))" "$plain" "$data"
 if [ "${HOKUSAI_DEMO_KEEP:-}" = 1 ]; then
   echo "Running on $HOKUSAI_BROKERS until Ctrl-C."

@@ -22,7 +22,7 @@ pub const MAX_DEPTH: usize = 32;
 const MAX_INTEGER: u64 = (1 << 53) - 1;
 
 /// Why a document was refused. Positions are bytes from the start.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
 pub enum JcsError {
     /// Longer than [`MAX_BYTES`].
     #[error("the document has {0} bytes, at most {MAX_BYTES} are admitted")]

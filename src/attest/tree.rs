@@ -15,7 +15,7 @@ use thiserror::Error;
 pub type Hash = [u8; 32];
 
 /// Why a tree's state or proof was refused.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
 pub enum TreeError {
     /// The leaf's index is not below the size of the tree.
     #[error("leaf {index} is outside a tree of {size} leaves")]
@@ -112,10 +112,19 @@ impl CompactRange {
 
     /// Appends a leaf, given by its hash.
     pub fn push(&mut self, leaf: Hash) {
-        let mut node = leaf;
+        self.push_each(leaf, |_, _, _| {});
+    }
+
+    /// Appends a leaf and shows each perfect subtree that it completes, itself first: level (0 for the leaf), index among the
+    /// subtrees of its level, root. What `attest::nodes` proves with.
+    pub fn push_each(&mut self, leaf: Hash, mut completed: impl FnMut(u8, u64, &Hash)) {
+        let (mut node, mut level) = (leaf, 0);
+        completed(level, self.size, &node);
         for _ in 0..self.size.trailing_ones() {
             if let Some(left) = self.peaks.pop() {
                 node = node_hash(&left, &node);
+                level += 1;
+                completed(level, self.size >> level, &node);
             }
         }
         self.peaks.push(node);

@@ -33,6 +33,8 @@ pub enum Failure {
     },
     /// Exit 4; the reasons were printed already.
     Refused(String),
+    /// What `verify` found, 10 to 19; the checks were printed already.
+    Unverified(u8),
     /// Exit 0: whoever read the output has seen enough, as `head` does.
     OutputClosed,
 }
@@ -68,6 +70,7 @@ impl Failure {
             Self::Usage(_) => USAGE,
             Self::NoBroker { .. } => NO_BROKER,
             Self::Refused(_) => REFUSED,
+            Self::Unverified(code) => *code,
             Self::OutputClosed => DONE,
         }
     }
@@ -84,6 +87,7 @@ impl Failure {
                  help: start one with `hokusai up`, or name a cluster with --brokers or HOKUSAI_BROKERS"
             ),
             Self::Refused(text) => writeln!(err, "refused: {text}"),
+            Self::Unverified(_) => Ok(()),
             Self::OutputClosed => Ok(()),
         };
     }

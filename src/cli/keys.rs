@@ -10,10 +10,12 @@ use super::common::{KeyFolder, Settings};
 use super::exit::{Failure, Outcome, say};
 use super::reader::{Polled, Reader, Start, ends};
 use super::{audit, model};
+use crate::attest::dsse::key_id;
 use crate::domain::contract::Spec;
 use crate::domain::keys::{KeyRing, SealingKey, TokenKey};
 use crate::domain::records::{Audit, Model};
 use crate::domain::topics;
+use crate::ops::log_keeper;
 use crate::ops::secrets;
 use crate::ops::time::rfc3339;
 use crate::pipeline::tenant;
@@ -44,7 +46,7 @@ pub struct KeysArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Make the key ring, if there is none
+    /// Make the key ring and the log's keys, if there are none
     Create,
     /// Show ids and public parts; never a secret
     Show,
@@ -96,6 +98,21 @@ enum What {
     Intake,
     /// The key that unreadable records are sealed to
     Operator,
+    /// The key that signs statements; its predecessor signs it into the log
+    Attester,
+    /// The key that signs tree heads
+    Log,
+}
+
+impl What {
+    /// The role of a key that is a file of its own.
+    fn log_role(self) -> Option<&'static str> {
+        match self {
+            Self::Tokens | Self::Intake | Self::Operator => None,
+            Self::Attester => Some("attester"),
+            Self::Log => Some("log"),
+        }
+    }
 }
 
 /// Runs `keys`.
@@ -108,10 +125,14 @@ pub async fn run(args: KeysArgs, settings: Settings) -> Outcome<()> {
     match args.action {
         Action::Create => {
             let ring = secrets::load_or_create_key_ring(&dir, name).map_err(Failure::failed)?;
+            log_keeper::load_or_create_log_keys(&dir, name).map_err(Failure::failed)?;
             show(&settings, &ring)
         }
         Action::Show => show(&settings, &secrets::load_key_ring(&dir, name).map_err(Failure::failed)?),
         Action::Rotate { what, dual_write, signing } => {
+            if let Some(role) = what.log_role() {
+                return rotate_log(&settings, &dir, role).await;
+            }
             let (ring, id) = secrets::change_key_ring(&dir, name, |ring| match what {
                 What::Tokens => {
                     let id = ring.rotate()?.to_owned();
@@ -121,7 +142,7 @@ pub async fn run(args: KeysArgs, settings: Settings) -> Outcome<()> {
                     Ok(id)
                 }
                 What::Intake => Ok(ring.rotate_intake()?.id().to_owned()),
-                What::Operator => Ok(ring.rotate_operator()?.id().to_owned()),
+                What::Operator | What::Attester | What::Log => Ok(ring.rotate_operator()?.id().to_owned()),
             })
             .map_err(Failure::failed)?;
             audited(&settings, &dir, "keys.rotate", &id, "a new key is in force").await;
@@ -140,6 +161,18 @@ pub async fn run(args: KeysArgs, settings: Settings) -> Outcome<()> {
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A new key of the log is in force once the log has it: before the next entry.
+async fn rotate_log(settings: &Settings, dir: &Path, role: &str) -> Outcome<()> {
+    let key = log_keeper::rotate_log_key(dir, tenant(&settings.prefix), role).map_err(Failure::failed)?;
+    let id = key_id(&key.verifying_key());
+    audited(settings, dir, "keys.rotate", &format!("{role}/{id}"), "a new key is in force").await;
+    if settings.json() {
+        say(json!({"role": role, "keyid": id}))
+    } else {
+        say(format_args!("{role} {id} signs from the next entry on; then give verifiers a new trust root"))
+    }
 }
 
 async fn destroy(settings: &Settings, dir: &Path, id: &str, confirm: Option<&str>) -> Outcome<()> {

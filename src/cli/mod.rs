@@ -3,6 +3,7 @@
 //! What was typed is an [`Arguments`]; what a command runs with is a [`common::Settings`]. Exit codes are a
 //! promise to scripts: see [`exit::Failure`].
 
+pub mod attestation;
 pub mod audit;
 pub mod broker;
 pub mod common;
@@ -18,6 +19,7 @@ pub mod submit;
 pub mod topology;
 pub mod trust;
 pub mod up;
+pub mod verify;
 pub mod watch;
 pub mod worker;
 
@@ -38,7 +40,7 @@ Examples:
   hokusai sql 'select status, count(*) from receipts group by status'
   hokusai doctor                                          what is wrong, and what to do about it
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 no broker reached, 4 the input was refused as a whole.
+Exit codes: 0 done, 1 failed, 2 usage, 3 no broker reached, 4 the input was refused as a whole; `verify` has its own.
 Secrets come from files or the environment, never from arguments.";
 
 /// Turns contributed data into proven machine-learning improvements.
@@ -65,6 +67,10 @@ enum Command {
     Model(model::ModelArgs),
     /// Compare two models' scores on labelled rows, as an evaluation does; it decides nothing
     Compare(compare::CompareArgs),
+    /// Find, show and export what was attested; tree heads, the log, trust roots
+    Attestation(attestation::AttestationArgs),
+    /// Check an exported attestation offline, with nothing but its trust root
+    Verify(verify::VerifyArgs),
     /// Make, show, rotate and destroy the tenant's keys; say who may sign what
     Keys(keys::KeysArgs),
     /// List what could not be read, and send it again
@@ -118,6 +124,8 @@ fn run(arguments: Arguments) -> Outcome<()> {
             Command::Submit(args) => submit::run(args, settings).await,
             Command::Model(args) => model::run(args, settings).await,
             Command::Compare(args) => compare::run(args, settings).await,
+            Command::Attestation(args) => attestation::run(args, settings).await,
+            Command::Verify(args) => verify::run(args, settings).await,
             Command::Keys(args) => keys::run(args, settings).await,
             Command::DeadLetters(args) => dead_letters::run(args, settings).await,
             Command::Watch(args) => watch::run(args, settings).await,

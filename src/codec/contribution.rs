@@ -2,7 +2,7 @@
 //!
 //! The JSON form is `{"contribution_id", "contributor", "model", "contract_digest", "format", "chunk", "chunks"}` with
 //! `"rows": [{…}]` for the format `json`, or `"payload"` in base64 for every format, with `"sealed"` when it is sealed
-//! ([`super::sealed`]). Rows keep the bytes they came in: they are parsed once, against the contract, behind their own limits.
+//! ([`super::sealed`]) and `"signature"` when it is signed ([`crate::attest::contributor`]). Rows keep the bytes they came in: they are parsed once, against the contract, behind their own limits.
 
 use std::borrow::Cow;
 
@@ -32,6 +32,7 @@ struct Plain<'a> {
     #[serde(borrow)]
     payload: Option<Cow<'a, str>>,
     sealed: Option<String>,
+    signature: Option<String>,
 }
 
 fn one() -> i64 {
@@ -85,6 +86,7 @@ fn decode_json(wire: &Wire, value: &[u8]) -> Result<Contribution, WireError> {
         chunks: plain.chunks,
         payload,
         sealed: plain.sealed,
+        signature: plain.signature,
     })
 }
 
@@ -96,6 +98,7 @@ fn check(contribution: &Contribution) -> Result<(), WireError> {
         ("contract_digest", contribution.contract_digest.as_deref()),
         ("format", Some(contribution.format.as_str())),
         ("sealed", contribution.sealed.as_deref()),
+        ("signature", contribution.signature.as_deref()),
     ];
     for (field, value) in named {
         let Some(value) = value else { continue };

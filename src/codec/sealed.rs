@@ -91,6 +91,7 @@ mod tests {
             chunks: 3,
             payload: b"a,b\n1,2\n".to_vec(),
             sealed: None,
+            signature: None,
         }
     }
 

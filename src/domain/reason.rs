@@ -41,6 +41,10 @@ reasons! {
     KeyMismatch = "KEY_MISMATCH",
     /// Several chunks, but no contribution id.
     IdMissing = "ID_MISSING",
+    /// The contributor's name is no key that could have made the signature.
+    SignatureForeign = "SIGNATURE_FOREIGN",
+    /// The signature is none of this very chunk: forged, of other bytes, or taken from another place.
+    SignatureInvalid = "SIGNATURE_INVALID",
     /// No such model.
     UnknownModel = "UNKNOWN_MODEL",
     /// The chunk names a contract digest that the model never had.

@@ -18,12 +18,20 @@ pub const ACCEPTED: &str = "contributions.accepted";
 pub const REFUSED: &str = "contributions.refused";
 /// One receipt per contribution.
 pub const RECEIPTS: &str = "receipts";
+/// What is to be attested, in log order.
+pub const ATTESTATION_REQUESTS: &str = "attestations.requests";
+/// Signed statements.
+pub const ATTESTATIONS: &str = "attestations";
+/// Signed tree heads.
+pub const CHECKPOINTS: &str = "attestations.checkpoints";
+/// Inclusion proofs.
+pub const PROOFS: &str = "attestations.proofs";
+/// Key of everything that goes into the one log.
+pub const LOG_KEY: &[u8] = b"log";
 /// Commands as they came and decisions, in the order that counts.
 pub const REGISTRY_EVENTS: &str = "registry.events";
 /// The fold of `registry.events`.
 pub const MODELS: &str = "models";
-/// All that is to be attested, in log order.
-pub const ATTESTATION_REQUESTS: &str = "attestations.requests";
 /// Who did what to which resource, allowed or denied.
 pub const AUDIT: &str = "audit";
 /// What could not be read at all.

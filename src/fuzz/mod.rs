@@ -131,4 +131,18 @@ macro_rules! targets {
     )*};
 }
 
-targets!(records, envelopes, json, csv, parquet, arrow, avro, contracts, commands, topology, requests, cells);
+targets!(
+    records,
+    envelopes,
+    json,
+    csv,
+    parquet,
+    arrow,
+    avro,
+    contracts,
+    commands,
+    attestations,
+    topology,
+    requests,
+    cells
+);

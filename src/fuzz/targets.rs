@@ -3,7 +3,12 @@
 use std::path::PathBuf;
 
 use super::Target;
+use crate::attest::bundle::Bundle;
+use crate::attest::checkpoint::{Checkpoint, TlogProof};
 use crate::attest::dsse::Envelope;
+use crate::attest::roots::TrustRoot;
+use crate::attest::statement::Statement;
+use crate::attest::verify::{Against, tests as seeds, verify};
 use crate::broker::wire;
 use crate::codec::contribution;
 use crate::codec::formats::{Format, Limits, decode, tests};
@@ -176,6 +181,44 @@ pub(super) fn commands() -> Target {
     let found = Envelope::sign(result::PAYLOAD_TYPE, found.as_bytes().to_vec(), &key).to_json();
     let seeds = vec![signed.envelope.into_bytes(), tag.into_bytes(), found.into_bytes()];
     Target { name: "commands", seeds, words: JSON, run }
+}
+
+/// What a verifier is handed: bundles, proofs, tree heads, trust roots, statements. What is read is written as it was, and a
+/// bundle that is not the seed never verifies.
+pub(super) fn attestations() -> Target {
+    fn run(bytes: &[u8]) -> String {
+        if let Ok(proof) = TlogProof::parse(bytes) {
+            assert_eq!(proof.to_string().as_bytes(), bytes);
+        }
+        if let Ok((head, note)) = Checkpoint::parse(bytes) {
+            assert_eq!((Checkpoint::of(&note), note.to_string().as_bytes()), (Ok(head), bytes));
+        }
+        if let Ok(statement) = Statement::read(bytes) {
+            assert_eq!(statement.payload().unwrap(), bytes);
+        }
+        let root = TrustRoot::open(bytes).map_or_else(|error| error.to_string(), |_| "trusted".to_owned());
+        match Bundle::from_json(bytes) {
+            Ok(bundle) => {
+                assert_eq!(Bundle::from_json(bundle.to_json().unwrap().as_bytes()), Ok(bundle.clone()));
+                let (trust, log) = (seeds::trust(), seeds::good());
+                let against = Against { trust: &[trust], now: 0, seen: None, log: None, artefacts: None };
+                let report = verify(bytes, &against);
+                let same = bundle.envelope.payload == log.envelope.payload && bundle.proof.index == log.proof.index;
+                assert!(report.code() != 0 && (report.code() != 19 || same), "a forged bundle verifies");
+                format!("bundle {}", report.code())
+            }
+            Err(error) => format!("{root} {error}"),
+        }
+    }
+    let bundle = seeds::good();
+    let seeds = vec![
+        bundle.to_json().unwrap().into_bytes(),
+        bundle.proof.to_string().into_bytes(),
+        bundle.proof.note.to_string().into_bytes(),
+        bundle.envelope.payload,
+        seeds::trust(),
+    ];
+    Target { name: "attestations", seeds, words: JSON, run }
 }
 
 pub(super) fn topology() -> Target {

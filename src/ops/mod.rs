@@ -1,6 +1,7 @@
 //! Operations: logs, metrics, health, signals, secrets on disk.
 
 pub mod health;
+pub mod log_keeper;
 pub mod logs;
 pub mod memory;
 pub mod metrics;

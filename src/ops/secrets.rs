@@ -15,6 +15,7 @@ use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::attest::contributor::ContributorKey;
 use crate::attest::trust::TrustError;
 use crate::domain::keys::{KeyError, KeyRing, MAX_TEXT};
 
@@ -181,15 +182,29 @@ fn parse_key_ring(path: &Path, tenant: &str, text: &str) -> Result<KeyRing> {
 /// [`SecretsError`] names the file, the fault and the way out.
 pub fn load_or_create_signing_key(dir: &Path, name: &str) -> Result<SigningKey> {
     let path = key_path(dir, name, "pem")?;
-    let text = load_or_create(dir, &path, || {
-        let mut seed = Zeroizing::new([0; 32]);
-        getrandom::fill(seed.as_mut()).map_err(|error| SecretsError::Keys {
-            path: path.clone(),
-            source: KeyError::Randomness(error.to_string()),
-        })?;
-        SigningKey::from_bytes(&seed).to_pkcs8_pem(LineEnding::LF).map_err(|_| SecretsError::Pem { path: path.clone() })
-    })?;
+    let text = load_or_create(dir, &path, || new_signing_key(&path))?;
     parse_signing_key(&path, &text)
+}
+
+/// Replaces a signing key by a new one from the system's randomness, whole and durably.
+///
+/// # Errors
+/// [`SecretsError`]; the old key then still stands.
+pub fn replace_signing_key(path: &Path) -> Result<SigningKey> {
+    let text = new_signing_key(path)?;
+    let temporary = write_temporary(path, text.as_bytes())?;
+    fs::rename(&temporary, path).map_err(io_error("replace", path))?;
+    path.parent().map_or(Ok(()), sync_dir)?;
+    parse_signing_key(path, &text)
+}
+
+fn new_signing_key(path: &Path) -> Result<Zeroizing<String>> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(seed.as_mut()).map_err(|error| SecretsError::Keys {
+        path: path.to_owned(),
+        source: KeyError::Randomness(error.to_string()),
+    })?;
+    SigningKey::from_bytes(&seed).to_pkcs8_pem(LineEnding::LF).map_err(|_| SecretsError::Pem { path: path.to_owned() })
 }
 
 /// Reads an Ed25519 private key (PKCS#8 PEM) that already exists, wherever it is.
@@ -203,13 +218,28 @@ pub fn load_signing_key(path: &Path) -> Result<SigningKey> {
     }
 }
 
+/// Reads a contributor's own key: an Ed25519 private key (PKCS#8 PEM), or a wallet's as 64 hex digits.
+///
+/// # Errors
+/// [`SecretsError`] names the file, the fault and the way out.
+pub fn load_contributor_key(path: &Path) -> Result<ContributorKey> {
+    let text = read_secret(path)?.ok_or_else(|| io_error("read", path)(io::ErrorKind::NotFound.into()))?;
+    if text.contains("-----BEGIN") {
+        return parse_signing_key(path, &text).map(ContributorKey::Ed25519);
+    }
+    ContributorKey::wallet(&text).ok_or_else(|| SecretsError::NotAKeyFile {
+        path: path.to_owned(),
+        why: "neither an Ed25519 key (PKCS#8 PEM) nor 64 hex digits of a secp256k1 key",
+    })
+}
+
 fn parse_signing_key(path: &Path, text: &str) -> Result<SigningKey> {
     SigningKey::from_pkcs8_pem(text).map_err(|_| SecretsError::Pem { path: path.to_owned() })
 }
 
-fn key_path(dir: &Path, name: &str, extension: &str) -> Result<PathBuf> {
+pub(super) fn key_path(dir: &Path, name: &str, extension: &str) -> Result<PathBuf> {
     let plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
-    if name.is_empty() || name.len() > 72 || !name.bytes().all(plain) {
+    if name.is_empty() || name.len() > 96 || !name.bytes().all(plain) {
         return Err(SecretsError::Name(name.to_owned()));
     }
     Ok(dir.join(format!("{name}.{extension}")))
@@ -289,7 +319,7 @@ fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("sync", dir))
 }
 
-fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SecretsError {
+pub(super) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SecretsError {
     let path = path.to_owned();
     move |source| SecretsError::Io { action, path, source }
 }

@@ -1,5 +1,6 @@
 //! The stages, one file or folder each, by the names of `topology/hokusai.yaml`.
 
+pub mod attesting;
 pub mod dedup;
 pub mod intake;
 pub mod keying;

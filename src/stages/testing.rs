@@ -128,8 +128,26 @@ impl<S: Stage> Task<S> {
         Ok(out.into_parts())
     }
 
+    /// What comes first in a transaction.
+    fn settle(&mut self) -> Result<Vec<OutputRecord>, StageError> {
+        let mut out = Outputs::new(&self.wire);
+        let context = Context { partition: self.partition, broadcast_is_current: false, partitions: &self.partitions };
+        self.stage.settle(&context, &mut self.state, &mut out)?;
+        Ok(out.into_parts().0)
+    }
+
+    /// Transactions without records, until nothing is owed any more.
+    pub fn settle_all(&mut self) -> Result<(), StageError> {
+        while self.stage.owes(&self.state)? {
+            self.commit(&[])?;
+        }
+        Ok(())
+    }
+
     /// Processes batches in one transaction and commits it.
     pub fn commit(&mut self, batches: &[Batch]) -> Result<(), StageError> {
+        let settled = self.settle()?;
+        self.outputs.extend(settled);
         for batch in batches {
             let (records, dead_letters) = self.process(batch)?;
             self.outputs.extend(records);
@@ -142,6 +160,7 @@ impl<S: Stage> Task<S> {
 
     /// Processes batches in one transaction and aborts it.
     pub fn abort(&mut self, batches: &[Batch]) {
+        let _ = self.settle();
         for batch in batches {
             let _ = self.process(batch);
         }

@@ -235,6 +235,14 @@ pub enum Stop {
         /// The way out.
         help: String,
     },
+    /// A stage refuses to go on.
+    #[error("HALTED: {what}; help: {help}")]
+    Halted {
+        /// What it found.
+        what: String,
+        /// The way out.
+        help: String,
+    },
 }
 
 impl Stop {
@@ -255,6 +263,7 @@ impl Stop {
             Self::ProgressLost { .. } => "PROGRESS_LOST",
             Self::CannotWrite { .. } => "CANNOT_WRITE",
             Self::Misconfigured { .. } => "MISCONFIGURED",
+            Self::Halted { .. } => "HALTED",
         }
     }
 }

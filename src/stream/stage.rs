@@ -294,6 +294,32 @@ pub trait Stage: Send + 'static {
         out: &mut Outputs<'_>,
     ) -> Result<(), StageError>;
 
+    /// Whether something is owed that rests on committed state: then a transaction begins even when no record has come. Asked only
+    /// while no transaction is open, after every commit and once a second.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    fn owes(&self, state: &Self::State) -> Result<bool, StageError> {
+        let _ = state;
+        Ok(false)
+    }
+
+    /// Called first in every transaction: the state holds committed changes only. Here a stage may do what must come after a
+    /// commit and before anything else (attesting signs and stores what is committed). Whatever it does outside the
+    /// transaction must come out the same when it is done again after an abort.
+    ///
+    /// # Errors
+    /// [`StageError::Outside`] aborts and tries again; [`StageError::Halt`] stops the task by name.
+    fn settle(
+        &mut self,
+        context: &Context<'_>,
+        state: &mut Self::State,
+        out: &mut Outputs<'_>,
+    ) -> Result<(), StageError> {
+        let _ = (context, state, out);
+        Ok(())
+    }
+
     /// Whether the runtime calls [`Stage::mark`].
     const MARKS: bool = false;
 
@@ -475,6 +501,17 @@ pub enum StageError {
     #[error("{what}; help: {help}")]
     Behind {
         /// What it lacks.
+        what: String,
+        /// The way out.
+        help: String,
+    },
+    /// Something outside the log is out of reach: the same again may work.
+    #[error("{0}")]
+    Outside(String),
+    /// The stage must not go on until somebody acts.
+    #[error("{what}; help: {help}")]
+    Halt {
+        /// What was found.
         what: String,
         /// The way out.
         help: String,

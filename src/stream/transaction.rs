@@ -63,7 +63,8 @@ impl<S: Stage> Task<'_, S> {
     /// Runs one transaction; false when there was nothing to do.
     pub(super) fn transaction(&mut self) -> Result<bool, Ended> {
         let first = self.next_work(true)?;
-        if first.is_none() && !self.mark_is_due() {
+        let owes = self.stage.owes(&self.state).map_err(|e| Ended::Failed(e.to_string()))?;
+        if first.is_none() && !owes && !self.mark_is_due() {
             return Ok(false);
         }
         self.shared.health.busy(&self.id);
@@ -89,6 +90,7 @@ impl<S: Stage> Task<'_, S> {
     }
 
     fn fill(&mut self, first: Option<Work>, open: &mut Open) -> Result<(), Failure> {
+        self.settle(open)?;
         let settings = &self.shared.settings;
         let mut next = first;
         while let Some(work) = next {
@@ -141,15 +143,25 @@ impl<S: Stage> Task<'_, S> {
                     }
                     insist = true;
                 }
-                // No record is to blame for a disk or an old file: the task starts anew, and waits between its tries.
-                Err(error @ (StageError::Disk(_) | StageError::Behind { .. })) => {
-                    return Err(Failure::Ended(Ended::Failed(error.to_string())));
-                }
-                Err(error) => {
-                    return Err(Failure::Blamed(GivenUp { reason: "STAGE_FAILED", detail: error.to_string() }));
-                }
+                Err(error) => return Err(blamed(error)),
             }
         }
+    }
+
+    /// Lets the stage do what rests on committed state alone.
+    fn settle(&mut self, open: &mut Open) -> Result<(), Failure> {
+        let wire = std::sync::Arc::clone(&self.shared.wire);
+        let mut out = Outputs::new(&wire);
+        let context =
+            Context { partition: self.id.partition, broadcast_is_current: false, partitions: &self.partitions };
+        // No record is at hand that could be to blame.
+        self.stage.settle(&context, &mut self.state, &mut out).map_err(|error| match blamed(error) {
+            Failure::Blamed(cause) => Failure::Outside(cause.detail),
+            failure => failure,
+        })?;
+        let (records, letters) = out.into_parts();
+        self.send_outputs(&records, open)?;
+        self.send_dead_letters(letters, None, open)
     }
 
     /// Lets the stage see the changes of its broadcast inputs; with `insist` up to their present ends.
@@ -481,6 +493,17 @@ impl<S: Stage> Task<'_, S> {
 fn cannot_write(what: String, cause: &dyn std::fmt::Display) -> Failure {
     let help = "a defect, or a schema registry without this version's schemas; start the stage again once it is mended";
     Failure::Ended(Ended::Stopped(Stop::CannotWrite { what: format!("{what}: {cause}"), help: help.to_owned() }))
+}
+
+/// What an error of a stage means for its transaction.
+fn blamed(error: StageError) -> Failure {
+    match error {
+        // No record is to blame for a disk or an old file: the task starts anew, and waits between its tries.
+        error @ (StageError::Disk(_) | StageError::Behind { .. }) => Failure::Ended(Ended::Failed(error.to_string())),
+        StageError::Outside(cause) => Failure::Outside(cause),
+        StageError::Halt { what, help } => Failure::Ended(Ended::Stopped(Stop::Halted { what, help })),
+        error => Failure::Blamed(GivenUp { reason: "STAGE_FAILED", detail: error.to_string() }),
+    }
 }
 
 fn given_up_letter(batch: &Batch, offset: i64, cause: &GivenUp) -> DeadLetter {

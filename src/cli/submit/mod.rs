@@ -7,6 +7,7 @@ mod identity;
 mod journal;
 mod seal;
 mod send;
+mod sign;
 mod wait;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::common::Settings;
 use super::exit::{Failure, Outcome, say};
+use crate::attest::contributor::{ContributorKey, Place};
 use crate::codec::sealed;
 use crate::codec::split::Plan;
 use crate::domain::keys::PublicKey;
@@ -34,6 +36,7 @@ const EXAMPLES: &str = "\
 Examples:
   hokusai submit january.parquet february.csv --model flight-delay --contributor UA --wait
   hokusai submit rows.csv --model churn --contributor 0x52908400098527886E0F7030069857D2E4169EE7 --format json
+  hokusai submit rows.csv --model churn --sign wallet.key --wait
 
 Each FILE is one contribution: CSV with a header, JSON (an array of objects or one object per line), Parquet, Arrow IPC
 or Avro, by its ending or --input-format. Sending the same file again changes nothing; after Ctrl-C the same command
@@ -57,9 +60,13 @@ pub struct SubmitArgs {
     /// Model that the rows are for
     #[arg(long, value_name = "NAME")]
     model: String,
-    /// Who contributes: an opaque name or wallet address
-    #[arg(long, value_name = "WHO")]
+    /// Who contributes: an opaque name or wallet address [default: the key of --sign]
+    #[arg(long, required_unless_present = "sign", default_value = "", hide_default_value = true, value_name = "WHO")]
     contributor: String,
+    /// Sign every chunk with this key: an Ed25519 private key (PKCS#8 PEM), or a wallet's as 64 hex digits. The contributor
+    /// is the key: receipts then say that it is verified
+    #[arg(long, env = "HOKUSAI_CONTRIBUTOR_KEY", value_name = "FILE")]
+    sign: Option<PathBuf>,
     /// Id of the contribution (one FILE); by default it derives from the content
     #[arg(long, value_name = "ID")]
     contribution: Option<String>,
@@ -84,10 +91,11 @@ pub struct SubmitArgs {
 ///
 /// # Errors
 /// Unreadable files, no broker, or (exit 4) a contribution that was refused as a whole.
-pub async fn run(args: SubmitArgs, settings: Settings) -> Outcome<()> {
+pub async fn run(mut args: SubmitArgs, settings: Settings) -> Outcome<()> {
     if args.contribution.is_some() && args.files.len() != 1 {
         return Err(Failure::Usage("--contribution takes one FILE: each file is a contribution of its own".to_owned()));
     }
+    let signer = sign::signer(&mut args)?;
     check_ids(&args)?;
     let stop = crate::ops::signals::on_signal();
     let plans = plan_all(&args)?;
@@ -103,7 +111,8 @@ pub async fn run(args: SubmitArgs, settings: Settings) -> Outcome<()> {
     let bar = progress(&settings, sends.iter().map(|s| s.plan.chunks()).sum());
     let mut awaited = Vec::new();
     for send in sends {
-        let way = Way { producer: &producer, topic_id: &topic_id, key: key.as_ref(), bar: &bar, stop: &stop };
+        let signer = signer.as_ref();
+        let way = Way { producer: &producer, topic_id: &topic_id, key: key.as_ref(), signer, bar: &bar, stop: &stop };
         awaited.push(send_one(&args, &settings, &way, send).await?);
     }
     bar.finish_and_clear();
@@ -242,6 +251,8 @@ struct Way<'a> {
     topic_id: &'a str,
     /// What payloads are sealed to; none with `--plain`.
     key: Option<&'a PublicKey>,
+    /// What chunks are signed with; none without `--sign`.
+    signer: Option<&'a ContributorKey>,
     bar: &'a ProgressBar,
     stop: &'a CancellationToken,
 }
@@ -273,10 +284,13 @@ async fn send_one(args: &SubmitArgs, settings: &Settings, way: &Way<'_>, mut sen
             chunks: i64::try_from(chunks).map_err(Failure::failed)?,
             payload,
             sealed: None,
+            signature: None,
         };
         if let Some(key) = way.key {
             sealed::seal(&mut record, key).map_err(Failure::failed)?;
         }
+        // Last: what is signed is what is sent.
+        record.signature = way.signer.map(|signer| signer.sign(&Place::of(&record, &send.id), &record.payload));
         sender.send(&record, way.stop).await?;
     }
     let last_chunk = sender.finish().await?;
@@ -382,6 +396,9 @@ fn describe(receipt: &Receipt) -> String {
     }
     for pii in &receipt.pii {
         line("pii", format!("{} × {}", pii.count, pii.kind));
+    }
+    if let Some(scheme) = &receipt.contributor_signature {
+        line("verified", format!("signed by {} ({scheme})", receipt.contributor));
     }
     if !receipt.merkle_root.is_empty() {
         line("merkle root", receipt.merkle_root.clone());

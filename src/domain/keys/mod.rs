@@ -17,6 +17,7 @@
 //! | key | input secret | info |
 //! |---|---|---|
 //! | tokens of an epoch | the epoch's | `hk/pii-token/v1\0` ‖ tenant ‖ `\0` ‖ key id |
+//! | pseudonyms of an epoch | the epoch's | `hk/contributor/v1\0` ‖ tenant ‖ `\0` ‖ key id |
 //! | a model's dedup key | dedup | `hk/dedup/v1\0` ‖ model |
 //! | tree | tree (used as it is) | |
 
@@ -205,6 +206,21 @@ impl KeyRing {
     /// Every token key that is not destroyed, oldest first.
     pub fn token_keys(&self) -> impl Iterator<Item = &TokenKey> {
         self.epochs.iter().map(|epoch| &epoch.key)
+    }
+
+    /// What stands for a contributor's name outside the platform: `hmac-sha256:KEY:HEX` under the token key in force, and under the
+    /// one before for records that were appended while both write. `appended` in milliseconds UTC.
+    #[must_use]
+    pub fn pseudonyms(&self, contributor: &str, appended: i64) -> Vec<String> {
+        let window = self.dual_write().is_some_and(|(_, until)| appended < until);
+        let epochs = self.epochs.iter().rev().take(if window { 2 } else { 1 });
+        let pseudonym = |epoch: &Epoch| {
+            let id = epoch.key.id();
+            let info: [&[u8]; 4] = [b"hk/contributor/v1\0", self.tenant.as_bytes(), b"\0", id.as_bytes()];
+            let key = MacKey::new(&epoch.secret.derive(&info), "hk-att/v1/contributor");
+            format!("hmac-sha256:{id}:{}", data_encoding::HEXLOWER.encode(&key.digest(&[contributor.as_bytes()])))
+        };
+        epochs.map(pseudonym).collect()
     }
 
     /// The digests of one model.

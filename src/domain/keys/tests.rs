@@ -42,6 +42,21 @@ fn derivations_are_frozen() {
 }
 
 #[test]
+fn a_contributor_has_one_pseudonym_and_two_while_keys_rotate() {
+    // Recomputed with Python's hmac module from the table in the module documentation.
+    let (new, old) = (
+        "hmac-sha256:k2:cc34fa024141a3e6b310dbcb999f3b8023bfcd0a5b42abbd3ceeab0ff137fdce",
+        "hmac-sha256:k1:f43112207839a5bf99b016e0b4897fe13c9a8e7dd22ea841909951482a95f6c4",
+    );
+    let mut ring = fixed();
+    assert_eq!(ring.pseudonyms("alice", 5), [new]);
+    ring.open_dual_write(10);
+    assert_eq!(ring.pseudonyms("alice", 9), [new, old]);
+    assert_eq!(ring.pseudonyms("alice", 10), [new], "the window is over");
+    assert_ne!(ring.pseudonyms("Alice", 5), [new]);
+}
+
+#[test]
 fn keys_of_tenants_models_epochs_and_purposes_all_differ() {
     let ring = fixed();
     let model = ring.model("a");

@@ -27,6 +27,8 @@ pub struct Contribution {
     pub payload: Vec<u8>,
     /// Id of the intake key that the payload is sealed to (`codec::sealed`); none when it is plain.
     pub sealed: Option<String>,
+    /// The contributor's signature of this chunk (`attest::contributor`); none when it is not signed.
+    pub signature: Option<String>,
 }
 record!(Contribution, "contribution");
 
@@ -130,6 +132,10 @@ pub struct Manifest {
     pub position: Position,
     /// Append time of the chunk's record.
     pub appended: i64,
+    /// Keyed digests of the contributor's name, `hmac-sha256:KEY:HEX`; two while a token key rotates, the new one first.
+    pub contributor_pseudonyms: Vec<String>,
+    /// How the contributor signed the chunk (`ed25519`, `eip191`), once it was verified; none when it is not signed.
+    pub contributor_signature: Option<String>,
 }
 
 /// A recorded fact about time: every source writes it into every partition of the marked topic.

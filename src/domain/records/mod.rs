@@ -17,11 +17,13 @@ macro_rules! record {
     };
 }
 
+mod attestation;
 mod chunks;
 mod operations;
 mod receipt;
 mod registry;
 
+pub use attestation::*;
 pub use chunks::*;
 pub use operations::*;
 pub use receipt::*;

@@ -84,6 +84,12 @@ pub struct Receipt {
     pub chunks_digest: String,
     /// Highest append time among the chunks in `contributions`.
     pub last_appended: i64,
+    /// Every chunk was signed by the key that the contributor's name is.
+    #[serde(default)]
+    pub contributor_verified: bool,
+    /// How: `ed25519` or `eip191`; none when the contributor is not verified.
+    #[serde(default)]
+    pub contributor_signature: Option<String>,
 }
 record!(Receipt, "receipt");
 

@@ -299,16 +299,3 @@ pub struct Audit {
     pub revision: Option<i64>,
 }
 record!(Audit, "audit");
-
-/// A statement to be signed and logged, on `attestations.requests`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AttestationRequest {
-    /// Type of the statement's predicate.
-    pub predicate_type: String,
-    /// The in-toto statement, canonical JSON (RFC 8785): these bytes are signed.
-    #[serde(with = "apache_avro::serde::bytes")]
-    pub statement: Vec<u8>,
-    /// Evaluation id to be acknowledged once the statement is covered by a signed tree head.
-    pub acknowledge: Option<String>,
-}
-record!(AttestationRequest, "attestation_request");

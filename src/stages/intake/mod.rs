@@ -1,7 +1,7 @@
 //! Intake: from a chunk as an outsider sent it to screened rows, refusals, and one manifest.
 //!
 //! One record of `contributions` is one chunk. In order: read the record (what cannot be read at all is a dead
-//! letter), open its payload if it is sealed (in memory only: from here on it is the plain chunk), find its id, its model and its contract, decode the payload, check every row, tokenise personal data,
+//! letter), check its signature if it bears one, open its payload if it is sealed (in memory only: from here on it is the plain chunk), find its id, its model and its contract, decode the payload, check every row, tokenise personal data,
 //! hash rows over normalised values, cut the rows by hash shard. Out go the screened rows by shard, refusals that
 //! name code, column, rule and *shape*, and one manifest. A chunk that is refused as a whole has a manifest too, so
 //! that its contribution gets a receipt.
@@ -25,6 +25,7 @@ mod protect;
 mod refusals;
 mod screen;
 mod shape;
+mod signature;
 mod sql;
 mod sums;
 
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use self::identity::Identity;
 use self::models::{Keys, Models, Ready};
 use self::refusals::{Account, Whole};
+use crate::attest::contributor::Scheme;
 use crate::codec::contribution;
 use crate::codec::formats::Decoded;
 use crate::codec::sealed;
@@ -84,6 +86,9 @@ struct Chunk<'a> {
     message: &'a Message<'a>,
     identity: Identity,
     contribution: Contribution,
+    /// How the contributor has signed it, once that is verified.
+    signature: Option<Scheme>,
+    pseudonyms: Vec<String>,
 }
 
 impl Intake {
@@ -113,11 +118,15 @@ impl Intake {
             }
         };
         let record_key = message.key.filter(|key| !key.is_empty());
+        // A signature is over what was sent: it is looked at before anything is opened.
+        let signed = signature::verify(&contribution, record_key);
         let opened = sealed::open(&mut contribution, record_key, self.models.ring(), self.limits.payload_bytes);
         let keys = Keys::new(self.models.ring(), &contribution.model);
         let (identity, fault) = identity::identify(&contribution, batch, message, &keys);
+        let fault = fault.or_else(|| signed.as_ref().err().map(|fault| Whole::signature(*fault)));
         let fault = fault.or_else(|| opened.err().map(|error| Whole::sealed(&error)));
-        let chunk = Chunk { batch, message, identity, contribution };
+        let pseudonyms = self.models.ring().pseudonyms(&contribution.contributor, message.timestamp);
+        let chunk = Chunk { batch, message, identity, contribution, signature: signed.ok().flatten(), pseudonyms };
         match self.account(context, &chunk, fault)? {
             (None, account) => chunk.emit(&keys, "", account, out),
             (Some(ready), account) => chunk.emit(&keys, ready.contract.digest(), account, out),
@@ -222,6 +231,8 @@ impl Chunk<'_> {
             chunk_root: account.chunk_root,
             position,
             appended: self.message.timestamp,
+            contributor_pseudonyms: self.pseudonyms.clone(),
+            contributor_signature: self.signature.map(|scheme| scheme.name().to_owned()),
             id,
         };
         let key = manifest.id.contribution_id.clone();

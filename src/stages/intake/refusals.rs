@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::contract::CompiledContract;
 use super::parts::Part;
+use crate::attest::contributor::SignatureFault;
 use crate::codec::formats::{self, Decoded};
 use crate::codec::json;
 use crate::codec::sealed::UnsealError;
@@ -45,6 +46,21 @@ impl Whole {
             ),
         };
         Self::new(reason, rule, expected, error.to_string())
+    }
+
+    /// A signature that does not count.
+    pub(super) fn signature(fault: SignatureFault) -> Self {
+        let (reason, expected) = match fault {
+            SignatureFault::Foreign => (
+                Reason::SignatureForeign,
+                "a contributor named by the key that signs: 0x and 40 hex digits, or ed25519: and 64; or no signature",
+            ),
+            SignatureFault::Form | SignatureFault::Forged => (
+                Reason::SignatureInvalid,
+                "the contributor's signature of this contribution, model, contract, format, chunk and payload",
+            ),
+        };
+        Self::new(reason, "signature", expected.to_owned(), fault.to_string())
     }
 
     /// No such model, or no such contract of it.

@@ -6,6 +6,7 @@ mod fuzz;
 mod identity;
 mod screening;
 mod sealed;
+mod signed;
 mod stage;
 mod support;
 mod undeclared;

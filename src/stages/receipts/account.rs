@@ -52,7 +52,7 @@ impl Desk<'_, '_, '_> {
         let id = &manifest.id.contribution_id;
         match self.store.contribution(id)? {
             Some(Contribution::Closed(closed)) => self.after_closing(&closed, manifest, chunk),
-            Some(Contribution::Pending(header)) => self.while_pending(header, manifest, chunk),
+            Some(Contribution::Pending(header)) => self.while_pending(*header, manifest, chunk),
             None => {
                 let mut header = Header::new(manifest, chunks);
                 let open = self.store.open()?;
@@ -126,6 +126,9 @@ impl Desk<'_, '_, '_> {
         self.store.put_chunk(id, chunk, &entry)?;
         header.last_appended = header.last_appended.max(manifest.appended);
         header.received += manifest.received;
+        if header.signature != manifest.contributor_signature.as_deref().unwrap_or_default() {
+            header.signature.clear();
+        }
         merge_counts(&mut header.refused, &manifest.refused);
         merge_counts(&mut header.pii, &manifest.pii);
         merge(&mut header.quality, &manifest.quality);
@@ -153,7 +156,7 @@ impl Desk<'_, '_, '_> {
     /// Writes the header back, or closes the contribution when nothing is missing.
     fn settle(&mut self, id: &str, header: Header) -> Result<(), StageError> {
         if header.phase == Phase::Open || header.done < header.bound {
-            self.store.put_contribution(id, &Contribution::Pending(header))?;
+            self.store.put_contribution(id, &Contribution::Pending(Box::new(header)))?;
             return Ok(());
         }
         let closed = close::close(self, id, &header)?;
@@ -169,7 +172,7 @@ impl Desk<'_, '_, '_> {
         let (chunk, ident) = (narrow(verdict.id.chunk), screened(&verdict.id));
         let pending = match self.store.contribution(id)? {
             Some(Contribution::Closed(_)) => return Ok(()),
-            Some(Contribution::Pending(header)) => Some(header),
+            Some(Contribution::Pending(header)) => Some(*header),
             None => None,
         };
         let open = pending.as_ref().is_none_or(|header| header.phase == Phase::Open);
@@ -256,7 +259,7 @@ impl Desk<'_, '_, '_> {
                         self.store.put_contribution(&id, &Contribution::Pending(header))?;
                     } else {
                         self.seal(&id, &mut header, Phase::TimedOut)?;
-                        self.settle(&id, header)?;
+                        self.settle(&id, *header)?;
                     }
                 }
                 Some(Contribution::Closed(_)) => self.store.forget_contribution(&id)?,

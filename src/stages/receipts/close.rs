@@ -5,13 +5,14 @@ use sha2::{Digest, Sha256};
 use super::account::{Desk, Misfit, account_error};
 use super::model::{Chunk, Closed, Header, Held, Phase, Verdicts, content, party};
 use super::store::{Contents, PAGE};
+use crate::attest::receipt::statement;
 use crate::attest::row::chunk_leaf;
 use crate::attest::tree::{CompactRange, Hash, empty_root};
 use crate::domain::quality::{QualityInputs, merge_counts, score};
 use crate::domain::reason::Reason;
 use crate::domain::records::{
-    ChunkId, Count, Manifest, PiiCount, Position, Quality, Receipt, ReceiptChunk, Refusal, Refused, RefusedCount,
-    Release, ReleasedChunk,
+    AttestationRequest, ChunkId, Count, Manifest, PiiCount, Position, Quality, Receipt, ReceiptChunk, Refusal, Refused,
+    RefusedCount, Release, ReleasedChunk,
 };
 use crate::domain::topics;
 use crate::stream::stage::{Destination, StageError};
@@ -56,8 +57,10 @@ pub fn close(desk: &mut Desk<'_, '_, '_>, id: &str, header: &Header) -> Result<C
         chunks: header.chunks,
         only: tally.only,
     };
+    let root = tally.tree.root();
     let receipt = receipt(id, header, tally, status, admitted, quality)?;
     desk.out.send(topics::RECEIPTS, Destination::ByKey, id.as_bytes(), &receipt)?;
+    attest(desk, &receipt, &root, header)?;
     desk.store.forget_parts(id)?;
     Ok(closed)
 }
@@ -185,7 +188,20 @@ fn receipt(
         bound: tally.bound,
         chunks_digest: hex(&tally.list.finalize()),
         last_appended: header.last_appended,
+        contributor_verified: !header.signature.is_empty(),
+        contributor_signature: Some(header.signature.clone()).filter(|scheme| !scheme.is_empty()),
     })
+}
+
+/// Asks for a statement of the receipt.
+fn attest(desk: &mut Desk<'_, '_, '_>, receipt: &Receipt, root: &Hash, header: &Header) -> Result<(), StageError> {
+    let statement = statement(receipt, root, &header.pseudonyms);
+    let request = AttestationRequest {
+        predicate_type: statement.predicate.uri().to_owned(),
+        statement: statement.payload().map_err(|e| account_error(&receipt.contribution_id, e.to_string()))?,
+        acknowledge: None,
+    };
+    desk.out.send(topics::ATTESTATION_REQUESTS, Destination::ByKey, topics::LOG_KEY, &request)
 }
 
 fn not_admitted(

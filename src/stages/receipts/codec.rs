@@ -1,10 +1,10 @@
-//! Entries of the receipts state as bytes: one version byte, then the fields in order; integers as zigzag varints.
+//! Entries of the receipts state as bytes: one version byte (1 is read as well), then the fields in order; integers as zigzag varints.
 
 use crate::domain::records::{ColumnSums, Count, QualitySums};
 use crate::stream::stage::StageError;
 
 /// Format version of every entry.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// A value that can stand in an entry.
 pub trait Field: Sized {
@@ -19,12 +19,21 @@ pub trait Field: Sized {
 
 /// Bytes that are being read.
 #[derive(Debug)]
-pub struct Reader<'a>(&'a [u8]);
+pub struct Reader<'a> {
+    bytes: &'a [u8],
+    version: u8,
+}
 
 impl<'a> Reader<'a> {
+    /// Format version of the entry.
+    #[must_use]
+    pub fn version(&self) -> u8 {
+        self.version
+    }
+
     fn bytes(&mut self, length: usize) -> Result<&'a [u8], &'static str> {
-        let (head, rest) = self.0.split_at_checked(length).ok_or("cut short")?;
-        self.0 = rest;
+        let (head, rest) = self.bytes.split_at_checked(length).ok_or("cut short")?;
+        self.bytes = rest;
         Ok(head)
     }
     fn varint(&mut self) -> Result<u64, &'static str> {
@@ -41,7 +50,7 @@ impl<'a> Reader<'a> {
     fn length(&mut self) -> Result<usize, &'static str> {
         // Every item takes a byte or more: a stated length beyond what is left is damage, not an allocation.
         let length = usize::try_from(self.varint()?).map_err(|_| "a length too large")?;
-        if length > self.0.len() { Err("a length too large") } else { Ok(length) }
+        if length > self.bytes.len() { Err("a length too large") } else { Ok(length) }
     }
 }
 
@@ -175,10 +184,10 @@ pub fn encode<T: Field>(entry: &T) -> Vec<u8> {
 pub fn decode<T: Field>(what: &str, bytes: &[u8]) -> Result<T, StageError> {
     let damaged = |detail: String| StageError::State { what: what.to_owned(), detail };
     match bytes.split_first() {
-        Some((&VERSION, fields)) => {
-            let mut reader = Reader(fields);
+        Some((version @ 1..=VERSION, fields)) => {
+            let mut reader = Reader { bytes: fields, version: *version };
             let entry = T::take(&mut reader).map_err(|e| damaged(e.to_owned()))?;
-            if reader.0.is_empty() { Ok(entry) } else { Err(damaged("bytes too many".to_owned())) }
+            if reader.bytes.is_empty() { Ok(entry) } else { Err(damaged("bytes too many".to_owned())) }
         }
         Some((version, _)) => Err(damaged(format!("format version {version}, this program reads {VERSION}"))),
         None => Err(damaged("empty".to_owned())),

@@ -101,22 +101,52 @@ pub struct Header {
     pub pii: Vec<Count>,
     /// Merged sums of the chunks.
     pub quality: QualitySums,
+    /// What stands for the contributor outside the platform, as the first chunk has it.
+    pub pseudonyms: Vec<String>,
+    /// How every chunk so far was signed; empty when one was not, or in another way.
+    pub signature: String,
 }
-fields!(Header {
-    phase,
-    contributor,
-    model,
-    contract_digest,
-    chunks,
-    bound,
-    done,
-    last_appended,
-    timer,
-    received,
-    refused,
-    pii,
-    quality
-});
+
+impl super::codec::Field for Header {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.phase.put(out);
+        self.contributor.put(out);
+        self.model.put(out);
+        self.contract_digest.put(out);
+        self.chunks.put(out);
+        self.bound.put(out);
+        self.done.put(out);
+        self.last_appended.put(out);
+        self.timer.put(out);
+        self.received.put(out);
+        self.refused.put(out);
+        self.pii.put(out);
+        self.quality.put(out);
+        self.pseudonyms.put(out);
+        self.signature.put(out);
+    }
+    fn take(from: &mut super::codec::Reader<'_>) -> Result<Self, &'static str> {
+        use super::codec::Field;
+        Ok(Self {
+            phase: Field::take(from)?,
+            contributor: Field::take(from)?,
+            model: Field::take(from)?,
+            contract_digest: Field::take(from)?,
+            chunks: Field::take(from)?,
+            bound: Field::take(from)?,
+            done: Field::take(from)?,
+            last_appended: Field::take(from)?,
+            timer: Field::take(from)?,
+            received: Field::take(from)?,
+            refused: Field::take(from)?,
+            pii: Field::take(from)?,
+            quality: Field::take(from)?,
+            // Version 1 knew neither.
+            pseudonyms: if from.version() > 1 { Field::take(from)? } else { Vec::new() },
+            signature: if from.version() > 1 { Field::take(from)? } else { String::new() },
+        })
+    }
+}
 
 impl Header {
     /// A contribution of which the first manifest is at hand.
@@ -136,6 +166,8 @@ impl Header {
             refused: Vec::new(),
             pii: Vec::new(),
             quality: QualitySums::default(),
+            pseudonyms: first.contributor_pseudonyms.clone(),
+            signature: first.contributor_signature.clone().unwrap_or_default(),
         }
     }
 
@@ -174,7 +206,7 @@ fields!(Held { content, screened });
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Contribution {
     /// Without a receipt yet.
-    Pending(Header),
+    Pending(Box<Header>),
     /// With its receipt.
     Closed(Closed),
 }
@@ -193,7 +225,11 @@ impl super::codec::Field for Contribution {
         }
     }
     fn take(from: &mut super::codec::Reader<'_>) -> Result<Self, &'static str> {
-        Ok(if bool::take(from)? { Self::Closed(Closed::take(from)?) } else { Self::Pending(Header::take(from)?) })
+        Ok(if bool::take(from)? {
+            Self::Closed(Closed::take(from)?)
+        } else {
+            Self::Pending(Box::new(Header::take(from)?))
+        })
     }
 }
 

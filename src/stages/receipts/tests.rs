@@ -1,3 +1,4 @@
+mod attested;
 mod interleaving;
 
 use super::*;
@@ -63,6 +64,8 @@ impl Sent {
             chunk_root: if rows > 0 { format!("{:064x}", 100 + i64::from(self.content)) } else { String::new() },
             position: Position { topic: "contributions".to_owned(), partition: 0, offset: self.appended },
             appended: self.appended,
+            contributor_pseudonyms: Vec::new(),
+            contributor_signature: None,
         }
     }
 

@@ -1,12 +1,8 @@
 //! The request to attest a decision: the one place that makes it.
 
-use serde_json::json;
-
 use crate::attest::decision::{NamedArtefact, RegistryDecision, SignedCommand};
+use crate::attest::statement::{Predicate, Statement, Subject};
 use crate::domain::records::{AttestationRequest, Model, Transition};
-
-/// Type of an in-toto statement, version 1.
-const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 
 /// The request to attest a transition of a model; none when its version is not there, which the fold excludes.
 /// `payload_digest` is SHA-256 of the signed payload, hex; `from_stage` where the version stood before, none when new.
@@ -35,12 +31,8 @@ pub fn request(
         version: version.version.clone(),
     };
     let name = format!("{}@{}", model.model, version.version);
-    let statement = json!({
-        "_type": STATEMENT_TYPE,
-        "subject": [{"name": name, "digest": {"sha256": version.artefact.digest}}],
-        "predicateType": RegistryDecision::TYPE,
-        "predicate": predicate,
-    });
-    let statement = serde_json_canonicalizer::to_vec(&statement).ok()?;
+    let digest = data_encoding::HEXLOWER.decode(version.artefact.digest.as_bytes()).ok()?;
+    let subject = Subject::new(name, "sha256", &digest);
+    let statement = Statement { subject, predicate: Predicate::Registry(Box::new(predicate)) }.payload().ok()?;
     Some(AttestationRequest { predicate_type: RegistryDecision::TYPE.to_owned(), statement, acknowledge: None })
 }

@@ -24,7 +24,9 @@ use super::tables::Table;
 use crate::codec::contribution;
 use crate::codec::wire::{Wire, WireError};
 use crate::domain::keys::{LiveKeys, ModelKeys};
-use crate::domain::records::{Accepted, Audit, ChunkId, Contribution, DeadLetter, Model, Receipt, Refused};
+use crate::domain::records::{
+    Accepted, Attestation, Audit, ChunkId, Contribution, DeadLetter, Model, Receipt, Refused,
+};
 
 /// Rows of one record at most; intake's own limit.
 const MAX_ROWS: usize = 65_536;
@@ -86,6 +88,7 @@ enum Pending {
     DeadLetters(Vec<DeadLetter>),
     Audit(Vec<Audit>),
     ModelRevisions(Vec<Model>),
+    Attestations(Vec<records::Attested>),
 }
 
 /// Decodes the records of one table's topic and holds them until they are taken.
@@ -142,6 +145,11 @@ impl Decoder {
             }
             Pending::Audit(entries) => keep(entries, self.wire.decode(value)?),
             Pending::ModelRevisions(models) => keep(models, self.wire.decode(value)?),
+            Pending::Attestations(entries) => {
+                let record: Attestation = self.wire.decode(value)?;
+                let read = records::Attested::of(&record);
+                keep(entries, read.ok_or_else(|| Unreadable::Skipped("its envelope holds no statement".to_owned()))?)
+            }
         }
     }
 
@@ -158,6 +166,7 @@ impl Decoder {
             Pending::DeadLetters(letters) => records::dead_letters(&letters),
             Pending::Audit(entries) => records::audit(&entries),
             Pending::ModelRevisions(models) => records::models::revisions(&models),
+            Pending::Attestations(entries) => records::attestations(&entries),
         };
         let batch = batch.map_err(|e| WarehouseError::arrow(self.table, "a batch", e))?;
         Ok(if batch.num_rows() == 0 { Vec::new() } else { vec![batch] })
@@ -221,6 +230,7 @@ impl Pending {
             Table::DeadLetters => Self::DeadLetters(Vec::new()),
             Table::Audit => Self::Audit(Vec::new()),
             Table::ModelRevisions => Self::ModelRevisions(Vec::new()),
+            Table::Attestations => Self::Attestations(Vec::new()),
         }
     }
 }

@@ -92,6 +92,8 @@ pub(crate) fn receipt(contribution: &str, status: &str) -> Receipt {
         }],
         chunks_digest: "ef".repeat(32),
         last_appended: 1_700_000_000_123,
+        contributor_verified: false,
+        contributor_signature: None,
     }
 }
 

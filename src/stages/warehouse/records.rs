@@ -12,7 +12,11 @@ use arrow::error::ArrowError;
 
 use super::decode::Header;
 use super::tables::Table;
-use crate::domain::records::{Audit, ChunkId, Contribution, DeadLetter, Quality, Receipt, Refusal, Refused};
+use crate::attest::dsse::Envelope;
+use crate::attest::statement::{Predicate, Statement};
+use crate::domain::records::{
+    Attestation, Audit, ChunkId, Contribution, DeadLetter, Quality, Receipt, Refusal, Refused,
+};
 
 pub(super) mod models;
 
@@ -194,6 +198,8 @@ pub(super) fn receipts(receipts: &[Receipt]) -> Built {
             bound,
             of(|r| &r.chunks_digest),
             time(receipts.iter().map(|r| r.last_appended)),
+            boolean(receipts.iter().map(|r| r.contributor_verified)),
+            some_text(receipts.iter().map(|r| r.contributor_signature.as_deref())),
         ],
     )
 }
@@ -265,6 +271,55 @@ pub(super) fn audit(entries: &[Audit]) -> Built {
             some_long(entries.iter().map(|a| a.position.as_ref().map(|p| p.offset))),
             some_text(entries.iter().map(|a| a.command_id.as_deref())),
             some_long(entries.iter().map(|a| a.revision)),
+        ],
+    )
+}
+
+/// What a table shows of an attestation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Attested {
+    index: i64,
+    leaf: String,
+    predicate_type: String,
+    subject: String,
+    contribution_id: Option<String>,
+    keyid: Option<String>,
+    statement: String,
+}
+
+impl Attested {
+    /// Reads a record of `attestations`; none when it holds no statement of this version.
+    pub(super) fn of(record: &Attestation) -> Option<Self> {
+        let envelope = Envelope::from_json(&record.envelope).ok()?;
+        let statement = Statement::read(&envelope.payload).ok()?;
+        let contribution_id = match &statement.predicate {
+            Predicate::Contribution(receipt) => Some(receipt.contribution_id.clone()),
+            Predicate::Registry(_) | Predicate::KeyEvent(_) => None,
+        };
+        Some(Self {
+            index: record.index,
+            leaf: record.leaf.clone(),
+            predicate_type: statement.predicate.uri().to_owned(),
+            subject: statement.subject.name,
+            contribution_id,
+            keyid: envelope.signatures.into_iter().next().map(|signature| signature.keyid),
+            statement: String::from_utf8(envelope.payload).ok()?,
+        })
+    }
+}
+
+pub(super) fn attestations(entries: &[Attested]) -> Built {
+    let of = |field: fn(&Attested) -> &str| text(entries.iter().map(field));
+    batch(
+        Table::Attestations,
+        vec![
+            long(entries.iter().map(|e| e.index)),
+            of(|e| &e.leaf),
+            of(|e| &e.predicate_type),
+            of(|e| &e.subject),
+            some_text(entries.iter().map(|e| e.contribution_id.as_deref())),
+            some_text(entries.iter().map(|e| e.keyid.as_deref())),
+            of(|e| &e.statement),
         ],
     )
 }

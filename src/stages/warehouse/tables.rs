@@ -33,11 +33,13 @@ pub enum Table {
     Audit,
     /// Each state that a model has had since the table began.
     ModelRevisions,
+    /// Signed statements.
+    Attestations,
 }
 
 impl Table {
     /// Every table, in the order in which they are listed.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Contributions,
         Self::Rows,
         Self::Refusals,
@@ -45,6 +47,7 @@ impl Table {
         Self::DeadLetters,
         Self::Audit,
         Self::ModelRevisions,
+        Self::Attestations,
     ];
 
     /// Name in SQL and of the folder under `tables/`.
@@ -58,6 +61,7 @@ impl Table {
             Self::DeadLetters => "dead_letters",
             Self::Audit => "audit",
             Self::ModelRevisions => "model_revisions",
+            Self::Attestations => "attestations",
         }
     }
 
@@ -72,6 +76,7 @@ impl Table {
             Self::DeadLetters => topics::DEAD_LETTERS,
             Self::Audit => topics::AUDIT,
             Self::ModelRevisions => topics::MODELS,
+            Self::Attestations => topics::ATTESTATIONS,
         }
     }
 
@@ -96,17 +101,29 @@ impl Table {
             Self::DeadLetters => "Records that could not be read at all",
             Self::Audit => "Who did what to which resource, allowed or denied",
             Self::ModelRevisions => "One row per revision of a model: its versions, aliases and tags as they were then",
+            Self::Attestations => {
+                "One row per signed statement in the log; `hokusai verify` checks them, a table does not"
+            }
         }
     }
 
     /// Columns that the table has from its first version on; `rows` adds those of the contracts.
     #[must_use]
     pub fn schema(self) -> SchemaRef {
-        static SCHEMAS: LazyLock<[SchemaRef; 7]> = LazyLock::new(|| {
-            let all = [contributions(), rows(), refusals(), receipts(), dead_letters(), audit(), model_revisions()];
+        static SCHEMAS: LazyLock<[SchemaRef; 8]> = LazyLock::new(|| {
+            let all = [
+                contributions(),
+                rows(),
+                refusals(),
+                receipts(),
+                dead_letters(),
+                audit(),
+                model_revisions(),
+                attestations(),
+            ];
             all.map(|f| Arc::new(Schema::new(f)))
         });
-        let [contributions, rows, refusals, receipts, dead_letters, audit, model_revisions] = &*SCHEMAS;
+        let [contributions, rows, refusals, receipts, dead_letters, audit, model_revisions, attestations] = &*SCHEMAS;
         Arc::clone(match self {
             Self::Contributions => contributions,
             Self::Rows => rows,
@@ -115,6 +132,7 @@ impl Table {
             Self::DeadLetters => dead_letters,
             Self::Audit => audit,
             Self::ModelRevisions => model_revisions,
+            Self::Attestations => attestations,
         })
     }
 }
@@ -252,6 +270,12 @@ fn receipts() -> Vec<Field> {
         column("bound", bound, "The chunks that the receipt binds"),
         text("chunks_digest", "SHA-256 over the list of all bound chunks, hex"),
         column("last_appended", timestamp(), "Highest append time among the chunks"),
+        column(
+            "contributor_verified",
+            DataType::Boolean,
+            "Every chunk was signed by the key that the contributor's name is",
+        ),
+        text("contributor_signature", "How: ed25519 or eip191; null when the contributor is not verified"),
     ]
 }
 
@@ -341,5 +365,17 @@ fn model_revisions() -> Vec<Field> {
         column("versions", list_of(version()), "Its versions, in the order in which they were registered"),
         column("aliases", aliases, "Movable names of versions"),
         column("tags", named_values(), "Tags of the model"),
+    ]
+}
+
+fn attestations() -> Vec<Field> {
+    vec![
+        long("index", "Index in the log, from 0"),
+        text("leaf", "Leaf hash, hex: what `hokusai attestation show` takes"),
+        text("predicate_type", "Type of what is said"),
+        text("subject", "What it is about"),
+        text("contribution_id", "Contribution whose receipt it attests; null for other statements"),
+        text("keyid", "Id of the key that the envelope names as its signer"),
+        text("statement", "The statement: canonical JSON, the bytes that are signed"),
     ]
 }

@@ -1,8 +1,9 @@
 //! kill -9 of workers and of the embedded broker under load, at seeded moments and at fail points; then a verifier that recomputes everything.
 //!
-//! Two kinds of runs:
+//! Three kinds of runs:
 //! * [`same_log`]: a log of contributions is laid down once, with one `contributions` partition. An uninterrupted run over a copy of it gives
 //!   the reference; a run over another copy is killed ten times and must give the same receipts, byte for byte.
+//! * [`attesting`]: workers that die at every step of a signed tree head, and a broker that comes back without what it acknowledged.
 //! * [`live`]: contributions keep coming, several workers share the stages, and one after the other is killed.
 //!
 //! * [`outside`]: a stranger takes in what the stages tell each other and recomputes every verdict and receipt from it.
@@ -12,6 +13,7 @@
 //! The verifiers share no code with the stages: [`verify`] knows only the rows that were sent and the contract, [`recompute`] only the
 //! committed records and the design's text.
 
+mod attesting;
 mod contract;
 mod live;
 mod load;

@@ -4,6 +4,7 @@
 //! a cluster start their own.
 
 mod alerts;
+mod attestation;
 mod canaries;
 mod cli;
 mod contributions;

@@ -15,20 +15,20 @@ use crate::stream::stage::{Batch, Stage as _};
 
 const PARTITIONS: [(&str, i32); 3] = [(topics::SCREENED, 4), (topics::MANIFESTS, 3), (topics::REFUSED, 2)];
 
-fn task(keys: impl Into<LiveKeys>) -> Task<Intake> {
+pub(super) fn task(keys: impl Into<LiveKeys>) -> Task<Intake> {
     let mut task = Task::new(Intake::new(keys, Limits::default()), 0, &PARTITIONS);
     let record = task.wire.encode(&model(&[&spec("", "")])).unwrap();
     task.stage.broadcast(topics::MODELS, b"signup-churn", Some(&record), &task.wire).unwrap();
     task
 }
 
-fn send(task: &mut Task<Intake>, key: Option<&str>, chunk: &Contribution) {
+pub(super) fn send(task: &mut Task<Intake>, key: Option<&str>, chunk: &Contribution) {
     let mut batch = Batch::new(topics::CONTRIBUTIONS, 0);
     batch.push(100, NOW, key.map(str::as_bytes), Some(&task.wire.encode(chunk).unwrap()));
     task.commit(&[batch]).unwrap();
 }
 
-fn chunk(format: &str, payload: Vec<u8>) -> Contribution {
+pub(super) fn chunk(format: &str, payload: Vec<u8>) -> Contribution {
     Contribution {
         contribution_id: Some("c-1".into()),
         contributor: "acme".into(),
@@ -40,7 +40,7 @@ fn chunk(format: &str, payload: Vec<u8>) -> Contribution {
     }
 }
 
-fn json_rows() -> Vec<u8> {
+pub(super) fn json_rows() -> Vec<u8> {
     let mut rows: Vec<_> = (0..40).map(row).collect();
     rows[3]["age"] = 777.into();
     Value::from(rows).to_string().into_bytes()

@@ -426,6 +426,7 @@ fn the_account_of_a_chunk_is_frozen() {
         chunks: 2,
         payload: Value::from(rows).to_string().into_bytes(),
         sealed: None,
+        signature: None,
     };
     let mut batch = Batch::new(topics::CONTRIBUTIONS, 7);
     batch.push(42, NOW, None, Some(&task.wire.encode(&value).unwrap()));

@@ -1,0 +1,248 @@
+//! `hokusai verify`: the offline check of a bundle. It asks no broker and reads nothing but the files that are named.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::attestation::write;
+use super::common::Settings;
+use super::exit::{Failure, Outcome, say};
+use crate::attest::bundle;
+use crate::attest::dsse::{self, Envelope};
+use crate::attest::note;
+use crate::attest::receipt;
+use crate::attest::statement::{Predicate, Statement, leaf_of};
+use crate::attest::tree::Hash;
+use crate::attest::verify::{Against, Check, Outcome as Found, Report, verify};
+use crate::domain::records::Receipt;
+
+const EXAMPLES: &str = "\
+Examples:
+  hokusai verify bundle.json --trust trust.json --inputs receipts/
+  hokusai verify bundle.json --trust trust.json --state last.ckpt --log log.jsonl --format json
+
+--trust is the one file that must come from somebody you believe; a second --trust is the successor of the first. --state
+remembers the newest tree head: the next check shows that the log was not rolled back. --inputs is a folder with
+receipts as JSON (`hokusai submit --wait --format json`, `hokusai watch receipts --format json`).
+
+Exit codes: 0 OK, 10 malformed or not canonical, 11 signature, 12 key not valid at that index, 13 not included in the log, 14 log
+inconsistent or rolled back (evidence is written beside --state), 15 an artefact does not match, 16 a recomputation does
+not match, 17 policy (trust expired, too few witnesses), 19 UNBOUND: nothing was given that the statement is about.";
+
+/// Longest line of a log or of a file of receipts, in bytes; a whole file of that size may be one JSON object.
+const MAX_LINE: u64 = 4 << 20;
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct VerifyArgs {
+    /// The bundle, as `attestation export` writes it
+    #[arg(value_name = "BUNDLE")]
+    bundle: PathBuf,
+    /// Trust root; repeat it for its successors, oldest first
+    #[arg(long, required = true, value_name = "FILE")]
+    trust: Vec<PathBuf>,
+    /// The newest tree head that you have seen; made when it is not there, moved on when all is well
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// Folder of what the statement is about: receipts as JSON
+    #[arg(long, value_name = "DIR")]
+    inputs: Option<PathBuf>,
+    /// The whole log, as `attestation log` writes it
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+}
+
+/// Runs `verify`.
+///
+/// # Errors
+/// A file that cannot be read (exit 1), or what the check found (10 to 19).
+pub async fn run(args: VerifyArgs, settings: Settings) -> Outcome<()> {
+    tokio::task::spawn_blocking(move || check(&args, &settings)).await.map_err(Failure::failed)?
+}
+
+fn check(args: &VerifyArgs, settings: &Settings) -> Outcome<()> {
+    let bytes = read(&args.bundle, bundle::MAX_BYTES)?;
+    let trust = args.trust.iter().map(|file| read(file, dsse::MAX_BYTES)).collect::<Outcome<Vec<_>>>()?;
+    let seen = match &args.state {
+        Some(file) if file.exists() => Some(read(file, note::MAX_BYTES)?),
+        _ => None,
+    };
+    let log = args.log.as_deref().map(leaves).transpose()?;
+    let artefacts = |statement: &Statement| match &args.inputs {
+        Some(folder) => inputs(folder, statement),
+        None => Vec::new(),
+    };
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let report = verify(
+        &bytes,
+        &Against {
+            trust: &trust,
+            now: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+            seen: seen.as_deref(),
+            log: log.as_deref(),
+            artefacts: args.inputs.is_some().then_some(&artefacts),
+        },
+    );
+    let evidence = remember(args, &report)?;
+    tell(args, settings, &report, evidence.as_deref())?;
+    match report.code() {
+        0 => Ok(()),
+        code => Err(Failure::Unverified(code)),
+    }
+}
+
+/// Moves the state on, or writes down what contradicts it; returns where.
+fn remember(args: &VerifyArgs, report: &Report) -> Outcome<Option<PathBuf>> {
+    if let Some((before, now)) = &report.evidence {
+        let path = args.state.clone().unwrap_or_else(|| args.bundle.clone()).with_extension("evidence.json");
+        write(&path, &format!("{}\n", json!({"treeHeads": [before, now]})))?;
+        return Ok(Some(path));
+    }
+    if let (Some(file), Some(note)) = (&args.state, &report.remember) {
+        write(file, note)?;
+    }
+    Ok(None)
+}
+
+fn verdict(code: u8) -> &'static str {
+    match code {
+        0 => "OK",
+        10 => "MALFORMED",
+        11 => "SIGNATURE",
+        12 => "KEY NOT VALID AT THAT INDEX",
+        13 => "NOT INCLUDED",
+        14 => "INCONSISTENT",
+        15 => "ARTEFACT MISMATCH",
+        16 => "RECOMPUTATION MISMATCH",
+        17 => "POLICY",
+        _ => "UNBOUND",
+    }
+}
+
+fn tell(args: &VerifyArgs, settings: &Settings, report: &Report, evidence: Option<&Path>) -> Outcome<()> {
+    let code = report.code();
+    let leaf = report.leaf.map(|leaf| data_encoding::HEXLOWER.encode(&leaf));
+    let evidence = evidence.map(|path| path.display().to_string());
+    if settings.json() {
+        let check = |check: &Check| {
+            let (outcome, code) = match check.outcome {
+                Found::Passed => ("passed", None),
+                Found::Failed(code) => ("failed", Some(code)),
+                Found::NotChecked => ("not_checked", None),
+            };
+            json!({"check": check.name, "outcome": outcome, "code": code, "detail": check.detail})
+        };
+        return say(json!({
+            "bundle": args.bundle.display().to_string(), "code": code, "verdict": verdict(code), "leaf": leaf,
+            "checks": report.checks.iter().map(check).collect::<Vec<_>>(), "evidence": evidence,
+        }));
+    }
+    for check in &report.checks {
+        let outcome = match check.outcome {
+            Found::Passed => "passed".to_owned(),
+            Found::Failed(code) => format!("FAILED ({code})"),
+            Found::NotChecked => "NOT CHECKED".to_owned(),
+        };
+        say(format_args!("{outcome:<12} {}: {}", check.name, check.detail))?;
+    }
+    if let Some(evidence) = evidence {
+        say(format_args!("evidence     {evidence}"))?;
+    }
+    say(format_args!("{}: {} (exit {code})", args.bundle.display(), verdict(code)))
+}
+
+fn read(path: &Path, most: usize) -> Outcome<Vec<u8>> {
+    let wrong = |e: std::io::Error| Failure::because(format!("{}: {e}", path.display()));
+    let mut bytes = Vec::new();
+    // One byte more than is admitted, so that a longer file is refused and not cut.
+    std::fs::File::open(path).map_err(wrong)?.take(most as u64 + 1).read_to_end(&mut bytes).map_err(wrong)?;
+    Ok(bytes)
+}
+
+/// The lines of a file, none longer than [`MAX_LINE`].
+fn lines(path: &Path) -> std::io::Result<impl Iterator<Item = std::io::Result<String>>> {
+    let mut reader = BufReader::new(std::fs::File::open(path)?);
+    Ok(std::iter::from_fn(move || {
+        let mut line = Vec::new();
+        match reader.by_ref().take(MAX_LINE + 1).read_until(b'\n', &mut line) {
+            Ok(0) => None,
+            Ok(bytes) if bytes as u64 > MAX_LINE => Some(Err(std::io::Error::other("a line of more than 4 MiB"))),
+            Ok(_) => Some(String::from_utf8(line).map_err(|_| std::io::Error::other("a line that is not UTF-8"))),
+            Err(error) => Some(Err(error)),
+        }
+    }))
+}
+
+/// Leaves of a log file, in order: each from the payload itself.
+fn leaves(path: &Path) -> Outcome<Vec<Hash>> {
+    #[derive(serde::Deserialize)]
+    struct Line<'a> {
+        index: u64,
+        #[serde(borrow)]
+        envelope: &'a serde_json::value::RawValue,
+    }
+    let mut leaves = Vec::new();
+    for line in lines(path).map_err(|e| Failure::because(format!("{}: {e}", path.display())))? {
+        let wrong = |detail: &dyn std::fmt::Display| {
+            Failure::because(format!("{}:{}: {detail}", path.display(), leaves.len() + 1))
+        };
+        let line = line.map_err(|e| wrong(&e))?;
+        let entry: Line<'_> = serde_json::from_str(&line).map_err(|_| wrong(&"no line of a log"))?;
+        if entry.index != leaves.len() as u64 {
+            return Err(wrong(&"not the next index; help: a log file holds every entry from 0 on"));
+        }
+        let envelope = Envelope::from_json(entry.envelope.get().as_bytes()).map_err(|e| wrong(&e))?;
+        leaves.push(leaf_of(&envelope.payload));
+    }
+    Ok(leaves)
+}
+
+/// What the files of a folder prove of a statement.
+fn inputs(folder: &Path, statement: &Statement) -> Vec<Check> {
+    let Predicate::Contribution(said) = &statement.predicate else { return Vec::new() };
+    let unreadable =
+        |detail: String| vec![Check { name: crate::attest::verify::ARTEFACTS, outcome: Found::Failed(15), detail }];
+    let mut receipts = Vec::new();
+    let files = match std::fs::read_dir(folder) {
+        Ok(files) => files,
+        Err(error) => return unreadable(format!("{}: {error}", folder.display())),
+    };
+    for file in files.flatten() {
+        let path = file.path();
+        if !path.extension().is_some_and(|e| e == "json" || e == "jsonl") {
+            continue;
+        }
+        match receipts_in(&path, &said.contribution_id) {
+            Ok(found) => receipts.extend(found),
+            Err(error) => return unreadable(format!("{}: {error}", path.display())),
+        }
+    }
+    receipt::checks(statement, &receipts)
+}
+
+/// The receipts of a contribution in a file: as they are, or as `watch` wraps them.
+fn receipts_in(path: &Path, id: &str) -> std::io::Result<Vec<Receipt>> {
+    let mut found = Vec::new();
+    let whole = std::fs::metadata(path)?.len() <= MAX_LINE;
+    let whole = if whole { serde_json::from_slice::<Value>(&std::fs::read(path)?).ok() } else { None };
+    let values: Box<dyn Iterator<Item = std::io::Result<Option<Value>>>> = match whole {
+        Some(value) => Box::new(std::iter::once(Ok(Some(value)))),
+        // Other lines of other files are none of ours.
+        None => Box::new(lines(path)?.map(|line| Ok(serde_json::from_str(&line?).ok()))),
+    };
+    for value in values {
+        let Some(mut value) = value? else { continue };
+        if value.get("value").is_some_and(Value::is_object) {
+            value = value["value"].take();
+        }
+        if value.get("contribution_id").and_then(Value::as_str) == Some(id)
+            && let Ok(receipt) = serde_json::from_value(value)
+        {
+            found.push(receipt);
+        }
+    }
+    Ok(found)
+}
