@@ -136,6 +136,7 @@ fn batch(wire: &Wire, payload: Vec<u8>) -> Batch {
         chunks: 1,
         payload,
         sealed: None,
+        signature: None,
     };
     let mut batch = Batch::new(topics::CONTRIBUTIONS, 0);
     batch.push(0, NOW, None, Some(&wire.encode(&contribution).expect("a record")));
