@@ -138,6 +138,7 @@ fn batch(wire: &Wire, payload: Vec<u8>) -> Batch {
         payload,
         signature: None,
         sealed: None,
+        signature: None,
     };
     let mut batch = Batch::new(topics::CONTRIBUTIONS, 0);
     batch.push(0, NOW, None, Some(&wire.encode(&contribution).expect("a record")));

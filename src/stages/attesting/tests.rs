@@ -178,12 +178,14 @@ fn a_log_that_lost_entries_or_holds_others_stops_with_evidence_and_signs_nothing
     // Nothing is left of the log.
     halted(&mut machine.task(), "LOG_TRUNCATED");
     // The power failed, and the last transactions are gone; another entry came meanwhile.
-    let mut fork = twin(&machine).task();
+    let other = twin(&machine);
+    let mut fork = other.task();
     fork.commit(&[batch(0, &["a"])]).unwrap();
     fork.settle_all().unwrap();
     fork.stage = machine.stage();
     halted(&mut fork, "LOG_TRUNCATED");
-    let mut fork = twin(&machine).task();
+    let other = twin(&machine);
+    let mut fork = other.task();
     fork.commit(&[batch(0, &["a"])]).unwrap();
     fork.commit(&[batch(1, &["x", "y"])]).unwrap();
     fork.settle_all().unwrap();
