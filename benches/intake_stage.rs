@@ -136,7 +136,6 @@ fn batch(wire: &Wire, payload: Vec<u8>) -> Batch {
         chunk: 0,
         chunks: 1,
         payload,
-        signature: None,
         sealed: None,
         signature: None,
     };

@@ -7,70 +7,96 @@
 //! | `KEYS/log-TENANT.checkpoint` | the newest tree head that this machine signed |
 //! | `STORE/attestations/TENANT/SIZE.checkpoint` | the newest tree heads that any machine signed |
 //!
-//! A tree head is synced beside the key first, then linked into the store under its size: a link never replaces a file, so that of
-//! two tree heads of one size the second is refused, whichever machine it comes from.
+//! A tree head is synced beside the key first, then created in the store under its size: creating never replaces an object, so
+//! that of two tree heads of one size the second is refused, whichever machine it comes from.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
+use tokio::runtime::{Builder, Runtime};
 
 use super::secrets::{self, SecretsError};
 use crate::attest::checkpoint::Checkpoint;
 use crate::attest::note;
 use crate::stages::attesting::keeper::{Keeper, KeeperError, LogKeys};
+use crate::store::{Store, StoreError, StoreOptions};
 
 /// Ending of the files in the store.
 const ENDING: &str = ".checkpoint";
+
+/// Most tree heads that are looked through: older ones go once a newer one is published.
+const MOST_STORED: usize = 10_000;
 
 /// Where keys and tree heads are.
 #[derive(Debug, Clone)]
 pub struct LogKeeper {
     keys: PathBuf,
     tenant: String,
-    store: PathBuf,
+    shelf: Arc<Shelf>,
+}
+
+/// The tree heads in the store. A keeper is asked from a task's own thread, so it brings along what runs its requests.
+#[derive(Debug)]
+struct Shelf {
+    store: Store,
+    folder: String,
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Shelf {
+    fn drop(&mut self) {
+        // Dropping a runtime waits, which async code must not.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Shelf {
+    fn ask<T>(&self, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, KeeperError> {
+        let Some(runtime) = &self.runtime else {
+            return Err(KeeperError::Unavailable("the store is closed".to_owned()));
+        };
+        runtime.block_on(answer).map_err(|error| KeeperError::Unavailable(error.to_string()))
+    }
+
+    fn path(&self, size: u64) -> String {
+        format!("{}/{size:020}{ENDING}", self.folder)
+    }
+
+    /// The sizes of the tree heads, rising.
+    fn sizes(&self) -> Result<Vec<u64>, KeeperError> {
+        let found = self.ask(self.store.list(&self.folder, MOST_STORED))?;
+        let size = |path: &str| path.rsplit('/').next()?.strip_suffix(ENDING)?.parse().ok();
+        let mut sizes: Vec<u64> = found.iter().filter_map(|entry| size(&entry.path)).collect();
+        sizes.sort_unstable();
+        Ok(sizes)
+    }
+
+    fn get(&self, size: u64) -> Result<Option<String>, KeeperError> {
+        let found = self.ask(self.store.get(&self.path(size), note::MAX_BYTES as u64))?;
+        Ok(found.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
 }
 
 impl LogKeeper {
     /// A keeper for a tenant. Nothing is read or made yet.
     ///
     /// # Errors
-    /// [`KeeperError::Refused`] for a store that is no folder.
+    /// [`KeeperError::Refused`] for a store that cannot be used.
     pub fn new(keys: &Path, tenant: &str, store: &str) -> Result<Self, KeeperError> {
-        let folder = match store.split_once("://") {
-            None => Some(PathBuf::from(store)),
-            Some(("file", _)) => url::Url::parse(store).ok().and_then(|url| url.to_file_path().ok()),
-            Some(_) => None,
-        };
-        let folder = folder.ok_or_else(|| KeeperError::Refused {
-            what: "attesting keeps its tree heads in a folder, and the store is none".to_owned(),
-            help: "run attesting with --store FOLDER, on a file system that its machines share".to_owned(),
-        })?;
-        let store = folder.join("attestations").join(tenant);
-        Ok(Self { keys: keys.to_owned(), tenant: tenant.to_owned(), store })
+        let refused = |what: String| KeeperError::Refused { what, help: "look at --store".to_owned() };
+        let store = Store::at(store, &StoreOptions::from_environment()).map_err(|e| refused(e.to_string()))?;
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| refused(e.to_string()))?;
+        let shelf = Shelf { store, folder: format!("attestations/{tenant}"), runtime: Some(runtime) };
+        Ok(Self { keys: keys.to_owned(), tenant: tenant.to_owned(), shelf: Arc::new(shelf) })
     }
 
     fn local(&self) -> PathBuf {
         self.keys.join(format!("log-{}{ENDING}", self.tenant))
-    }
-
-    /// The tree heads in the store, by size, rising.
-    fn stored(&self) -> io::Result<Vec<(u64, PathBuf)>> {
-        let files = match fs::read_dir(&self.store) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            files => files?,
-        };
-        let mut found = Vec::new();
-        for file in files {
-            let path = file?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(ENDING));
-            if let Some(size) = name.and_then(|name| name.parse().ok()) {
-                found.push((size, path));
-            }
-        }
-        found.sort_unstable();
-        Ok(found)
     }
 
     fn keep_local(&self, size: u64, text: &str) -> Result<(), KeeperError> {
@@ -81,37 +107,30 @@ impl LogKeeper {
                 return Ok(());
             }
             if kept_size >= size {
-                return Err(self.contradiction(size, &kept, text, &path));
+                return Err(self.contradiction(size, &kept, text, &path.display().to_string()));
             }
         }
         replace(&path, text).map_err(|e| unavailable(&path, &e))
     }
 
     fn keep_stored(&self, size: u64, text: &str) -> Result<(), KeeperError> {
-        let path = self.store.join(format!("{size:020}{ENDING}"));
-        let linked = fs::create_dir_all(&self.store).and_then(|()| link(&path, text));
-        match linked {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                match read(&path).map_err(|e| unavailable(&path, &e))? {
-                    Some(kept) if kept == text => Ok(()),
-                    kept => Err(self.contradiction(size, &kept.unwrap_or_default(), text, &path)),
-                }
-            }
-            Err(error) => Err(unavailable(&path, &error)),
+        let path = self.shelf.path(size);
+        if self.shelf.ask(self.shelf.store.create(&path, text.to_owned().into()))? {
+            return Ok(());
+        }
+        match self.shelf.get(size)? {
+            Some(kept) if kept == text => Ok(()),
+            kept => Err(self.contradiction(size, &kept.unwrap_or_default(), text, &path)),
         }
     }
 
     /// The one that was kept is signed and may have been seen; the other one must never be.
-    fn contradiction(&self, size: u64, kept: &str, refused: &str, path: &Path) -> KeeperError {
+    fn contradiction(&self, size: u64, kept: &str, refused: &str, place: &str) -> KeeperError {
         let unsigned = refused.split("\n\n").next().unwrap_or_default();
         let text = serde_json::json!({"outcome": "LOG_FORKED", "signed": kept, "refused": unsigned});
         let evidence = self.evidence(&text.to_string()).unwrap_or_else(|error| error.to_string());
         KeeperError::Refused {
-            what: format!(
-                "LOG_FORKED: a tree head of {size} leaves contradicts {}; evidence: {evidence}",
-                path.display()
-            ),
+            what: format!("LOG_FORKED: a tree head of {size} leaves contradicts {place}; evidence: {evidence}"),
             help: "two logs were grown under one key: find out which one the topics hold, and begin a new log with new keys"
                 .to_owned(),
         }
@@ -127,11 +146,10 @@ impl Keeper for LogKeeper {
     }
 
     fn newest(&self) -> Result<Vec<String>, KeeperError> {
-        let stored = self.stored().map_err(|e| unavailable(&self.store, &e))?;
-        let newest = stored.into_iter().next_back().map(|(_, path)| path);
-        let mut notes = Vec::new();
-        for path in std::iter::once(self.local()).chain(newest) {
-            notes.extend(read(&path).map_err(|e| unavailable(&path, &e))?);
+        let local = self.local();
+        let mut notes = Vec::from_iter(read(&local).map_err(|e| unavailable(&local, &e))?);
+        if let Some(size) = self.shelf.sizes()?.pop() {
+            notes.extend(self.shelf.get(size)?);
         }
         Ok(notes)
     }
@@ -143,9 +161,9 @@ impl Keeper for LogKeeper {
         self.keep_stored(size, note)?;
         crate::failpoint!("attesting.after_store");
         // What is older than the last published one is proven by it.
-        for (_, path) in self.stored().unwrap_or_default().into_iter().filter(|(size, _)| *size < superseded) {
-            if let Err(error) = fs::remove_file(&path) {
-                tracing::debug!(path = %path.display(), %error, "an old tree head stays");
+        for size in self.shelf.sizes().unwrap_or_default().into_iter().filter(|size| *size < superseded) {
+            if let Err(error) = self.shelf.ask(self.shelf.store.delete(&self.shelf.path(size))) {
+                tracing::debug!(size, %error, "an old tree head stays");
             }
         }
         Ok(())
@@ -189,16 +207,6 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(aside(path, text)?, path)?;
     sync_folder(path)
-}
-
-/// Makes a file that must not be there; the folder that it is in is synced, and so is the one above, which may be new.
-fn link(path: &Path, text: &str) -> io::Result<()> {
-    let aside = aside(path, text)?;
-    let linked = fs::hard_link(&aside, path);
-    fs::remove_file(&aside)?;
-    linked?;
-    sync_folder(path)?;
-    path.parent().map_or(Ok(()), sync_folder)
 }
 
 /// The keys of a tenant's log, which must be there.
@@ -288,7 +296,7 @@ mod tests {
         keeper.keep(9, 5, &head(9, 2)).unwrap();
         keeper.keep(12, 9, &head(12, 3)).unwrap();
         assert_eq!(keeper.newest(), Ok(vec![head(12, 3); 2]));
-        assert_eq!(keeper.stored().unwrap().len(), 2, "the last published one stays beside the newest");
+        assert_eq!(keeper.shelf.sizes().unwrap().len(), 2, "the last published one stays beside the newest");
     }
 
     #[test]
