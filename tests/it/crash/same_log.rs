@@ -11,7 +11,8 @@ use crate::support::hokusai::Running;
 use std::sync::OnceLock;
 
 const SEED: u64 = 20_130_101;
-const MODEL: &str = "crash-shop";
+/// The model of the log.
+pub const MODEL: &str = "crash-shop";
 /// Where a worker aborts itself in the first seven rounds; the other five are killed from outside at seeded moments.
 const FAILPOINTS: [Option<&str>; 12] = [
     Some("state.after_runs"),
@@ -51,11 +52,6 @@ impl Reference {
     /// How many records that are.
     pub fn records(&self) -> usize {
         self.sent.iter().map(|c| c.chunks.len()).sum()
-    }
-
-    /// [`Plant::progress`] at the end.
-    pub fn progress(&self) -> i64 {
-        self.progress
     }
 }
 
@@ -115,7 +111,7 @@ fn moment(plant: &Plant, random: &mut Random, end: i64, left: usize) -> i64 {
 }
 
 /// Waits for progress, or until everything is done.
-pub fn wait_for_progress(plant: &Plant, worker: &mut Running, moment: i64, all: usize) {
+fn wait_for_progress(plant: &Plant, worker: &mut Running, moment: i64, all: usize) {
     eventually("progress", || {
         if let Some(status) = worker.ended() {
             panic!("the worker ended with {status}:\n{}", plant.log());
