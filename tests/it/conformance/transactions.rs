@@ -14,8 +14,9 @@ use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
 use kafka_protocol::messages::{
-    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, EndTxnRequest, GroupId, InitProducerIdRequest, JoinGroupRequest,
-    OffsetFetchRequest, ProducerId, SyncGroupRequest, TopicName, TransactionalId, TxnOffsetCommitRequest,
+    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, EndTxnRequest, FindCoordinatorRequest, GroupId,
+    InitProducerIdRequest, JoinGroupRequest, OffsetFetchRequest, ProducerId, SyncGroupRequest, TopicName,
+    TransactionalId, TxnOffsetCommitRequest,
 };
 use kafka_protocol::records::Compression;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -254,6 +255,9 @@ impl<'a> ByHand<'a> {
     }
 
     fn try_init(&mut self, timeout_ms: i32) -> (String, (i64, i16)) {
+        // On a new cluster the first to look for a coordinator makes the topic that the coordinator lives on.
+        let coordinator = FindCoordinatorRequest::default().with_key(text(&self.id)).with_key_type(1);
+        self.raw.settled(3, &coordinator, |r| r.error_code);
         let request = InitProducerIdRequest::default()
             .with_transactional_id(Some(self.transactional_id()))
             .with_transaction_timeout_ms(timeout_ms)
