@@ -98,6 +98,10 @@ impl Contribution {
             accepted = 0;
         }
         let (bound, root, rows, digest) = self.tree();
+        // One chunk that is not signed, or otherwise, leaves the contributor unverified.
+        let signature = &first["contributor_signature"];
+        let signed_alike = self.bound.values().all(|manifest| manifest["contributor_signature"] == *signature);
+        let signature = if signed_alike { signature.clone() } else { Value::Null };
         json!({
             "contribution_id": first["id"]["contribution_id"],
             "contributor": first["id"]["contributor"],
@@ -115,6 +119,8 @@ impl Contribution {
             "bound": bound,
             "chunks_digest": digest,
             "last_appended": last,
+            "contributor_verified": !signature.is_null(),
+            "contributor_signature": signature,
         })
     }
 
