@@ -63,7 +63,7 @@ impl Compiler {
     #[must_use]
     pub fn new() -> Self {
         // Names stand in expressions as they stand in the contract; SQL would fold them to lower case.
-        let mut config = SessionConfig::new();
+        let mut config = SessionConfig::new().set_usize("datafusion.sql_parser.recursion_limit", sql::MAX_NESTING);
         config.options_mut().sql_parser.enable_ident_normalization = false;
         Self { session: SessionStateBuilder::new().with_config(config).with_default_features().build() }
     }
@@ -310,11 +310,14 @@ impl<'a> Planner<'a> {
     /// An expression that is true where the rule is violated: false there, not null.
     fn rule(&self, text: &str, path: &str) -> Result<Arc<dyn PhysicalExpr>, SpecError> {
         let help = format!("write one SQL boolean expression over the columns {}", self.some_names());
-        let rule = self
-            .session
-            .create_logical_expr(text, &self.schema)
-            .map_err(|e| SpecError::at(path, e.strip_backtrace(), help))?;
-        sql::check(&rule).map_err(|refusal| SpecError::at(path, refusal.problem, refusal.help))?;
+        let refused = |refusal: sql::Refusal| SpecError::at(path, refusal.problem, refusal.help);
+        sql::check_text(text).map_err(refused)?;
+        let rule =
+            self.session.create_logical_expr(text, &self.schema).map_err(|error| match sql::too_deep(&error) {
+                Some(refusal) => refused(refusal),
+                None => SpecError::at(path, error.strip_backtrace(), help),
+            })?;
+        sql::check(&rule).map_err(refused)?;
         let physical = self.physical(rule.clone(), path)?;
         match physical.data_type(self.schema.as_arrow()) {
             Ok(DataType::Boolean) => self.physical(Expr::Not(Box::new(rule)), path),

@@ -5,13 +5,24 @@
 //! `lpad`, `replace`, `||`) and without those that call the platform's mathematics library (`ln`, `exp`, `sin`).
 //! Patterns are literals: a pattern from a cell would let a contributor decide what a row costs.
 
+use datafusion::common::DataFusionError;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, Operator};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::ParserError;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::contract::is_immutable;
 
 const MAX_DEPTH: usize = 64;
 const MAX_NODES: usize = 2_000;
+/// Levels of recursion in the SQL parser. It tries a call such as `POSITION(` up to three ways and each way its arguments anew, so a
+/// syntax error inside n levels costs 3^n: a quarter of a second here, an hour at DataFusion's default of 50. Twelve levels are ten
+/// nested calls or five nested groups of AND and OR.
+pub(super) const MAX_NESTING: usize = 12;
+/// A `CASE` that cannot be parsed is tried again as a name, and the limit on nesting does not count those.
+const MAX_CASES: usize = 10;
 
 const FUNCTIONS: &[&str] = &[
     "abs",
@@ -66,6 +77,43 @@ pub(super) struct Refusal {
 fn refuse<T>(problem: impl Into<String>, help: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal { problem: problem.into(), help: help.into() })
 }
+
+/// Refuses what the parser would take exponential time or unbounded stack for, by the words alone: many `CASE`, and `INTERVAL` before
+/// anything but a literal, which it parses without counting levels.
+pub(super) fn check_text(text: &str) -> Result<(), Refusal> {
+    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, text).tokenize() else {
+        return Ok(()); // the parser has the same tokenizer and says what is wrong
+    };
+    let mut cases = 0;
+    let mut tokens = tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_))).peekable();
+    while let Some(token) = tokens.next() {
+        let Token::Word(word) = token else { continue };
+        match word.keyword {
+            Keyword::CASE => cases += 1,
+            Keyword::INTERVAL if matches!(tokens.peek(), Some(next) if !matches!(next, Token::SingleQuotedString(_) | Token::Number(..))) =>
+            {
+                return refuse("has INTERVAL before something else than a literal", "write it like INTERVAL '1 day'");
+            }
+            _ => {}
+        }
+    }
+    if cases > MAX_CASES {
+        return refuse(format!("has more than {MAX_CASES} CASE"), SPLIT);
+    }
+    Ok(())
+}
+
+/// The refusal of a text that the parser found too deep.
+pub(super) fn too_deep(error: &DataFusionError) -> Option<Refusal> {
+    match error.find_root() {
+        DataFusionError::SQL(parser, _) if **parser == ParserError::RecursionLimitExceeded => {
+            Some(Refusal { problem: format!("is nested deeper than {MAX_NESTING} levels"), help: SPLIT.to_owned() })
+        }
+        _ => None,
+    }
+}
+
+const SPLIT: &str = "write it flatter, or split it into several rules: each of them has to hold";
 
 /// Checks every node of an expression. Walks with its own stack: the depth is not known yet.
 pub(super) fn check(expr: &Expr) -> Result<(), Refusal> {

@@ -93,6 +93,19 @@ fn expressions() {
     fuzz(Target { name: "expressions", seeds, words: WORDS, run });
 }
 
+#[test]
+fn nesting_beyond_the_limits_is_refused_by_name() {
+    let nested = |levels: usize| format!("{}age{} > 0", "abs(".repeat(levels), ")".repeat(levels));
+    assert!(run(nested(9).as_bytes()).ends_with("evaluated"));
+    assert_eq!(run(nested(13).as_bytes()), "is nested deeper than 12 levels");
+    let cases = |n: usize| vec!["CASE WHEN age > 1 THEN TRUE ELSE FALSE END"; n].join(" OR ");
+    assert!(run(cases(10).as_bytes()).ends_with("evaluated"));
+    assert_eq!(run(cases(11).as_bytes()), "has more than 10 CASE");
+    let since = |what: &str| format!("event_time > TIMESTAMP '2020-01-01T00:00:00Z' - INTERVAL {what}");
+    assert!(run(since("'1 day'").as_bytes()).ends_with("evaluated"));
+    assert_eq!(run(since("INTERVAL '1 day'").as_bytes()), "has INTERVAL before something else than a literal");
+}
+
 /// As long and as deep as the limit on expressions allows.
 #[test]
 fn the_longest_expressions_are_refused_or_evaluated() {
@@ -105,6 +118,11 @@ fn the_longest_expressions_are_refused_or_evaluated() {
         format!("{}TRUE{}", "CASE WHEN TRUE THEN ".repeat(150), " END".repeat(150)),
         format!("repeat(plan, 1000000000) = 'x' OR {}", RULE),
         format!("{}plan{} = 'x'", "concat(".repeat(300), ", plan)".repeat(300)),
+        // The parser tries each level of these in two or three ways, so what the innermost level has wrong is found 3^depth times.
+        format!("{}1 2{} = 1", "POSITION(".repeat(40), ")".repeat(40)),
+        format!("{}1{}", "abs(CAST(".repeat(24), " AS INT))".repeat(24)),
+        format!("{}(", "INTERVAL ".repeat(400)),
+        "CASE WHEN age > 1 THEN ".repeat(170),
     ] {
         let outcome = run(expression.as_bytes());
         assert!(!outcome.is_empty());
