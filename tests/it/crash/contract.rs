@@ -1,7 +1,7 @@
 //! A model's contract changes while contributions flow and workers are killed: every chunk is judged by exactly the contract that its
 //! manifest names, and a contribution whose chunks met two of them has the named outcome.
 
-use super::load::{Random, contributions};
+use super::load::{Random, SetAtEnd, endless};
 use super::plant::Plant;
 use super::recompute::log::{DECLARATION, Log, follow};
 use super::recompute::quality::Reference;
@@ -60,7 +60,7 @@ fn flow(plant: &Plant, digests: &[String; 2], over: &AtomicBool) -> Sent {
     let mut sent = Sent::new();
     let mut random = Random::new(5);
     let mut left = 20;
-    for (n, contribution) in contributions(5, 600, 40).into_iter().enumerate() {
+    for (n, contribution) in endless(5, 40).enumerate() {
         for (k, mut record) in contribution.records(MODEL).into_iter().enumerate() {
             let named = [Some(0), None, Some(1), (n % 16 == 3).then_some(k % 2)][n % 4];
             if let Some(version) = named {
@@ -73,7 +73,6 @@ fn flow(plant: &Plant, digests: &[String; 2], over: &AtomicBool) -> Sent {
         if left == 0 {
             break;
         }
-        // The load is to outlast the kills.
         std::thread::sleep(Duration::from_millis(40));
     }
     sent
@@ -102,14 +101,24 @@ fn straddler(chunk: usize) -> Value {
 }
 
 #[test]
-fn every_chunk_is_judged_by_the_contract_its_manifest_names_when_contracts_change_under_kills() {
-    let plant = Plant::start(Kind::Embedded, Some(&topology())).expect("the embedded broker runs everywhere");
+fn every_chunk_is_judged_by_the_contract_its_manifest_names_when_contracts_change_under_kills_embedded() {
+    every_chunk_is_judged_by_the_contract_its_manifest_names(Kind::Embedded);
+}
+
+#[test]
+fn every_chunk_is_judged_by_the_contract_its_manifest_names_when_contracts_change_under_kills_apache_kafka() {
+    every_chunk_is_judged_by_the_contract_its_manifest_names(Kind::ApacheKafka);
+}
+
+fn every_chunk_is_judged_by_the_contract_its_manifest_names(kind: Kind) {
+    let Some(plant) = Plant::start(kind, Some(&topology())) else { return };
     let specs = specs();
     let digests = specs.clone().map(|spec| digest_of(&spec));
     let mut worker = plant.start_worker(0);
     assert_eq!(plant.apply(&specs[0]), digests[0]);
     let (over, stop) = (AtomicBool::new(false), AtomicBool::new(false));
-    let (sent, log) = std::thread::scope(|scope| {
+    let (sent, log, _worker) = std::thread::scope(|scope| {
+        let _ends = [SetAtEnd(&over), SetAtEnd(&stop)];
         let stranger = scope.spawn(|| follow(&plant.broker(), |name| plant.topic(name), &stop));
         let flow = scope.spawn(|| flow(&plant, &digests, &over));
         let producer = Producer::new(&plant.broker(), &[]);
@@ -136,14 +145,15 @@ fn every_chunk_is_judged_by_the_contract_its_manifest_names_when_contracts_chang
         assert_eq!(applied.join().expect("the command is decided"), digests[1]);
         send(&plant, &producer, 1, straddler(1), &mut aside);
         worker.kill();
-        let _worker = plant.start_worker(0);
+        let last = plant.start_worker(0);
         over.store(true, Ordering::SeqCst);
         let mut sent = flow.join().expect("the load goes on to its end");
         sent.append(&mut aside);
         let ids: BTreeSet<&str> = sent.values().filter_map(|r| r["contribution_id"].as_str()).collect();
         plant.wait_for_receipts(ids.len());
         stop.store(true, Ordering::SeqCst);
-        (sent, stranger.join().expect("the reader outside goes on to the end"))
+        // The tables are still to follow.
+        (sent, stranger.join().expect("the reader outside goes on to the end"), last)
     });
     each_manifest_names_its_judge(&sent, &log, &digests);
     let features = vec!["order", "amount", "plan", "email", "note"];

@@ -2,6 +2,7 @@
 
 use crate::support::flow::{contribution, row};
 use serde_json::{Value, json};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One contribution as it will be sent: its chunks, each a list of rows.
 #[derive(Debug, Clone)]
@@ -48,30 +49,42 @@ impl Random {
 
 /// Contributions with valid, invalid and repeated rows, of several contributors that overlap.
 pub fn contributions(seed: u64, count: usize, rows_each: u64) -> Vec<Contribution> {
+    endless(seed, rows_each).take(count).collect()
+}
+
+/// The same without an end, for a load that has to outlast what happens meanwhile, however slow the machine is.
+pub fn endless(seed: u64, rows_each: u64) -> impl Iterator<Item = Contribution> {
     let mut random = Random::new(seed);
     let mut next = 0_i64;
-    (0..count)
-        .map(|n| {
-            let chunks = 1 + random.below(3);
-            let mut rows = |random: &mut Random| {
-                let list = (0..rows_each / chunks).map(|_| match random.below(100) {
-                    0..=4 => {
-                        let mut bad = row(next);
-                        bad["plan"] = json!("gold");
-                        bad
-                    }
-                    5..=14 if next > 0 => row(i64::try_from(random.below(next.unsigned_abs())).expect("small")),
-                    _ => {
-                        next += 1;
-                        row(next)
-                    }
-                });
-                list.collect::<Vec<_>>()
-            };
-            let chunks = (0..chunks).map(|_| rows(&mut random)).collect();
-            Contribution { id: format!("load-{seed}-{n:04}"), contributor: format!("contributor-{}", n % 5), chunks }
-        })
-        .collect()
+    (0..).map(move |n: usize| {
+        let chunks = 1 + random.below(3);
+        let mut rows = |random: &mut Random| {
+            let list = (0..rows_each / chunks).map(|_| match random.below(100) {
+                0..=4 => {
+                    let mut bad = row(next);
+                    bad["plan"] = json!("gold");
+                    bad
+                }
+                5..=14 if next > 0 => row(i64::try_from(random.below(next.unsigned_abs())).expect("small")),
+                _ => {
+                    next += 1;
+                    row(next)
+                }
+            });
+            list.collect::<Vec<_>>()
+        };
+        let chunks = (0..chunks).map(|_| rows(&mut random)).collect();
+        Contribution { id: format!("load-{seed}-{n:04}"), contributor: format!("contributor-{}", n % 5), chunks }
+    })
+}
+
+/// Sets a flag when it goes, also in a panic: scoped threads that wait for the flag then end, and the failure is told instead of a hang.
+pub struct SetAtEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// Whether the shop's contract takes the row.

@@ -1,7 +1,7 @@
 //! A stranger's check: a reader outside the stages takes in what they tell each other, before it is purged, and recomputes every verdict
 //! and every receipt from it, byte by byte, while two workers share four partitions and one of them is killed.
 
-use super::load::{Random, contributions};
+use super::load::{Random, SetAtEnd, contributions};
 use super::plant::Plant;
 use super::recompute::log::{DECLARATION, TOPICS, follow};
 use super::recompute::quality::Reference;
@@ -163,6 +163,7 @@ fn receipts_are_what_a_stranger_recomputes_from_the_committed_records(kind: Kind
     holds_everything_back(&plant, &first);
     let stop = AtomicBool::new(false);
     let log = std::thread::scope(|scope| {
+        let _end = SetAtEnd(&stop);
         let stranger = scope.spawn(|| follow(&plant.broker(), |name| plant.topic(name), &stop));
         produce(&plant, after);
         plant.wait_for_receipts(ids.len());
