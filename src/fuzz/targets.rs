@@ -32,7 +32,9 @@ pub(super) fn records() -> Target {
     fn again<R: crate::domain::records::Record + PartialEq + std::fmt::Debug>(wire: &Wire, bytes: &[u8]) {
         if let Ok(record) = wire.decode::<R>(bytes) {
             let written = wire.encode(&record).unwrap();
-            assert_eq!(wire.decode::<R>(&written).unwrap(), record);
+            let back = wire.decode::<R>(&written).unwrap();
+            // NaN equals nothing: where one stands in a record, what is printed has to be the same.
+            assert!(back == record || format!("{back:?}") == format!("{record:?}"), "{record:?} came back as {back:?}");
         }
     }
     fn run(bytes: &[u8]) -> String {

@@ -30,6 +30,7 @@ pub mod snapshot;
 pub mod stage;
 pub mod state;
 
+mod batch;
 mod broadcast;
 pub(crate) mod consumer;
 mod control;

@@ -9,15 +9,17 @@ use rdkafka::consumer::Consumer;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::control::Ended;
-use super::partitioner::partition_of;
 use super::producer::{ErrorClass, ProduceError};
 use super::progress::{Cursor, Stop, state_key};
 use super::replay::{GivenUp, Work};
 use super::runtime::ProgressIn;
-use super::stage::{Batch, Context, Destination, OutputRecord, Outputs, Stage, StageError, State, Tick};
+use super::stage::{Context, Outputs, Stage, StageError, State, Tick};
 use super::task::{Input, Task, ended};
-use crate::domain::records::{DeadLetter, Position, Record};
-use crate::domain::topics;
+use crate::domain::records::{DeadLetter, Position};
+
+mod sending;
+
+use sending::given_up_letter;
 
 /// Why a transaction did not commit.
 enum Failure {
@@ -199,92 +201,6 @@ impl<S: Stage> Task<'_, S> {
         }
         let letters = std::mem::take(&mut self.unreadable_broadcasts);
         self.send_dead_letters(letters, None, open)
-    }
-
-    fn send(
-        &self,
-        topic: &str,
-        partition: i32,
-        key: &[u8],
-        value: Option<&[u8]>,
-        open: &mut Open,
-    ) -> Result<(), Failure> {
-        self.producer.send(topic, partition, key, value)?;
-        open.records_out += 1;
-        open.bytes_out += (key.len() + value.map_or(0, <[u8]>::len)) as u64;
-        Ok(())
-    }
-
-    fn send_outputs(&mut self, records: &[OutputRecord], open: &mut Open) -> Result<(), Failure> {
-        let limit = self.shared.settings.max_record_bytes;
-        for record in records {
-            let size = record.key.len() + record.value.as_ref().map_or(0, bytes::Bytes::len);
-            if size > limit {
-                let detail = format!("an output for {} has {size} bytes, the limit is {limit}", record.topic);
-                return Err(Failure::Blamed(GivenUp { reason: "OUTPUT_TOO_LARGE", detail }));
-            }
-            let partition = match record.destination {
-                Destination::Partition(partition) => partition,
-                Destination::ByKey => {
-                    partition_of(&record.key, self.partitions.get(record.topic).copied().unwrap_or(1))
-                }
-            };
-            if !self.full_names.contains_key(record.topic) {
-                self.full_names.insert(record.topic, self.shared.cluster.topic(record.topic));
-            }
-            let full = self.full_names.get(record.topic).map_or(record.topic, String::as_str);
-            self.send(full, partition, &record.key, record.value.as_deref(), open)?;
-        }
-        Ok(())
-    }
-
-    /// Completes dead letters with stage, keyed digest and sealed record, and queues them.
-    fn send_dead_letters(
-        &self,
-        letters: Vec<DeadLetter>,
-        batch: Option<&Batch>,
-        open: &mut Open,
-    ) -> Result<(), Failure> {
-        if letters.is_empty() {
-            return Ok(());
-        }
-        let topic = self.shared.cluster.topic(topics::DEAD_LETTERS);
-        let partitions = self.partitions.get(topics::DEAD_LETTERS).copied().unwrap_or(1);
-        let messages: Vec<_> = batch.map(|b| b.iter().collect()).unwrap_or_default();
-        for mut letter in letters {
-            letter.stage = self.plan.name.to_owned();
-            if let Ok(found) = messages.binary_search_by_key(&letter.position.offset, |m| m.offset)
-                && let Some(message) = messages.get(found)
-            {
-                let value = message.value.unwrap_or_default();
-                letter.size = i64::try_from(value.len()).unwrap_or(i64::MAX);
-                letter.digest = (self.shared.digest)(value);
-                for part in (self.shared.aside)(letter, message.key, message.value) {
-                    self.send_dead_letter(&topic, partitions, &part, open)?;
-                }
-            } else {
-                self.send_dead_letter(&topic, partitions, &letter, open)?;
-            }
-            open.dead_letters += 1;
-        }
-        Ok(())
-    }
-
-    fn send_dead_letter(
-        &self,
-        topic: &str,
-        partitions: i32,
-        letter: &DeadLetter,
-        open: &mut Open,
-    ) -> Result<(), Failure> {
-        let Position { topic: at, partition, offset } = &letter.position;
-        let key = format!("{at}-{partition}-{offset}");
-        let value = self.encode(letter)?;
-        self.send(topic, partition_of(key.as_bytes(), partitions), key.as_bytes(), Some(&value), open)
-    }
-
-    fn encode<R: Record>(&self, record: &R) -> Result<Vec<u8>, Failure> {
-        self.shared.wire.encode(record).map_err(|e| cannot_write(format!("{} of {}", R::SCHEMA, self.id), &e))
     }
 
     fn mark_is_due(&self) -> bool {
@@ -503,15 +419,5 @@ fn blamed(error: StageError) -> Failure {
         StageError::Outside(cause) => Failure::Outside(cause),
         StageError::Halt { what, help } => Failure::Ended(Ended::Stopped(Stop::Halted { what, help })),
         error => Failure::Blamed(GivenUp { reason: "STAGE_FAILED", detail: error.to_string() }),
-    }
-}
-
-fn given_up_letter(batch: &Batch, offset: i64, cause: &GivenUp) -> DeadLetter {
-    DeadLetter {
-        position: Position { topic: batch.topic().to_owned(), partition: batch.partition(), offset },
-        reason: cause.reason.to_owned(),
-        detail: cause.detail.clone(),
-        parts: 1,
-        ..DeadLetter::default()
     }
 }

@@ -2,24 +2,12 @@
 
 use crate::support::broker::{Broker, Kind, Own};
 use crate::support::client::{Isolation, Producer, read_texts, topic};
+use crate::support::raw::bad_words;
 use std::io::Write;
 use std::net::TcpStream;
 
 const CROWD: usize = 1_000;
 const MIB: u64 = 1 << 20;
-
-/// What a bad client says before it falls silent: nothing, half a length, a claim with or without a beginning, garbage.
-fn words(n: usize) -> Vec<u8> {
-    let claim = |api: u8, length: u32, sent: usize| [&length.to_be_bytes()[..], &[0, api], &vec![0; sent]].concat();
-    match n % 6 {
-        0 => vec![],
-        1 => vec![0, 0],
-        2 => claim(0, 100 << 20, 60),
-        3 => claim(0, 100 << 20, 80 << 10),
-        4 => claim(3, 8 << 20, 80 << 10),
-        _ => b"GET / HTTP/1.1\r\nHost: broker\r\n\r\n".to_vec(),
-    }
-}
 
 #[test]
 fn an_ordinary_client_is_served_beside_a_thousand_bad_ones() {
@@ -31,7 +19,7 @@ fn an_ordinary_client_is_served_beside_a_thousand_bad_ones() {
     for n in 0..CROWD {
         let mut stream = TcpStream::connect(&broker.bootstrap).expect("the broker listens");
         // Some are closed before they have said everything.
-        let _ = stream.write_all(&words(n));
+        let _ = stream.write_all(&bad_words(n));
         crowd.push(stream);
         if n % 100 == 99 {
             // A client of its own each time: it has to connect, too.

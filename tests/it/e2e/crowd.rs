@@ -7,6 +7,7 @@ use crate::support::broker::Kind;
 use crate::support::cluster::{Cluster, Settings};
 use crate::support::flow::{Receipts, account, contribute, contribution, reasons, rows, shop};
 use crate::support::hokusai::get;
+use crate::support::raw::bad_words;
 use crate::support::unique;
 
 const CROWD: usize = 1_000;
@@ -31,19 +32,6 @@ fn http_words(n: usize) -> Vec<u8> {
     }
 }
 
-/// What a bad Kafka client sends: nothing, half a length, claims with and without a beginning, HTTP.
-fn kafka_words(n: usize) -> Vec<u8> {
-    let claim = |api: u8, length: u32, sent: usize| [&length.to_be_bytes()[..], &[0, api], &vec![0; sent]].concat();
-    match n % 6 {
-        0 => vec![],
-        1 => vec![0, 0],
-        2 => claim(0, 100 << 20, 60),
-        3 => claim(0, 100 << 20, 80 << 10),
-        4 => claim(3, 8 << 20, 80 << 10),
-        _ => b"GET / HTTP/1.1\r\nHost: broker\r\n\r\n".to_vec(),
-    }
-}
-
 fn bad_client(address: &str, words: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(address).expect("the port is open");
     stream.set_nonblocking(true).expect("a socket");
@@ -63,7 +51,7 @@ fn others_are_served_beside_a_thousand_hostile_connections_to_each_port() {
     // More than the broker has places for: some have to give way, and not the good ones.
     for n in 0..CROWD + 200 {
         crowd.push(bad_client(&http, &http_words(n)));
-        crowd.push(bad_client(&cluster.broker.bootstrap, &kafka_words(n)));
+        crowd.push(bad_client(&cluster.broker.bootstrap, &bad_words(n)));
         if n % 200 == 199 {
             for (path, holds) in [("/health", "\"ok\":true"), ("/metrics", "hokusai_commits_total")] {
                 let (status, text) = get(&format!("{}{path}", cluster.process.http())).expect("an answer");

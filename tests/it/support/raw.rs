@@ -141,3 +141,16 @@ pub fn batch(stamp: Stamp, values: &[&str], compression: Compression, timestamp:
         .expect("a batch");
     bytes.freeze()
 }
+
+/// What a bad client sends before it falls silent: nothing, half a length, claims with and without a beginning, HTTP.
+pub fn bad_words(n: usize) -> Vec<u8> {
+    let claim = |api: u8, length: u32, sent: usize| [&length.to_be_bytes()[..], &[0, api], &vec![0; sent]].concat();
+    match n % 6 {
+        0 => vec![],
+        1 => vec![0, 0],
+        2 => claim(0, 100 << 20, 60),
+        3 => claim(0, 100 << 20, 80 << 10),
+        4 => claim(3, 8 << 20, 80 << 10),
+        _ => b"GET / HTTP/1.1\r\nHost: broker\r\n\r\n".to_vec(),
+    }
+}
