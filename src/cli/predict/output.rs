@@ -159,6 +159,7 @@ mod tests {
         );
         let json = written(&three, true, &[0.5, 0.25, 0.25, 1.0, 0.0, 0.0]);
         let lines: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!((&lines[0]["scores"]["b,\"c\""], &lines[1]["scores"]["a"]), (&0.25.into(), &1.0.into()), "{json}");
+        let score = |line: usize, class: &str| lines[line]["scores"][class].as_f64();
+        assert_eq!((score(0, "b,\"c\""), score(1, "a")), (Some(0.25), Some(1.0)), "{json}");
     }
 }

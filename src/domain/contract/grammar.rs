@@ -6,6 +6,7 @@ use std::fmt;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::evaluation::EvaluationSpec;
 use super::learning::Learning;
 
 /// `apiVersion` of this grammar.
@@ -51,6 +52,9 @@ pub struct Spec {
     /// What is learned from, and how it is encoded; derived from the columns without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learning: Option<Learning>,
+    /// How candidates are compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<EvaluationSpec>,
     /// Exactly one table.
     pub schema: Vec<Table>,
 }

@@ -63,7 +63,10 @@ impl Spec {
         self.check_references()?;
         self.check_rules()?;
         // Without the section a contract may be there for its rows alone.
-        if self.learning.is_some() { self.learning().map(drop) } else { Ok(()) }
+        if self.learning.is_some() {
+            self.learning()?;
+        }
+        self.check_evaluation()
     }
 
     fn check_label(&self) -> Check {

@@ -168,3 +168,38 @@ fn a_feature_that_contradicts_the_columns_is_refused_where_it_stands() {
     let error = Spec::parse_yaml(&EXAMPLE.replacen("label: churned\n", nothing, 1), "model.yaml").unwrap_err();
     assert_eq!((error.path.as_str(), error.line), ("learning", 9), "{error}");
 }
+
+#[test]
+fn an_evaluation_without_a_margin_that_it_needs_is_refused_where_it_is_missing() {
+    let section = "label: churned\nevaluation:\n  primary: auroc\n  minimumEffect: 0.002\n  margins: {auroc: 0.01, log_loss: 0.02}\n  \
+                   guardrails:\n    - metric: log_loss\n    - {metric: brier, margin: 0.005}\n  strata:\n    - column: plan\n";
+    let text = EXAMPLE.replacen("label: churned\n", section, 1);
+    let plain = Spec::parse_yaml(EXAMPLE, "f").unwrap().contract_digest().unwrap();
+    assert_ne!(Spec::parse_yaml(&text, "f").unwrap().contract_digest().unwrap(), plain);
+    for (from, to, path) in [
+        ("{auroc: 0.01, log_loss: 0.02}", "{auroc: 0.01}", "evaluation.guardrails[0]"),
+        ("{auroc: 0.01, log_loss: 0.02}", "{log_loss: 0.02}", "evaluation.strata[0]"),
+        ("log_loss: 0.02}", "log_loss: 0}", "evaluation.margins.log_loss"),
+        ("log_loss: 0.02}", "mae: 0.02}", "evaluation.margins.mae"),
+        ("margin: 0.005", "margin: 1.5", "evaluation.guardrails[1].margin"),
+        ("margin: 0.005", "margin: 0.0000001", "evaluation.guardrails[1].margin"),
+        ("margin: 0.005", "margin: .nan", "evaluation.guardrails[1].margin"),
+        ("metric: brier", "metric: auroc", "evaluation.guardrails[1]"),
+        ("metric: brier", "metric: log_loss", "evaluation.guardrails[1]"),
+        ("primary: auroc", "primary: rmse", "evaluation.primary"),
+        ("minimumEffect: 0.002", "minimumEffect: -1", "evaluation.minimumEffect"),
+        ("column: plan\n", "column: nothing\n", "evaluation.strata[0].column"),
+        ("column: plan\n", "column: churned\n", "evaluation.strata[0].column"),
+        ("column: plan\n", "column: balance\n", "evaluation.strata[0].column"),
+        ("column: plan\n", "column: email\n", "evaluation.strata[0].column"),
+        ("label: churned\n", "", "label"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        let text = text.replacen(from, to, 1).replacen("reference: {minority: 0.27}", "description: left", 1);
+        let error = Spec::parse_yaml(&text, "model.yaml").unwrap_err();
+        assert_eq!(error.path, path, "{error}");
+        assert!(error.to_string().contains("help: "), "{error}");
+    }
+    let unknown = Spec::parse_yaml(&text.replacen("primary: auroc", "primary: auc", 1), "model.yaml").unwrap_err();
+    assert!(unknown.line > 7 && unknown.problem.contains("auroc"), "{unknown}");
+}

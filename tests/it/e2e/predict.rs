@@ -155,7 +155,7 @@ fn what_cannot_be_scored_is_told_and_leaves_nothing(cluster: &Cluster) {
     let mut stranger = learned.clone();
     stranger.encoding.features[0].column = "basket".to_owned();
     for (bytes, text) in [
-        (bytes[..bytes.len() - 1].to_vec(), "ends too early"),
+        (bytes[..bytes.len() - 1].to_vec(), "is damaged"),
         (Vec::new(), "is empty"),
         (stranger.to_bytes(), "reads the column basket"),
     ] {
