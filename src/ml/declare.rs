@@ -138,6 +138,6 @@ mod tests {
         let many = "logicalType: integer\n        logicalTypeOptions: {minimum: 0, maximum: 256}";
         let many = CHURN.replacen("logicalType: boolean\n        reference: {minority: 0.27}", many, 1);
         let many = error(&many);
-        assert!(many.problem.contains("257 classes") && many.help.contains("task: regression"), "{many}");
+        assert!(many.problem.contains("more than 256 classes") && many.help.contains("task: regression"), "{many}");
     }
 }

@@ -262,7 +262,9 @@ impl Spec {
             "a classifier has 2 to {MAX_LEARNED_CLASSES} classes of at most {MAX_CLASS} bytes; many integers are learned as a \
              quantity with `learning: {{task: regression}}`"
         );
-        let count = format!("has {} classes", classes.len());
+        let more =
+            if classes.len() > MAX_LEARNED_CLASSES { "more than 256".to_owned() } else { classes.len().to_string() };
+        let count = format!("has {more} classes");
         require((2..=MAX_LEARNED_CLASSES).contains(&classes.len()), path, &count, &help)?;
         require(classes.iter().all(|class| class.len() <= MAX_CLASS), path, "has a class with too long a name", &help)?;
         Ok(Target::Classes(classes))
@@ -371,7 +373,7 @@ fn classes(label: &Property) -> Vec<String> {
         LogicalType::Integer if options.values.is_empty() => {
             let bound = |bound: &Option<Scalar>| bound.as_ref().and_then(Scalar::as_i64);
             let (least, most) = (bound(&options.minimum).unwrap_or(0), bound(&options.maximum).unwrap_or(0));
-            (least..=most).map(|class| class.to_string()).collect()
+            (least..=most).take(MAX_LEARNED_CLASSES + 1).map(|class| class.to_string()).collect()
         }
         LogicalType::Integer => {
             let mut values: Vec<i64> = options.values.iter().filter_map(Scalar::as_i64).collect();

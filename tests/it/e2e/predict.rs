@@ -176,7 +176,6 @@ fn what_cannot_be_scored_is_told_and_leaves_nothing(cluster: &Cluster) {
     told(&predict("1.1.0"), 1, "--store");
     // Damaged in the store: the digest is checked before anything reads the bytes.
     let mut own = learned.clone();
-    own.encoding.features.iter_mut().for_each(|feature| feature.column = feature.column.clone());
     if let hokusai::ml::Task::Classes(classes) = &mut own.task {
         classes[0] = format!("not of {model}");
     }
