@@ -129,7 +129,7 @@ pub struct CommonArgs {
     pub log_format: LogFormat,
 }
 
-/// How results are printed; tables, CSV and Arrow exist for `sql` alone.
+/// How results are printed; tables and Arrow exist for `sql` alone, CSV for `predict` too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// For people.
@@ -138,7 +138,7 @@ pub enum Format {
     Json,
     /// `sql` alone: an aligned table.
     Table,
-    /// `sql` alone: comma-separated values with a header.
+    /// `sql` and `predict`: comma-separated values with a header.
     Csv,
     /// `sql` alone: an Arrow IPC stream.
     Arrow,

@@ -3,6 +3,7 @@
 //! What was typed is an [`Arguments`]; what a command runs with is a [`common::Settings`]. Exit codes are a
 //! promise to scripts: see [`exit::Failure`].
 
+pub mod atomic;
 pub mod attestation;
 pub mod audit;
 pub mod broker;
@@ -13,6 +14,7 @@ pub mod doctor;
 pub mod exit;
 pub mod keys;
 pub mod model;
+pub mod predict;
 pub mod reader;
 pub mod sql;
 pub mod submit;
@@ -65,6 +67,8 @@ enum Command {
     Submit(submit::SubmitArgs),
     /// Declare models, register and promote versions, look at them
     Model(model::ModelArgs),
+    /// Score the rows of a file with a registered model, or with an artefact's file
+    Predict(predict::PredictArgs),
     /// Compare two models' scores on labelled rows, as an evaluation does; it decides nothing
     Compare(compare::CompareArgs),
     /// Find, show and export what was attested; tree heads, the log, trust roots
@@ -123,6 +127,7 @@ fn run(arguments: Arguments) -> Outcome<()> {
             Command::Broker(args) => broker::run(args, settings).await,
             Command::Submit(args) => submit::run(args, settings).await,
             Command::Model(args) => model::run(args, settings).await,
+            Command::Predict(args) => predict::run(args, settings).await,
             Command::Compare(args) => compare::run(args, settings).await,
             Command::Attestation(args) => attestation::run(args, settings).await,
             Command::Verify(args) => verify::run(args, settings).await,

@@ -46,6 +46,12 @@ pub enum ArtefactError {
     },
 }
 
+/// Whether bytes claim to be an artefact of this format.
+#[must_use]
+pub fn is_native(bytes: &[u8]) -> bool {
+    bytes.starts_with(MAGIC)
+}
+
 /// The digest that names a model's bytes.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> [u8; 32] {

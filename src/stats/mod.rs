@@ -13,6 +13,8 @@
 //! 8. [`ladder`], [`evaluation`]: the whole record, and the little that may be told of a refused attempt;
 //! 9. [`attribution`]: the accepted improvement's shares.
 //!
+//! [`declare`] reads a contract's metrics and margins.
+//!
 //! Everything is pure: no clock, no file, no thread count and no order of rows shows in a result, not even in its last bit.
 //! Sums are integers of 128 and 256 bits ([`exact`]); random numbers are functions of a declared seed ([`random`]); floating-point
 //! functions come from `crate::math`.
@@ -25,6 +27,7 @@ pub mod calibration;
 pub mod compare;
 pub mod counts;
 pub mod decision;
+pub mod declare;
 pub mod distribution;
 pub mod evaluation;
 pub mod exact;

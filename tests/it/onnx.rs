@@ -11,6 +11,7 @@ use hokusai::ml::tree::Test;
 use hokusai::ml::{Task, Training, Unattended, learner};
 use serde_json::{Value, json};
 
+use crate::support::hokusai::{command, finish};
 use crate::support::{cache, root, skip};
 
 const ROWS: usize = 3000;
@@ -94,7 +95,12 @@ fn export(folder: &Path, name: &str, (model, mut features): (Model, Features)) {
     model.task.predictions(&mut expected);
     let cells = (0..features.rows).flat_map(|row| features.columns.iter().map(move |column| column.values[row]));
     let cells: Vec<u8> = cells.flat_map(f32::to_le_bytes).collect();
-    std::fs::write(folder.join(format!("{name}.onnx")), model.to_onnx()).unwrap();
+    // Through the command: what it writes is what is compared.
+    let (native, onnx) = (folder.join(format!("{name}.hkml")), folder.join(format!("{name}.onnx")));
+    std::fs::write(&native, model.to_bytes()).unwrap();
+    let arguments = ["model", "export", "--artefact", &native.to_string_lossy(), "--onnx", &onnx.to_string_lossy()];
+    let exported = finish(command(&arguments));
+    assert_eq!(exported.code, Some(0), "{}", exported.err);
     std::fs::write(folder.join(format!("{name}.features")), cells).unwrap();
     let expected: Vec<u8> = expected.into_iter().flat_map(f64::to_le_bytes).collect();
     std::fs::write(folder.join(format!("{name}.expected")), expected).unwrap();

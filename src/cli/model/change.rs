@@ -1,17 +1,16 @@
 //! What changes a model's versions: built, signed, sent, and waited for.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand, ValueEnum};
 use rdkafka::message::Message;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
-use super::{Failure, Outcome, Settings, blocking, one, say, send, signer, version};
+use super::{Failure, Outcome, Settings, artefact, blocking, one, say, send, signer, version};
 use crate::cli::reader::{Polled, Reader, Start, ends};
+use crate::domain::contract::Spec;
 use crate::domain::records::{Artefact, Audit, Dataset, Lineage, Metric, Model, NamedValue};
 use crate::domain::topics;
 use crate::stages::registry::command::{
@@ -61,18 +60,18 @@ impl Target {
 pub(super) struct RegisterArgs {
     /// Name of the model
     model: String,
-    /// File of the artefact: its digest and size are registered, its bytes stay where they are
+    /// File of the artefact: its bytes go into the store (--store) and are found there by their digest
     #[arg(long, value_name = "FILE", required_unless_present = "digest", conflicts_with = "digest")]
     artefact: Option<PathBuf>,
-    /// SHA-256 of the artefact, 64 hex digits
+    /// SHA-256 of an artefact whose bytes stay where they are, 64 hex digits
     #[arg(long, value_name = "HEX", requires = "size")]
     digest: Option<String>,
     /// Size of the artefact in bytes
     #[arg(long, value_name = "BYTES")]
     size: Option<i64>,
-    /// Media type of the artefact
-    #[arg(long, default_value = "application/octet-stream", value_name = "TYPE")]
-    media_type: String,
+    /// Media type of the artefact [default: application/vnd.hokusai.model for a native one, else application/octet-stream]
+    #[arg(long, value_name = "TYPE")]
+    media_type: Option<String>,
     /// Who contributed it, as an improvement of --parent
     #[arg(long, value_name = "NAME", requires = "parent")]
     contributor: Option<String>,
@@ -82,7 +81,7 @@ pub(super) struct RegisterArgs {
     /// Contract whose columns it reads [default: the one in force]
     #[arg(long, value_name = "HEX")]
     contract: Option<String>,
-    /// A feature column; all of the contract's when none is named
+    /// A feature column; when none is named, those that a native artefact reads, else all of the contract's
     #[arg(long = "feature", value_name = "COLUMN")]
     features: Vec<String>,
     /// Root of the rows that it was trained on, 64 hex digits
@@ -223,6 +222,7 @@ pub(super) async fn run(settings: &Settings, keys: &Path, asked: Change) -> Outc
         move || one(&settings, &name)
     })
     .await?;
+    let asked = asked.stored(settings, &model).await?;
     let (action, sending) = asked.resolve(&model)?;
     let signer = signer(keys, sending.key.as_deref())?;
     let (kind, expected) = (action.name(), Expected::Revision(model.revision));
@@ -321,6 +321,24 @@ impl Change {
         }
     }
 
+    /// Puts the bytes of an artefact that is registered into the store: they are there before anything names them.
+    async fn stored(self, settings: &Settings, now: &Model) -> Outcome<Self> {
+        let Self::Register(mut args) = self else { return Ok(self) };
+        let Some(file) = args.artefact.take() else { return Ok(Self::Register(args)) };
+        let digest = args.contract.as_ref().unwrap_or(&now.contract_digest);
+        let contract = now.contracts.iter().find(|c| c.digest == *digest);
+        let contract = contract.map(|c| Spec::from_canonical_json(&c.spec)).transpose().map_err(Failure::failed)?;
+        let put = artefact::put(settings, &file, contract.as_ref()).await?;
+        (args.digest, args.size) = (Some(put.digest), Some(put.size));
+        if let Some(columns) = put.columns {
+            args.media_type.get_or_insert_with(|| artefact::NATIVE.to_owned());
+            if args.features.is_empty() {
+                args.features = columns;
+            }
+        }
+        Ok(Self::Register(args))
+    }
+
     /// The command, with every name resolved to a version: what is signed depends on no alias.
     fn resolve(self, now: &Model) -> Outcome<(Action, Sending)> {
         let number = |name: &str| version(now, name).map(|v| v.version.clone());
@@ -367,11 +385,10 @@ fn before(model: &Model, stage: Stage) -> Outcome<String> {
 }
 
 fn register(args: RegisterArgs, parent: Option<String>) -> Outcome<(Action, Sending)> {
-    let (digest, size) = match (&args.artefact, args.digest, args.size) {
-        (Some(file), _, _) => digest_of(file)?,
-        (None, Some(digest), Some(size)) => (digest, size),
-        _ => return Err(Failure::Usage("--artefact FILE, or --digest HEX with --size BYTES".to_owned())),
+    let (Some(digest), Some(size)) = (args.digest, args.size) else {
+        return Err(Failure::Usage("--artefact FILE, or --digest HEX with --size BYTES".to_owned()));
     };
+    let media_type = args.media_type.unwrap_or_else(|| "application/octet-stream".to_owned());
     let dataset = args.dataset.map(|digest| Dataset {
         digest,
         rows: args.dataset_rows.unwrap_or(0),
@@ -381,7 +398,7 @@ fn register(args: RegisterArgs, parent: Option<String>) -> Outcome<(Action, Send
     let origin = if args.contributor.is_some() { Origin::Contributed } else { Origin::Imported };
     let registration = Registration {
         origin,
-        artefact: Artefact { digest, size, media_type: args.media_type },
+        artefact: Artefact { digest, size, media_type },
         contract_digest: args.contract,
         features: args.features,
         lineage: Lineage {
@@ -397,17 +414,4 @@ fn register(args: RegisterArgs, parent: Option<String>) -> Outcome<(Action, Send
         tags: args.tags,
     };
     Ok((Action::Register(Box::new(registration)), args.sending))
-}
-
-fn digest_of(file: &Path) -> Outcome<(String, i64)> {
-    let at = |e: std::io::Error| Failure::because(format!("{}: {e}", file.display()));
-    let mut reader = std::fs::File::open(file).map_err(at)?;
-    let (mut hasher, mut size, mut buffer) = (Sha256::new(), 0_i64, vec![0_u8; 1 << 16]);
-    loop {
-        let read = reader.read(&mut buffer).map_err(at)?;
-        let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else { break };
-        hasher.update(bytes);
-        size = size.saturating_add(i64::try_from(read).unwrap_or(i64::MAX));
-    }
-    Ok((data_encoding::HEXLOWER.encode(&hasher.finalize()), size))
 }

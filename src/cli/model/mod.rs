@@ -3,8 +3,10 @@
 //! What changes a model is a signed command on `model.commands`; the registry decides and the fold of its decisions is
 //! `models`. These commands wait for the decision.
 
+pub mod artefact;
 mod change;
 mod diff;
+mod export;
 mod history;
 mod rebuild;
 
@@ -33,7 +35,8 @@ Examples:
   hokusai model apply examples/flights/model.yaml
   hokusai model list --format json
   hokusai model show flight-delay
-  hokusai model register flight-delay --artefact model.onnx --metric auroc=0.7911@250000 --param trees=100
+  hokusai model register flight-delay --artefact model.hkml --metric auroc=0.7911@250000 --param trees=100
+  hokusai model export flight-delay@production --onnx model.onnx
   hokusai model promote flight-delay 1.0.0 --stage production --override 'the first model'
   hokusai model alias flight-delay champion 1.0.0
   hokusai model diff flight-delay 1.0.0 1.1.0
@@ -76,6 +79,8 @@ enum ModelAction {
     },
     #[command(flatten)]
     Change(change::Change),
+    /// Write a version's model to a file, as ONNX or as it is
+    Export(export::ExportArgs),
     /// What was asked of a model, by whom, and what came of it
     History {
         /// Name of the model
@@ -117,6 +122,7 @@ pub async fn run(args: ModelArgs, settings: Settings) -> Outcome<()> {
             apply(&settings, spec, &signer, Duration::from_secs(timeout)).await
         }
         ModelAction::Change(asked) => change::run(&settings, &args.keys.path(&settings), asked).await,
+        ModelAction::Export(asked) => export::run(&settings, asked).await,
         ModelAction::History { model } => blocking(move || history::show(&settings, &model)).await,
         ModelAction::Diff { model, a, b } => blocking(move || diff::show(&settings, &model, &a, &b)).await,
         ModelAction::Rebuild { check } => {

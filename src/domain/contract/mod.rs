@@ -2,7 +2,8 @@
 //!
 //! A model is one YAML document. Where the Open Data Contract Standard v3 has a word, that word is used
 //! (`schema`, `properties`, `logicalType`, `required`, `logicalTypeOptions`, `quality` …); the rest is what the
-//! standard lacks: label, policies for personal data, reference statistics. A complete example:
+//! standard lacks: label, policies for personal data, reference statistics, what is learned from ([`learning`]), how candidates are
+//! compared ([`evaluation`]). A complete example:
 //!
 //! ```yaml
 //! apiVersion: hokusai/v1
@@ -17,6 +18,17 @@
 //!   columns: [carrier, distance]
 //!   round: {distance: 10}
 //!   text: [remark]                    # compared by MinHash over three-word sequences
+//! learning:                           # derived from the columns where it says nothing
+//!   features:
+//!     - {column: carrier, encode: category, categories: 50}   # the 50 most frequent; all others are one
+//!     - {column: event_time, encode: time, parts: [month, weekday, hour]}
+//!   leaveOut: [remark]
+//! evaluation:                         # no stage reads it yet
+//!   primary: auroc
+//!   minimumEffect: 0.002
+//!   margins: {auroc: 0.01}            # defaults; a margin that is needed and missing is an error
+//!   guardrails: [{metric: log_loss, margin: 0.02}]
+//!   strata: [{column: carrier}]
 //! refuse: [LABEL_CONFLICT]            # remarks on the receipt otherwise: LABEL_CONFLICT, NEAR_DUP, LEAKAGE_COLUMN
 //! schema:                             # exactly one table
 //!   - name: flights
@@ -59,7 +71,9 @@
 //!   stand: a later version may add fields without changing the digest of an old contract;
 //! * everything in it is limited in number and size.
 
+pub mod evaluation;
 mod grammar;
+pub mod learning;
 mod locate;
 mod rules;
 

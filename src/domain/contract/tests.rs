@@ -114,11 +114,94 @@ fn yes_and_no_are_texts() {
 proptest! {
     #[test]
     fn no_text_makes_the_parser_panic(cut in 0usize..3000, junk in "\\PC{0,40}") {
-        let mut at = cut.min(EXAMPLE.len());
-        while !EXAMPLE.is_char_boundary(at) { at -= 1; }
-        let text = format!("{}{junk}{}", &EXAMPLE[..at], &EXAMPLE[at..]);
+        let sections = format!("{LEARNING}evaluation:\n  primary: auroc\n  minimumEffect: 0.1\n  strata: [{{column: plan, margin: 1}}]\n");
+        let example = EXAMPLE.replacen("label: churned\n", &sections, 1);
+        let mut at = cut.min(example.len());
+        while !example.is_char_boundary(at) { at -= 1; }
+        let text = format!("{}{junk}{}", &example[..at], &example[at..]);
         if let Ok(spec) = Spec::parse_yaml(&text, "f") {
             Spec::from_canonical_json(&spec.canonical_json().unwrap()).unwrap();
         }
     }
+}
+
+const LEARNING: &str = "label: churned\nlearning:\n  features:\n    - {column: plan, encode: category, categories: 9}\n    - {column: \
+                        event_time, encode: time, parts: [month, hour]}\n  leaveOut: [country]\n";
+
+#[test]
+fn what_is_learned_from_enters_the_digest_and_reads_back() {
+    let spec = Spec::parse_yaml(&EXAMPLE.replacen("label: churned\n", LEARNING, 1), "model.yaml").unwrap();
+    let json = spec.canonical_json().unwrap();
+    assert!(json.contains(r#""learning":{"features":[{"categories":9,"column":"plan","encode":"category"}"#), "{json}");
+    let again = Spec::from_canonical_json(&json).unwrap();
+    assert_eq!((&again.learning, again.learning().unwrap()), (&spec.learning, spec.learning().unwrap()));
+    let plain = Spec::parse_yaml(EXAMPLE, "model.yaml").unwrap();
+    assert_ne!(spec.contract_digest().unwrap(), plain.contract_digest().unwrap());
+    assert_eq!(again.contract_digest().unwrap(), spec.contract_digest().unwrap());
+}
+
+#[test]
+fn a_feature_that_contradicts_the_columns_is_refused_where_it_stands() {
+    let text = EXAMPLE.replacen("label: churned\n", LEARNING, 1);
+    for (from, to, path) in [
+        ("{column: plan,", "{column: plans,", "learning.features[0].column"),
+        ("{column: plan,", "{column: churned,", "learning.features[0].column"),
+        ("{column: plan,", "{column: email,", "learning.features[0].column"),
+        ("{column: plan,", "{column: record_id,", "learning.features[0].column"),
+        ("{column: plan,", "{column: event_time,", "learning.features[0].encode"),
+        ("encode: category", "encode: number", "learning.features[0].encode"),
+        ("categories: 9", "categories: 0", "learning.features[0].categories"),
+        ("categories: 9", "categories: 255", "learning.features[0].categories"),
+        ("categories: 9", "parts: [day]", "learning.features[0].parts"),
+        ("parts: [month, hour]", "categories: 3", "learning.features[1].categories"),
+        (", parts: [month, hour]", "", "learning.features[1]"),
+        ("[month, hour]", "[month, month]", "learning.features[1].parts[1]"),
+        ("event_time, encode: time, parts: [month, hour]", "plan, encode: category", "learning.features[1].column"),
+        ("leaveOut: [country]", "leaveOut: [plan]", "learning.leaveOut[0]"),
+        ("leaveOut: [country]", "leaveOut: [nothing]", "learning.leaveOut[0]"),
+        ("leaveOut: [country]", "task: regression", "learning.task"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        let error = Spec::parse_yaml(&text.replacen(from, to, 1), "model.yaml").unwrap_err();
+        assert_eq!(error.path, path, "{error}");
+        assert!(error.line > 7 && error.to_string().contains("help: "), "{error}");
+    }
+    let nothing = "label: churned\nlearning: {others: leaveOut}\n";
+    let error = Spec::parse_yaml(&EXAMPLE.replacen("label: churned\n", nothing, 1), "model.yaml").unwrap_err();
+    assert_eq!((error.path.as_str(), error.line), ("learning", 9), "{error}");
+}
+
+#[test]
+fn an_evaluation_without_a_margin_that_it_needs_is_refused_where_it_is_missing() {
+    let section = "label: churned\nevaluation:\n  primary: auroc\n  minimumEffect: 0.002\n  margins: {auroc: 0.01, log_loss: 0.02}\n  \
+                   guardrails:\n    - metric: log_loss\n    - {metric: brier, margin: 0.005}\n  strata:\n    - column: plan\n";
+    let text = EXAMPLE.replacen("label: churned\n", section, 1);
+    let plain = Spec::parse_yaml(EXAMPLE, "f").unwrap().contract_digest().unwrap();
+    assert_ne!(Spec::parse_yaml(&text, "f").unwrap().contract_digest().unwrap(), plain);
+    for (from, to, path) in [
+        ("{auroc: 0.01, log_loss: 0.02}", "{auroc: 0.01}", "evaluation.guardrails[0]"),
+        ("{auroc: 0.01, log_loss: 0.02}", "{log_loss: 0.02}", "evaluation.strata[0]"),
+        ("log_loss: 0.02}", "log_loss: 0}", "evaluation.margins.log_loss"),
+        ("log_loss: 0.02}", "mae: 0.02}", "evaluation.margins.mae"),
+        ("margin: 0.005", "margin: 1.5", "evaluation.guardrails[1].margin"),
+        ("margin: 0.005", "margin: 0.0000001", "evaluation.guardrails[1].margin"),
+        ("margin: 0.005", "margin: .nan", "evaluation.guardrails[1].margin"),
+        ("metric: brier", "metric: auroc", "evaluation.guardrails[1]"),
+        ("metric: brier", "metric: log_loss", "evaluation.guardrails[1]"),
+        ("primary: auroc", "primary: rmse", "evaluation.primary"),
+        ("minimumEffect: 0.002", "minimumEffect: -1", "evaluation.minimumEffect"),
+        ("column: plan\n", "column: nothing\n", "evaluation.strata[0].column"),
+        ("column: plan\n", "column: churned\n", "evaluation.strata[0].column"),
+        ("column: plan\n", "column: balance\n", "evaluation.strata[0].column"),
+        ("column: plan\n", "column: email\n", "evaluation.strata[0].column"),
+        ("label: churned\n", "", "label"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        let text = text.replacen(from, to, 1).replacen("reference: {minority: 0.27}", "description: left", 1);
+        let error = Spec::parse_yaml(&text, "model.yaml").unwrap_err();
+        assert_eq!(error.path, path, "{error}");
+        assert!(error.to_string().contains("help: "), "{error}");
+    }
+    let unknown = Spec::parse_yaml(&text.replacen("primary: auroc", "primary: auc", 1), "model.yaml").unwrap_err();
+    assert!(unknown.line > 7 && unknown.problem.contains("auroc"), "{unknown}");
 }

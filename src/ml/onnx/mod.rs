@@ -20,8 +20,10 @@ use crate::ml::tree::{Child, Codes, Test, Tree, contains};
 
 const ML: &str = "ai.onnx.ml";
 const IR_VERSION: i64 = 8;
-const OPSET: i64 = 13;
-const ML_OPSET: i64 = 3;
+/// Operators of `ai.onnx` in an export.
+pub const OPSET: i64 = 13;
+/// Operators of `ai.onnx.ml` in an export.
+pub const ML_OPSET: i64 = 3;
 
 impl Model {
     /// The model as an ONNX `ModelProto`.

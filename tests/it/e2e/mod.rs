@@ -18,6 +18,7 @@ mod keys;
 mod malformed;
 mod operations;
 mod partitions;
+mod predict;
 mod privacy;
 mod python;
 mod readme;

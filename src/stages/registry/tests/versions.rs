@@ -180,3 +180,24 @@ fn semantic_versions_have_one_form() {
     }
     assert_eq!("10.0.3".parse::<version::Semver>().unwrap().to_string(), "10.0.3");
 }
+
+#[test]
+fn another_declared_encoding_is_another_set_of_features_and_a_column_left_out_is_none() {
+    let spec = |section: &str| {
+        let text = include_str!("../../../domain/contract/example.yaml");
+        Spec::parse_yaml(&text.replacen("label: churned\n", &format!("label: churned\n{section}"), 1), "f").unwrap()
+    };
+    let digest = |section: &str| version::features_digest(&spec(section), &[]).unwrap();
+    let out = "learning: {leaveOut: [country]}\n";
+    let of = |plan: &str| {
+        let plan = format!("{{column: plan, encode: category{plan}}}");
+        digest(&format!("learning: {{features: [{plan}], leaveOut: [country]}}\n"))
+    };
+    assert_ne!(digest(out), digest(""));
+    assert_eq!(of(""), digest(out));
+    assert_eq!(of(", categories: 254"), digest(out));
+    assert_ne!(of(", categories: 3"), digest(out));
+    let named = |column: &str| version::features_digest(&spec(out), &[column.to_owned()]);
+    assert!(named("plan").is_ok());
+    assert_eq!(named("country"), Err("country".to_owned()));
+}

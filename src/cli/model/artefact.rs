@@ -1,0 +1,192 @@
+//! Artefacts: where a version's bytes are found, how they are put there, and what is checked before anything believes them.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{blocking, one, version};
+use crate::cli::common::Settings;
+use crate::cli::exit::{Failure, Outcome};
+use crate::domain::contract::Spec;
+use crate::domain::records::Artefact;
+use crate::ml::artefact::{MAX_BYTES, is_native};
+use crate::ml::model::Model;
+use crate::store::{Digest, StoreError};
+
+/// Media type of a native artefact.
+pub const NATIVE: &str = "application/vnd.hokusai.model";
+/// Largest artefact of another form.
+const MAX_FOREIGN: u64 = 4 << 30;
+
+/// A model and where it comes from.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The model.
+    pub model: Model,
+    /// Its canonical bytes.
+    pub bytes: Vec<u8>,
+    /// SHA-256 of them.
+    pub digest: Digest,
+    /// What it was asked for as: a file, or MODEL@VERSION with the version's number.
+    pub name: String,
+    /// The contract whose columns it reads; none for a file.
+    pub contract: Option<Spec>,
+}
+
+/// The model that a command means: a registered version or a file.
+#[derive(Debug, Args)]
+pub struct Which {
+    /// Registered version: its number, an alias, `staging` or `production` behind the model's name
+    #[arg(
+        id = "which",
+        value_name = "MODEL@VERSION",
+        required_unless_present = "artefact",
+        conflicts_with = "artefact"
+    )]
+    pub version: Option<String>,
+    /// A native artefact's file instead: needs no broker
+    #[arg(long, value_name = "FILE")]
+    pub artefact: Option<PathBuf>,
+}
+
+impl Which {
+    /// Finds, checks and reads it.
+    ///
+    /// # Errors
+    /// No such version, no bytes in the store, or (exit 4) bytes that are no native artefact.
+    pub async fn load(&self, settings: &Settings) -> Outcome<Loaded> {
+        match (&self.version, &self.artefact) {
+            (Some(version), None) => registered(settings, version).await,
+            (None, Some(file)) => {
+                let file = file.clone();
+                blocking(move || of_file(&file)).await
+            }
+            _ => Err(Failure::Usage("MODEL@VERSION, or --artefact FILE, and not both".to_owned())),
+        }
+    }
+}
+
+async fn registered(settings: &Settings, asked: &str) -> Outcome<Loaded> {
+    let Some((name, wanted)) = asked.split_once('@').filter(|(name, wanted)| !name.is_empty() && !wanted.is_empty())
+    else {
+        return Err(Failure::Usage(format!(
+            "{asked}: MODEL@VERSION is wanted\nhelp: as in flight-delay@1.2.0 or flight-delay@production"
+        )));
+    };
+    let model = blocking({
+        let (settings, name) = (settings.clone(), name.to_owned());
+        move || one(&settings, &name)
+    })
+    .await?;
+    let found = version(&model, wanted)?;
+    let name = format!("{}@{}", model.model, found.version);
+    let contract = model.contracts.iter().find(|c| c.digest == found.contract_digest);
+    let contract = contract.map(|c| Spec::from_canonical_json(&c.spec)).transpose().map_err(Failure::failed)?;
+    let Artefact { digest, size, media_type } = &found.artefact;
+    if u64::try_from(*size).is_ok_and(|size| size > MAX_BYTES as u64) {
+        return Err(foreign(&name, &format!("has {size} bytes, a native artefact at most {MAX_BYTES}"), media_type));
+    }
+    let digest: Digest = digest.parse().map_err(|e| Failure::because(format!("{name}: its digest: {e}")))?;
+    let store = settings.open_store().await?;
+    let bytes = store.blobs().get(digest, MAX_BYTES as u64).await.map_err(|error| match error {
+        StoreError::Missing { .. } => Failure::because(format!(
+            "{name}: {error}\nhelp: `hokusai model register --artefact` puts the bytes into the store that --store names: is it \
+             that one? A version registered by --digest alone has none"
+        )),
+        error => Failure::because(format!("{name}: {error}")),
+    })?;
+    if !is_native(&bytes) {
+        return Err(foreign(&name, "is no native artefact", media_type));
+    }
+    read(bytes.to_vec(), name, contract)
+}
+
+fn foreign(name: &str, what: &str, media_type: &str) -> Failure {
+    Failure::Refused(format!(
+        "{name} {what} (its media type is {media_type})\nhelp: an imported model is run by its own runtime, as onnxruntime runs ONNX"
+    ))
+}
+
+fn of_file(file: &Path) -> Outcome<Loaded> {
+    let name = file.display().to_string();
+    let bytes = at_most(file, MAX_BYTES as u64)?
+        .ok_or_else(|| Failure::Refused(format!("{name}: larger than an artefact may be ({MAX_BYTES} bytes)")))?;
+    read(bytes, name, None)
+}
+
+/// A file's bytes; none when there are more than `most`.
+fn at_most(file: &Path, most: u64) -> Outcome<Option<Vec<u8>>> {
+    let at = |e: std::io::Error| Failure::because(format!("{}: {e}", file.display()));
+    let mut bytes = Vec::new();
+    File::open(file).map_err(at)?.take(most + 1).read_to_end(&mut bytes).map_err(at)?;
+    Ok((bytes.len() as u64 <= most).then_some(bytes))
+}
+
+fn read(bytes: Vec<u8>, name: String, contract: Option<Spec>) -> Outcome<Loaded> {
+    let model = Model::from_bytes(&bytes).map_err(|error| Failure::Refused(format!("{name}: {error}")))?;
+    Ok(Loaded { model, digest: Digest::of(&bytes), bytes, name, contract })
+}
+
+/// What was put into the store.
+#[derive(Debug)]
+pub(super) struct Put {
+    pub digest: String,
+    pub size: i64,
+    /// Columns that a native artefact reads, in its order; none of another.
+    pub columns: Option<Vec<String>>,
+}
+
+/// Checks an artefact's file and puts its bytes into the store: a native one is read in full before, and has to read columns of the
+/// contract alone; of another only the size is known.
+///
+/// # Errors
+/// The file or the store cannot be used, or (exit 4) the artefact is refused.
+pub(super) async fn put(settings: &Settings, file: &Path, contract: Option<&Spec>) -> Outcome<Put> {
+    let shown = file.display();
+    let found = blocking({
+        let file = file.to_owned();
+        move || checked(&file)
+    })
+    .await?;
+    let size = std::fs::metadata(file).map_err(|e| Failure::because(format!("{shown}: {e}")))?.len();
+    let blobs = settings.open_store().await?.blobs();
+    let failed = |error: StoreError| Failure::because(format!("{shown}: {error}"));
+    let Some(native) = found else {
+        if size > MAX_FOREIGN {
+            return Err(Failure::Refused(format!("{shown}: {size} bytes; an artefact has at most {MAX_FOREIGN}")));
+        }
+        let (digest, size) = blobs.put_file(file).await.map_err(failed)?;
+        return Ok(Put { digest: digest.to_string(), size: i64::try_from(size).unwrap_or(i64::MAX), columns: None });
+    };
+    let mut columns: Vec<String> = Vec::new();
+    for feature in &native.model.encoding.features {
+        if !columns.contains(&feature.column) {
+            columns.push(feature.column.clone());
+        }
+    }
+    if let Some(stranger) = contract.and_then(|spec| columns.iter().find(|name| spec.property(name).is_none())) {
+        return Err(Failure::Refused(format!(
+            "{shown}: it reads the column {stranger}, which the contract does not have\nhelp: name the contract that it was trained \
+             under with --contract"
+        )));
+    }
+    let size = i64::try_from(native.bytes.len()).unwrap_or(i64::MAX);
+    let digest = blobs.put(native.bytes.into()).await.map_err(failed)?;
+    Ok(Put { digest: digest.to_string(), size, columns: Some(columns) })
+}
+
+/// The native artefact in a file; none when it is of another form.
+fn checked(file: &Path) -> Outcome<Option<Loaded>> {
+    let at = |e: std::io::Error| Failure::because(format!("{}: {e}", file.display()));
+    if !std::fs::metadata(file).map_err(at)?.is_file() {
+        return Err(Failure::Refused(format!("{}: not a file", file.display())));
+    }
+    let mut start = Vec::new();
+    File::open(file).map_err(at)?.take(8).read_to_end(&mut start).map_err(at)?;
+    if start.is_empty() {
+        return Err(Failure::Refused(format!("{}: the file is empty", file.display())));
+    }
+    if is_native(&start) { of_file(file).map(Some) } else { Ok(None) }
+}
