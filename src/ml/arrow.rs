@@ -6,6 +6,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType};
 
+use crate::ml::Task;
 use crate::ml::encoding::{Declared, Encode, TimePart};
 use crate::ml::frame::{Column, Frame};
 
@@ -76,12 +77,37 @@ pub fn declared_by(name: &str, data_type: &DataType) -> Result<Declared, ColumnE
 /// # Errors
 /// A type that cannot be a feature, or batches that differ.
 pub fn frame(batches: &[RecordBatch], columns: &[&str]) -> Result<Frame, ColumnError> {
-    let mut made = Vec::with_capacity(columns.len());
-    for &name in columns {
+    gather(batches, columns.iter().map(|&name| (name, None)))
+}
+
+/// The declared columns of the batches as their encoding wants them, whatever type each batch has: an integer can be a category, and
+/// a number that is text (as where personal data was found) counts if it reads as one and is missing otherwise. A column of several
+/// features stands once.
+///
+/// # Errors
+/// A type that cannot be a feature, or batches that differ.
+pub fn frame_of(batches: &[RecordBatch], declared: &[Declared]) -> Result<Frame, ColumnError> {
+    let wanted = |encode: &Encode| match encode {
+        Encode::Number => Kind::Numbers,
+        Encode::Category | Encode::Categories(_) => Kind::Texts,
+        Encode::Time(_) => Kind::Times,
+    };
+    gather(batches, declared.iter().map(|declared| (declared.column.as_str(), Some(wanted(&declared.encode)))))
+}
+
+fn gather<'a>(
+    batches: &[RecordBatch],
+    columns: impl Iterator<Item = (&'a str, Option<Kind>)>,
+) -> Result<Frame, ColumnError> {
+    let mut made = Vec::new();
+    for (name, wanted) in columns {
         let parts: Vec<_> = batches.iter().filter_map(|batch| batch.column_by_name(name)).collect();
         let Some(first) = parts.first() else { continue };
-        let kind = kind(name, first.data_type())?;
-        made.push((name.to_owned(), column(name, kind, &parts)?));
+        let own = kind(name, first.data_type())?;
+        for part in &parts {
+            kind(name, part.data_type())?;
+        }
+        made.push((name.to_owned(), column(name, wanted.unwrap_or(own), &parts)?));
     }
     Frame::new(made).map_err(|column| ColumnError::Shape { column })
 }
@@ -157,6 +183,18 @@ pub fn classes(batches: &[RecordBatch], label: &str) -> Result<(Vec<String>, Vec
     Ok((names, classes))
 }
 
+/// The label of each row as the task has it: its class's position, or the number; `None` where it is missing or no class of the task.
+///
+/// # Errors
+/// A type that cannot be a label.
+pub fn labels(batches: &[RecordBatch], label: &str, task: &Task) -> Result<Vec<Option<f64>>, ColumnError> {
+    let Task::Classes(wanted) = task else { return numbers(batches, label) };
+    let (names, rows) = classes(batches, label)?;
+    let place: HashMap<&str, f64> = wanted.iter().map(String::as_str).zip((0..).map(f64::from)).collect();
+    let places: Vec<Option<f64>> = names.iter().map(|name| place.get(name.as_str()).copied()).collect();
+    Ok(rows.into_iter().map(|row| places.get(row? as usize).copied().flatten()).collect())
+}
+
 /// The labels of a regression; `None` where the label is missing.
 ///
 /// # Errors
@@ -206,6 +244,31 @@ mod tests {
         assert_eq!(frame.column("t"), Some(&Column::Texts { codes, values: vec!["x".into()] }));
         assert_eq!(frame.column("when"), Some(&Column::Times(vec![Some(5000), None, Some(5000), None])));
         assert_eq!(frame.column("nowhere"), None);
+    }
+
+    #[test]
+    fn a_declared_column_has_the_form_that_its_encoding_wants_whatever_type_a_batch_has() {
+        let whole = batch(vec![
+            ("code", Arc::new(Int32Array::from(vec![Some(7), None]))),
+            ("n", Arc::new(Int32Array::from(vec![1, 2]))),
+        ]);
+        let text = |cells: [&str; 2]| Arc::new(StringArray::from(cells.to_vec()));
+        let token = batch(vec![("code", text(["7", "8"])), ("n", text(["3", "pii:token"]))]);
+        let declared = [("code", Encode::Category), ("n", Encode::Number)]
+            .map(|(column, encode)| Declared { column: column.into(), encode });
+        let frame = frame_of(&[whole, token], &declared).unwrap();
+        let codes = vec![0, u32::MAX, 0, 1];
+        assert_eq!(frame.column("code"), Some(&Column::Texts { codes, values: vec!["7".into(), "8".into()] }));
+        let Some(Column::Numbers(n)) = frame.column("n") else { panic!() };
+        assert!(n[..3] == [1.0, 2.0, 3.0] && n[3].is_nan());
+    }
+
+    #[test]
+    fn a_label_has_the_place_that_the_task_gives_its_class_also_when_rows_lack_some() {
+        let task = Task::Classes(["-1", "9", "10"].map(str::to_owned).to_vec());
+        let rows = batch(vec![("y", Arc::new(Int32Array::from(vec![Some(10), None, Some(9), Some(3)])))]);
+        assert_eq!(labels(&[rows.clone()], "y", &task).unwrap(), [Some(2.0), None, Some(1.0), None]);
+        assert_eq!(labels(&[rows], "y", &Task::Number).unwrap(), [Some(10.0), None, Some(9.0), Some(3.0)]);
     }
 
     #[test]

@@ -13,6 +13,8 @@ use crate::ml::frame::{Column, Frame};
 
 /// Most levels of a category; the code after the last is "other".
 pub const MAX_LEVELS: usize = 254;
+/// Longest level in bytes; longer texts are "other".
+pub const MAX_LEVEL_BYTES: usize = 4096;
 
 /// How a raw column becomes features.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,8 +22,10 @@ pub const MAX_LEVELS: usize = 254;
 pub enum Encode {
     /// One number.
     Number,
-    /// One code.
+    /// One code of at most [`MAX_LEVELS`] levels.
     Category,
+    /// One code of at most so many levels.
+    Categories(u16),
     /// One number per part.
     Time(Vec<TimePart>),
 }
@@ -185,7 +189,10 @@ impl Encoding {
         for Declared { column, encode } in declared {
             let kinds = match encode {
                 Encode::Number => vec![Kind::Number],
-                Encode::Category => vec![Kind::Category(levels(column, raw(frame, column)?)?)],
+                Encode::Category => vec![Kind::Category(levels(column, raw(frame, column)?, MAX_LEVELS)?)],
+                Encode::Categories(most) => {
+                    vec![Kind::Category(levels(column, raw(frame, column)?, usize::from(*most).min(MAX_LEVELS))?)]
+                }
                 Encode::Time(parts) => parts.iter().copied().map(Kind::Time).collect(),
             };
             features.extend(kinds.into_iter().map(|kind| Feature { column: column.clone(), kind }));
@@ -242,8 +249,8 @@ fn kind_of(column: &Column) -> &'static str {
     }
 }
 
-/// The levels of a column, at most [`MAX_LEVELS`]: the most frequent, ties by their bytes; sorted by their bytes.
-fn levels(column: &str, raw: &Column) -> Result<Vec<String>, EncodingError> {
+/// The levels of a column, at most `most`: the most frequent, ties by their bytes; sorted by their bytes.
+fn levels(column: &str, raw: &Column, most: usize) -> Result<Vec<String>, EncodingError> {
     let Column::Texts { codes, values } = raw else {
         return Err(EncodingError::Kind { column: column.to_owned(), found: kind_of(raw), wanted: "texts" });
     };
@@ -255,13 +262,13 @@ fn levels(column: &str, raw: &Column) -> Result<Vec<String>, EncodingError> {
     }
     let mut counts: HashMap<&str, usize> = HashMap::new();
     for (value, rows) in values.iter().zip(rows) {
-        if rows > 0 {
+        if rows > 0 && value.len() <= MAX_LEVEL_BYTES {
             *counts.entry(value).or_default() += rows;
         }
     }
     let mut ranked: Vec<(&str, usize)> = counts.into_iter().collect();
     ranked.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
-    let mut levels: Vec<String> = ranked.into_iter().take(MAX_LEVELS).map(|(level, _)| level.to_owned()).collect();
+    let mut levels: Vec<String> = ranked.into_iter().take(most).map(|(level, _)| level.to_owned()).collect();
     levels.sort_unstable();
     Ok(levels)
 }
@@ -305,6 +312,16 @@ mod tests {
         let encoding = Encoding::compile(&[declared("x", Encode::Category)], &frame).unwrap();
         let Kind::Category(levels) = &encoding.features[0].kind else { panic!() };
         assert_eq!((levels.len(), levels[0].as_str(), levels[54].as_str()), (254, "level 000", "level 100"));
+    }
+
+    #[test]
+    fn a_declared_limit_keeps_the_most_frequent_levels_and_one_that_no_artefact_can_hold_is_other() {
+        let long = "x".repeat(MAX_LEVEL_BYTES + 1);
+        let rows = ["b", "a", "c", "c", &long, &long, &long].map(Some);
+        let frame = Frame::new(vec![("x".into(), Column::texts(rows))]).unwrap();
+        let encoding = Encoding::compile(&[declared("x", Encode::Categories(2))], &frame).unwrap();
+        assert_eq!(encoding.features[0].kind, Kind::Category(vec!["a".into(), "c".into()]));
+        assert_eq!(encoding.encode(&frame).unwrap().columns[0].values, [2.0, 0.0, 1.0, 1.0, 2.0, 2.0, 2.0]);
     }
 
     #[test]

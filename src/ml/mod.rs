@@ -9,6 +9,7 @@
 //! | file | holds |
 //! |---|---|
 //! | [`dataset`] | accepted rows in canonical order, their digest, and the recipe that names a run |
+//! | [`declare`] | a model's contract → task and declared encoding |
 //! | [`frame`] | raw columns as they come from tables or requests |
 //! | [`arrow`](self::arrow) | Arrow record batches → raw columns: besides `dataset` the only file that knows Arrow |
 //! | [`encoding`] | the declared encoding, compiled: raw columns → `f32` features |
@@ -24,6 +25,7 @@ pub mod artefact;
 pub mod bins;
 pub mod boost;
 pub mod dataset;
+pub mod declare;
 pub mod encoding;
 pub mod frame;
 pub mod grow;

@@ -6,6 +6,8 @@ use std::fmt;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::learning::Learning;
+
 /// `apiVersion` of this grammar.
 pub const API_VERSION: &str = "hokusai/v1";
 /// `kind` of this grammar.
@@ -46,6 +48,9 @@ pub struct Spec {
     /// What is refused instead of being remarked on a receipt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refuse: Vec<Flag>,
+    /// What is learned from, and how it is encoded; derived from the columns without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learning: Option<Learning>,
     /// Exactly one table.
     pub schema: Vec<Table>,
 }

@@ -2,7 +2,8 @@
 //!
 //! A model is one YAML document. Where the Open Data Contract Standard v3 has a word, that word is used
 //! (`schema`, `properties`, `logicalType`, `required`, `logicalTypeOptions`, `quality` …); the rest is what the
-//! standard lacks: label, policies for personal data, reference statistics. A complete example:
+//! standard lacks: label, policies for personal data, reference statistics, what is learned from ([`learning`]). A complete
+//! example:
 //!
 //! ```yaml
 //! apiVersion: hokusai/v1
@@ -17,6 +18,11 @@
 //!   columns: [carrier, distance]
 //!   round: {distance: 10}
 //!   text: [remark]                    # compared by MinHash over three-word sequences
+//! learning:                           # derived from the columns where it says nothing
+//!   features:
+//!     - {column: carrier, encode: category, categories: 50}   # the 50 most frequent; all others are one
+//!     - {column: event_time, encode: time, parts: [month, weekday, hour]}
+//!   leaveOut: [remark]
 //! refuse: [LABEL_CONFLICT]            # remarks on the receipt otherwise: LABEL_CONFLICT, NEAR_DUP, LEAKAGE_COLUMN
 //! schema:                             # exactly one table
 //!   - name: flights
@@ -60,6 +66,7 @@
 //! * everything in it is limited in number and size.
 
 mod grammar;
+pub mod learning;
 mod locate;
 mod rules;
 

@@ -20,13 +20,13 @@ const MAX_EXPRESSION: usize = 4_096;
 /// Most classes of a label.
 const MAX_CLASSES: i64 = 1_000;
 
-type Check = Result<(), SpecError>;
+pub(super) type Check = Result<(), SpecError>;
 
-fn fail(path: impl Into<String>, problem: impl Into<String>, help: impl Into<String>) -> Check {
+pub(super) fn fail(path: impl Into<String>, problem: impl Into<String>, help: impl Into<String>) -> Check {
     Err(SpecError::at(path, problem, help))
 }
 
-fn require(holds: bool, path: &str, problem: &str, help: &str) -> Check {
+pub(super) fn require(holds: bool, path: &str, problem: &str, help: &str) -> Check {
     if holds { Ok(()) } else { fail(path, problem, help) }
 }
 
@@ -61,7 +61,9 @@ impl Spec {
             check_property(property, &format!("schema[0].properties[{i}]"), self.label.as_deref())?;
         }
         self.check_references()?;
-        self.check_rules()
+        self.check_rules()?;
+        // Without the section a contract may be there for its rows alone.
+        if self.learning.is_some() { self.learning().map(drop) } else { Ok(()) }
     }
 
     fn check_label(&self) -> Check {

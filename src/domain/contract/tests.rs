@@ -122,3 +122,49 @@ proptest! {
         }
     }
 }
+
+const LEARNING: &str = "label: churned\nlearning:\n  features:\n    - {column: plan, encode: category, categories: 9}\n    - {column: \
+                        event_time, encode: time, parts: [month, hour]}\n  leaveOut: [country]\n";
+
+#[test]
+fn what_is_learned_from_enters_the_digest_and_reads_back() {
+    let spec = Spec::parse_yaml(&EXAMPLE.replacen("label: churned\n", LEARNING, 1), "model.yaml").unwrap();
+    let json = spec.canonical_json().unwrap();
+    assert!(json.contains(r#""learning":{"features":[{"categories":9,"column":"plan","encode":"category"}"#), "{json}");
+    let again = Spec::from_canonical_json(&json).unwrap();
+    assert_eq!((&again.learning, again.learning().unwrap()), (&spec.learning, spec.learning().unwrap()));
+    let plain = Spec::parse_yaml(EXAMPLE, "model.yaml").unwrap();
+    assert_ne!(spec.contract_digest().unwrap(), plain.contract_digest().unwrap());
+    assert_eq!(again.contract_digest().unwrap(), spec.contract_digest().unwrap());
+}
+
+#[test]
+fn a_feature_that_contradicts_the_columns_is_refused_where_it_stands() {
+    let text = EXAMPLE.replacen("label: churned\n", LEARNING, 1);
+    for (from, to, path) in [
+        ("{column: plan,", "{column: plans,", "learning.features[0].column"),
+        ("{column: plan,", "{column: churned,", "learning.features[0].column"),
+        ("{column: plan,", "{column: email,", "learning.features[0].column"),
+        ("{column: plan,", "{column: record_id,", "learning.features[0].column"),
+        ("{column: plan,", "{column: event_time,", "learning.features[0].encode"),
+        ("encode: category", "encode: number", "learning.features[0].encode"),
+        ("categories: 9", "categories: 0", "learning.features[0].categories"),
+        ("categories: 9", "categories: 255", "learning.features[0].categories"),
+        ("categories: 9", "parts: [day]", "learning.features[0].parts"),
+        ("parts: [month, hour]", "categories: 3", "learning.features[1].categories"),
+        (", parts: [month, hour]", "", "learning.features[1]"),
+        ("[month, hour]", "[month, month]", "learning.features[1].parts[1]"),
+        ("event_time, encode: time, parts: [month, hour]", "plan, encode: category", "learning.features[1].column"),
+        ("leaveOut: [country]", "leaveOut: [plan]", "learning.leaveOut[0]"),
+        ("leaveOut: [country]", "leaveOut: [nothing]", "learning.leaveOut[0]"),
+        ("leaveOut: [country]", "task: regression", "learning.task"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        let error = Spec::parse_yaml(&text.replacen(from, to, 1), "model.yaml").unwrap_err();
+        assert_eq!(error.path, path, "{error}");
+        assert!(error.line > 7 && error.to_string().contains("help: "), "{error}");
+    }
+    let nothing = "label: churned\nlearning: {others: leaveOut}\n";
+    let error = Spec::parse_yaml(&EXAMPLE.replacen("label: churned\n", nothing, 1), "model.yaml").unwrap_err();
+    assert_eq!((error.path.as_str(), error.line), ("learning", 9), "{error}");
+}

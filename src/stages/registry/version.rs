@@ -16,6 +16,8 @@ use super::fold::{Denial, deny};
 use crate::domain::contract::Spec;
 use crate::domain::limits::MAX_ID;
 use crate::domain::records::{Artefact, Dataset, Metric, Model, ModelVersion, NamedValue};
+use crate::ml::declare::declaration;
+use crate::ml::encoding::Declared;
 
 /// Versions that a model keeps.
 pub const MAX_VERSIONS: usize = 1_024;
@@ -149,13 +151,19 @@ fn number(model: &Model, before: Option<&ModelVersion>, change: Change) -> Semve
 }
 
 /// Digest over the feature columns and the label of a contract with their types: SHA-256 of canonical JSON. With `features`
-/// over those columns only; the error is a name that is no feature of the contract.
+/// over those columns only; the error is a name that is no feature of the contract. Where the contract declares what is learned from
+/// (`learning`), its features are those columns, and their encoding is part of the digest.
 ///
 /// # Errors
 /// The first name that is no feature column.
 pub fn features_digest(spec: &Spec, features: &[String]) -> Result<String, String> {
     let label = spec.label.as_deref();
-    let is_feature = |name: &str| Some(name) != label && !spec.exclude_from_identity.iter().any(|out| out == name);
+    let learned = spec.learning.as_ref().map(|_| declaration(spec)).transpose().map_err(|e| e.to_string())?;
+    let encoding = learned.map(|learned| learned.features);
+    let is_feature = |name: &str| match &encoding {
+        Some(encoding) => encoding.iter().any(|declared| declared.column == name),
+        None => Some(name) != label && !spec.exclude_from_identity.iter().any(|out| out == name),
+    };
     let columns = || spec.properties().iter().filter(|p| is_feature(&p.name));
     if let Some(stranger) = features.iter().find(|name| !columns().any(|p| &p.name == *name)) {
         return Err(stranger.clone());
@@ -166,7 +174,13 @@ pub fn features_digest(spec: &Spec, features: &[String]) -> Result<String, Strin
         .collect();
     pairs.sort_unstable();
     let label = label.and_then(|name| spec.property(name)).map(|p| [p.name.as_str(), p.logical_type.name()]);
-    let json = serde_json::json!({"features": pairs, "label": label});
+    let mut json = serde_json::json!({"features": pairs, "label": label});
+    if let Some(encoding) = &encoding {
+        let used: Vec<&Declared> =
+            encoding.iter().filter(|d| pairs.iter().any(|[name, _]| d.column == *name)).collect();
+        json["encoding"] = serde_json::json!(used);
+        json["task"] = serde_json::json!(spec.learning.as_ref().and_then(|learning| learning.task));
+    }
     let text = serde_json_canonicalizer::to_string(&json).map_err(|e| e.to_string())?;
     Ok(data_encoding::HEXLOWER.encode(&Sha256::digest(text.as_bytes())))
 }
