@@ -219,7 +219,9 @@ mod tests {
 
     #[test]
     fn what_has_no_id_is_no_request() {
-        for text in ["", "x", "{}", r#"{"model":"m"}"#, r#"{"request_id":7,"model":"m"}"#, r#"{"request_id":"","model":"m"}"#] {
+        for text in
+            ["", "x", "{}", r#"{"model":"m"}"#, r#"{"request_id":7,"model":"m"}"#, r#"{"request_id":"","model":"m"}"#]
+        {
             read(text).unwrap_err();
         }
         let twice = r#"{"request_id":"a","request_id":"b","model":"m"}"#;

@@ -114,9 +114,10 @@ fn not_yet(request: &TrainingRequest) -> Result<(), Refusal> {
         return refuse("NOT_IMPLEMENTED", format!("{name} is not implemented in this version; help: {help}"));
     }
     match request.algorithm.as_deref() {
-        Some(name @ ("external" | "lightgbm")) => {
-            refuse("NOT_IMPLEMENTED", format!("the learner {name} is not implemented in this version; help: trees or linear"))
-        }
+        Some(name @ ("external" | "lightgbm")) => refuse(
+            "NOT_IMPLEMENTED",
+            format!("the learner {name} is not implemented in this version; help: trees or linear"),
+        ),
         _ => Ok(()),
     }
 }

@@ -1,7 +1,5 @@
 //! Rows → model: a pure function of the run and its rows. Threads have no influence on the bytes.
 
-use std::ops::ControlFlow;
-
 use serde_json::Value;
 
 use super::admission::Open;
@@ -15,7 +13,7 @@ use crate::ml::dataset::{CODE, Dataset, Recipe};
 use crate::ml::declare::Declaration;
 use crate::ml::encoding::{Encoded, Encoding, Features};
 use crate::ml::model::Model;
-use crate::ml::{Control, LearnError, Progress, Task, Training, arrow, learner};
+use crate::ml::{Control, LearnError, Task, Training, arrow, learner};
 use crate::stats::auc::Placements;
 
 /// What a run made.
@@ -39,17 +37,6 @@ pub struct Made {
     pub features: Vec<String>,
 }
 
-/// Told after every iteration: iterations done, iterations at most.
-pub type Told<'a> = dyn FnMut(u32, u32) -> ControlFlow<()> + 'a;
-
-struct Telling<'a, 'b>(&'a mut Told<'b>);
-
-impl Control for Telling<'_, '_> {
-    fn after(&mut self, progress: Progress, _checkpoint: &dyn Fn() -> Vec<u8>) -> ControlFlow<()> {
-        (self.0)(progress.iteration, progress.of)
-    }
-}
-
 fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
 }
@@ -63,7 +50,7 @@ struct Ordered {
     row_keys: Vec<u64>,
 }
 
-/// Learns. `None` when `told` stopped it.
+/// Learns, from a checkpoint of the same run if there is one; the bytes are the same. `None` when `control` stopped it.
 ///
 /// # Errors
 /// Why these rows give no model.
@@ -72,11 +59,12 @@ pub fn learn(
     declared: &Declaration,
     rows: Rows,
     threads: usize,
-    told: &mut Told<'_>,
+    checkpoint: Option<&[u8]>,
+    control: &mut dyn Control,
 ) -> Result<Option<Made>, Refusal> {
     let ordered = order(declared, rows)?;
-    let parameters: Value =
-        serde_json::from_str(&open.parameters).map_err(|_| Refusal::new("BAD_PARAMETER", "the parameters are no JSON"))?;
+    let parameters: Value = serde_json::from_str(&open.parameters)
+        .map_err(|_| Refusal::new("BAD_PARAMETER", "the parameters are no JSON"))?;
     let recipe = recipe(open, declared, &parameters, &ordered.named)?;
     within_budget(open, &parameters, ordered.labels.len())?;
     let training = Training {
@@ -89,7 +77,12 @@ pub fn learn(
     };
     let refused = |error: LearnError| Refusal::new(error.code(), error);
     let learner = learner(&open.run.algorithm).map_err(refused)?;
-    let learned = match learner.learn(&training, &parameters, None, &mut Telling(told)) {
+    let mut learned = learner.learn(&training, &parameters, checkpoint, control);
+    if let Err(LearnError::Checkpoint { problem }) = &learned {
+        tracing::warn!(run = %open.run.run_id, %problem, "a checkpoint cannot be used: the run begins anew");
+        learned = learner.learn(&training, &parameters, None, control);
+    }
+    let learned = match learned {
         Err(LearnError::Cancelled { .. }) => return Ok(None),
         learned => learned.map_err(refused)?,
     };
@@ -102,7 +95,10 @@ pub fn learn(
     let model = Model { task: declared.task.clone(), encoding: ordered.encoding, predictor: learned.predictor };
     let artefact = model.to_bytes();
     if artefact.len() > MAX_BYTES {
-        return Err(Refusal::new("TOO_LARGE", format!("the model has more than {MAX_BYTES} bytes; help: fewer trees or leaves")));
+        return Err(Refusal::new(
+            "TOO_LARGE",
+            format!("the model has more than {MAX_BYTES} bytes; help: fewer trees or leaves"),
+        ));
     }
     let mut features: Vec<String> = declared.features.iter().map(|feature| feature.column.clone()).collect();
     features.sort_unstable();
@@ -176,7 +172,8 @@ fn within_budget(open: &Open, parameters: &Value, rows: usize) -> Result<(), Ref
     let cost = u64::try_from(rows).unwrap_or(u64::MAX).saturating_mul(iterations);
     match open.budget {
         Some(budget) if cost > budget.cast_unsigned() => {
-            let detail = format!("{rows} rows × {iterations} iterations are more than {budget}; help: fewer iterations");
+            let detail =
+                format!("{rows} rows × {iterations} iterations are more than {budget}; help: fewer iterations");
             Err(Refusal::new("BUDGET_EXCEEDED", detail))
         }
         _ => Ok(()),
@@ -229,7 +226,8 @@ fn metrics(task: &Task, labels: &[f64], predictions: &[f64]) -> Vec<Metric> {
             ]
         }
     };
-    let metric = |(name, value): (&str, Option<f64>)| Some(Metric { name: name.to_owned(), value: decimal(value?)?, rows });
+    let metric =
+        |(name, value): (&str, Option<f64>)| Some(Metric { name: name.to_owned(), value: decimal(value?)?, rows });
     named.into_iter().filter_map(metric).collect()
 }
 

@@ -132,7 +132,10 @@ impl Training {
         request: &TrainingRequest,
     ) -> Result<Result<Box<Open>, TrainingRun>, StageError> {
         let admitted = match state.scan_prefix(&[OPEN], MAX_OPEN)?.len() {
-            MAX_OPEN => Err(Refusal::new("BUSY", format!("{MAX_OPEN} runs wait already; help: send it again later, under a new id"))),
+            MAX_OPEN => Err(Refusal::new(
+                "BUSY",
+                format!("{MAX_OPEN} runs wait already; help: send it again later, under a new id"),
+            )),
             _ => admit(run.clone(), request, self.models.get(&request.model)),
         };
         match admitted {
@@ -144,7 +147,14 @@ impl Training {
     }
 
     /// Puts what a step found into the log.
-    fn take(&self, state: &mut KeyValue, key: &[u8], mut open: Open, found: Found, out: &mut Outputs<'_>) -> Result<(), StageError> {
+    fn take(
+        &self,
+        state: &mut KeyValue,
+        key: &[u8],
+        mut open: Open,
+        found: Found,
+        out: &mut Outputs<'_>,
+    ) -> Result<(), StageError> {
         match found {
             Found::Ends(ends) => {
                 open.run.offsets = ends;
@@ -233,7 +243,12 @@ impl Stage for Training {
         })
     }
 
-    fn settle(&mut self, _context: &Context<'_>, state: &mut KeyValue, out: &mut Outputs<'_>) -> Result<(), StageError> {
+    fn settle(
+        &mut self,
+        _context: &Context<'_>,
+        state: &mut KeyValue,
+        out: &mut Outputs<'_>,
+    ) -> Result<(), StageError> {
         let Some((key, mut open)) = oldest(state)? else {
             self.work = None;
             return Ok(());
@@ -241,7 +256,9 @@ impl Stage for Training {
         let Some(work) = self.works_on(&open) else {
             self.work = None;
             if open.begun >= MAX_BEGUN {
-                let text = format!("workers began to learn {MAX_BEGUN} times and none came to the end; help: look at their logs");
+                let text = format!(
+                    "workers began to learn {MAX_BEGUN} times and none came to the end; help: look at their logs"
+                );
                 return self.take(state, &key, open, Found::Refused(Refusal::new("GIVEN_UP", text)), out);
             }
             if is_fixed(&open) {

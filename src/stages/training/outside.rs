@@ -61,6 +61,24 @@ pub trait Outside: Send + Sync {
     /// The store is out of reach.
     fn keep(&self, artefact: Vec<u8>) -> Result<(), Trouble>;
 
+    /// Keeps a run's newest checkpoint.
+    ///
+    /// # Errors
+    /// The store is out of reach.
+    fn checkpoint(&self, run_id: &str, bytes: Vec<u8>) -> Result<(), Trouble>;
+
+    /// A run's newest checkpoint, whole; none when there is none.
+    ///
+    /// # Errors
+    /// The store is out of reach.
+    fn checkpointed(&self, run_id: &str) -> Result<Option<Vec<u8>>, Trouble>;
+
+    /// Removes a run's checkpoint.
+    ///
+    /// # Errors
+    /// The store is out of reach.
+    fn forget(&self, run_id: &str) -> Result<(), Trouble>;
+
     /// Publishes where the dataset of this digest was read up to; the first ends stay.
     ///
     /// # Errors

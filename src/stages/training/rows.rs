@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use arrow::compute::cast;
@@ -34,11 +35,13 @@ pub struct Limits {
     pub bytes: usize,
     /// Threads of the learner; no influence on the result.
     pub threads: usize,
+    /// A checkpoint is kept so often.
+    pub checkpoint_every: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { rows: 20_000_000, bytes: 2 << 30, threads: 1 }
+        Self { rows: 20_000_000, bytes: 1 << 30, threads: 1, checkpoint_every: Duration::from_secs(30) }
     }
 }
 
@@ -64,8 +67,11 @@ struct Admitted {
 }
 
 fn too_large(what: &str, limit: usize) -> Trouble {
-    Refusal::new("TOO_LARGE", format!("more than {limit} {what}; help: raise the limit in the settings of the stage training"))
-        .into()
+    Refusal::new(
+        "TOO_LARGE",
+        format!("more than {limit} {what}; help: raise the limit in the settings of the stage training"),
+    )
+    .into()
 }
 
 fn unreadable(error: &WireError, topic: &str) -> Trouble {
@@ -119,6 +125,7 @@ pub fn read(
     declared: &Declaration,
     ends: &[TopicEnd],
     limits: Limits,
+    stopped: &dyn Fn() -> bool,
 ) -> Result<Rows, Trouble> {
     let mut admitted = Admitted::default();
     outside.read(topics::RECEIPTS, ends, &mut |value| {
@@ -131,6 +138,9 @@ pub fn read(
     let wanted = columns(declared);
     let (mut batches, mut rows, mut bytes) = (Vec::new(), 0_usize, 0_usize);
     outside.read(topics::ACCEPTED, ends, &mut |value| {
+        if stopped() {
+            return Err(Trouble::Cancelled);
+        }
         let accepted: Accepted = wire.decode(value).map_err(|e| unreadable(&e, topics::ACCEPTED))?;
         if accepted.id.model != model || !admitted.bind(&accepted) {
             return Ok(());
@@ -177,9 +187,10 @@ fn columns(declared: &Declaration) -> SchemaRef {
 fn conform(batch: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch, Trouble> {
     let wrong = |column: &str, error: arrow::error::ArrowError| match error {
         // The text of other Arrow errors may hold a value.
-        arrow::error::ArrowError::CastError(_) => {
-            Refusal::new("CONTRACT_CHANGED", format!("column {column} of earlier rows has a type that cannot be learned from"))
-        }
+        arrow::error::ArrowError::CastError(_) => Refusal::new(
+            "CONTRACT_CHANGED",
+            format!("column {column} of earlier rows has a type that cannot be learned from"),
+        ),
         _ => Refusal::new("UNREADABLE", format!("column {column} of an accepted chunk")),
     };
     let column = |field: &Arc<Field>| -> Result<ArrayRef, Trouble> {

@@ -16,6 +16,7 @@ use crate::codec::wire::Wire;
 use crate::domain::contract::Spec;
 use crate::domain::records::TopicEnd;
 use crate::ml::declare::declaration;
+use crate::ml::{Control, Progress};
 
 /// Progress is told at most so often.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -95,7 +96,8 @@ impl Work {
         if found.is_none() && is_over {
             // Looked at again: it may have ended in between.
             let found = self.slate.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let died = || Refusal::new("LEARNER_DIED", "the thread that learned ended without a result; the log says why");
+            let died =
+                || Refusal::new("LEARNER_DIED", "the thread that learned ended without a result; the log says why");
             return Some(found.unwrap_or_else(|| Found::Refused(died())));
         }
         found
@@ -123,9 +125,13 @@ pub fn is_fixed(open: &Open) -> bool {
 }
 
 /// Tries until it succeeds, fails for good, or is cancelled (then nothing was found).
-fn persist<T>(slate: &Slate, open: &Open, mut attempt: impl FnMut() -> Result<T, Trouble>) -> Result<T, Option<Refusal>> {
+fn persist<T>(
+    slate: &Slate,
+    open: &Open,
+    mut attempt: impl FnMut() -> Result<T, Trouble>,
+) -> Result<T, Option<Refusal>> {
     loop {
-        if slate.cancelled.load(Ordering::Relaxed) {
+        if slate.is_cancelled() {
             return Err(None);
         }
         match attempt() {
@@ -148,7 +154,8 @@ fn told(done: Result<Found, Option<Refusal>>) -> Option<Found> {
 }
 
 fn fix(shop: &Shop, open: &Open, slate: &Slate) -> Option<Found> {
-    told(persist(slate, open, || match &open.as_of {
+    told(persist(slate, open, || {
+        match &open.as_of {
         None => shop.outside.ends().map(Found::Ends),
         Some(digest) => match shop.outside.published(&open.run.model, digest)? {
             Some(ends) => Ok(Found::Ends(ends)),
@@ -158,6 +165,7 @@ fn fix(shop: &Shop, open: &Open, slate: &Slate) -> Option<Found> {
             )
             .into()),
         },
+    }
     }))
 }
 
@@ -170,51 +178,55 @@ fn made(shop: &Shop, open: &Open, slate: &Slate) -> Result<Found, Option<Refusal
     let refused = |code, detail: String| Some(Refusal::new(code, detail));
     let spec = Spec::from_canonical_json(&open.spec).map_err(|e| refused("BAD_CONTRACT", e.to_string()))?;
     let declared = declaration(&spec).map_err(|e| refused("NOTHING_TO_LEARN", e.to_string()))?;
-    let outside = Watched { outside: &*shop.outside, slate };
-    let rows =
-        persist(slate, open, || read(&outside, &shop.wire, &open.run.model, &declared, &open.run.offsets, shop.limits))?;
-    let mut tell = |done: u32, most: u32| {
-        crate::failpoint!("training.learning");
-        slate.progress.store(u64::from(done) << 32 | u64::from(most), Ordering::Relaxed);
-        if slate.cancelled.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    let Some(made) = learn(open, &declared, rows, shop.limits.threads, &mut tell).map_err(Some)? else {
-        return Err(None);
-    };
+    let rows = persist(slate, open, || {
+        let stopped = || slate.is_cancelled();
+        read(&*shop.outside, &shop.wire, &open.run.model, &declared, &open.run.offsets, shop.limits, &stopped)
+    })?;
+    let run_id = open.run.run_id.as_str();
+    let checkpoint = persist(slate, open, || shop.outside.checkpointed(run_id))?;
+    let mut following = Following { shop, run_id, slate, kept: Instant::now() };
+    let made = learn(open, &declared, rows, shop.limits.threads, checkpoint.as_deref(), &mut following);
+    let Some(made) = made.map_err(Some)? else { return Err(None) };
     if open.as_of.as_ref().is_some_and(|digest| *digest != made.dataset.digest) {
         return Err(refused("DATASET_CHANGED", "the rows below the published ends have another digest now".to_owned()));
     }
     persist(slate, open, || shop.outside.publish(&open.run.model, &made.dataset.digest, &open.run.offsets))?;
     persist(slate, open, || shop.outside.keep(made.artefact.clone()))?;
+    persist(slate, open, || shop.outside.forget(run_id))?;
     Ok(Found::Model(Box::new(Made { artefact: Vec::new(), size: made.artefact.len(), ..made })))
 }
 
-/// Stops reading once the run is cancelled.
-struct Watched<'a> {
-    outside: &'a dyn Outside,
+/// Follows a run: tells how far it is, keeps checkpoints, stops it once it is cancelled.
+struct Following<'a> {
+    shop: &'a Shop,
+    run_id: &'a str,
     slate: &'a Slate,
+    kept: Instant,
 }
 
-impl Outside for Watched<'_> {
-    fn ends(&self) -> Result<Vec<TopicEnd>, Trouble> {
-        self.outside.ends()
+impl Control for Following<'_> {
+    fn after(&mut self, progress: Progress, checkpoint: &dyn Fn() -> Vec<u8>) -> ControlFlow<()> {
+        crate::failpoint!("training.learning");
+        self.slate.progress.store(u64::from(progress.iteration) << 32 | u64::from(progress.of), Ordering::Relaxed);
+        if self.slate.is_cancelled() {
+            return ControlFlow::Break(());
+        }
+        if self.kept.elapsed() >= self.shop.limits.checkpoint_every {
+            let bytes = checkpoint();
+            // Without one only time is lost; linear learners have none.
+            if !bytes.is_empty()
+                && let Err(trouble) = self.shop.outside.checkpoint(self.run_id, bytes)
+            {
+                tracing::warn!(run = self.run_id, ?trouble, "no checkpoint was kept");
+            }
+            self.kept = Instant::now();
+        }
+        ControlFlow::Continue(())
     }
+}
 
-    fn read(&self, topic: &str, ends: &[TopicEnd], each: &mut super::outside::Each<'_>) -> Result<(), Trouble> {
-        self.outside.read(topic, ends, &mut |value| {
-            if self.slate.cancelled.load(Ordering::Relaxed) { Err(Trouble::Cancelled) } else { each(value) }
-        })
-    }
-
-    fn keep(&self, artefact: Vec<u8>) -> Result<(), Trouble> {
-        self.outside.keep(artefact)
-    }
-
-    fn publish(&self, model: &str, digest: &str, ends: &[TopicEnd]) -> Result<(), Trouble> {
-        self.outside.publish(model, digest, ends)
-    }
-
-    fn published(&self, model: &str, digest: &str) -> Result<Option<Vec<TopicEnd>>, Trouble> {
-        self.outside.published(model, digest)
+impl Slate {
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
     }
 }
