@@ -267,7 +267,7 @@ mod tests {
     fn a_label_has_the_place_that_the_task_gives_its_class_also_when_rows_lack_some() {
         let task = Task::Classes(["-1", "9", "10"].map(str::to_owned).to_vec());
         let rows = batch(vec![("y", Arc::new(Int32Array::from(vec![Some(10), None, Some(9), Some(3)])))]);
-        assert_eq!(labels(&[rows.clone()], "y", &task).unwrap(), [Some(2.0), None, Some(1.0), None]);
+        assert_eq!(labels(std::slice::from_ref(&rows), "y", &task).unwrap(), [Some(2.0), None, Some(1.0), None]);
         assert_eq!(labels(&[rows], "y", &Task::Number).unwrap(), [Some(10.0), None, Some(9.0), Some(3.0)]);
     }
 
