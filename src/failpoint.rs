@@ -33,6 +33,7 @@ pub const NAMES: &[&str] = &[
     "attesting.before_keeping",
     "attesting.after_local",
     "attesting.after_store",
+    "training.learning",
 ];
 
 #[cfg(debug_assertions)]

@@ -14,6 +14,7 @@ use crate::domain::keys::LiveKeys;
 use crate::installation::Installation;
 use crate::ops::health::Probe;
 use crate::ops::log_keeper::{self, LogKeeper};
+use crate::ops::trainer::Trainer;
 use crate::ops::{rotation, secrets};
 use crate::stages::attesting::Attesting;
 use crate::stages::dedup::Dedup;
@@ -22,6 +23,8 @@ use crate::stages::intake::{Intake, Limits};
 use crate::stages::keying::Keying;
 use crate::stages::receipts::{Receipts, ReceiptsConfig};
 use crate::stages::registry::Registry;
+use crate::stages::training::rows::Limits as TrainingLimits;
+use crate::stages::training::{Training, TrainingConfig};
 use crate::stages::warehouse::tables::Table;
 use crate::stages::warehouse::{self, Thresholds, Warehouse, WarehouseConfig};
 use crate::store::{Store, StoreOptions};
@@ -31,7 +34,8 @@ use crate::stream::runtime::{Runtime, RuntimeConfig, Settings as StreamSettings}
 use crate::stream::snapshot::SnapshotSettings;
 
 /// Every stage that is built, in the order of the path.
-pub const STAGES: &[&str] = &["keying", "registry", "intake", "dedup", "receipts", "attesting", "warehouse"];
+pub const STAGES: &[&str] =
+    &["keying", "registry", "intake", "dedup", "receipts", "attesting", "training", "warehouse"];
 
 /// Tenant of a prefix: one topic prefix, one key ring, one store path.
 #[must_use]
@@ -111,6 +115,10 @@ impl Pipeline {
             let keeper = log_keeper(config, tenant)?;
             let tenant = tenant.to_owned();
             runtime.stage(move || Attesting::new(&tenant, Box::new(keeper.clone())))?;
+        }
+        if runs("training") {
+            let training = training_config(config, &trust)?;
+            runtime.stage(move || Training::new(training.clone()))?;
         }
         let warehouse = if runs("warehouse") {
             Some(Warehouse::new(warehouse_config(config, &keys, runtime.health())?))
@@ -229,6 +237,30 @@ fn receipts_config(config: &PipelineConfig) -> anyhow::Result<ReceiptsConfig> {
         receipts.max_open = i64::try_from(most)?;
     }
     Ok(receipts)
+}
+
+fn training_config(config: &PipelineConfig, trust: &LiveTrust) -> anyhow::Result<TrainingConfig> {
+    let installation = &config.installation;
+    let declared = &installation.topology.stage("training")?.settings;
+    let mut limits = TrainingLimits::default();
+    if let Some(rows) = declared.training_rows {
+        limits.rows = usize::try_from(rows)?;
+    }
+    if let Some(bytes) = declared.training_bytes {
+        limits.bytes = usize::try_from(bytes)?;
+    }
+    if let Some(threads) = declared.training_threads {
+        limits.threads = usize::try_from(threads)?;
+    }
+    let store = Store::at(&installation.store, &StoreOptions::from_environment())?;
+    Ok(TrainingConfig {
+        outside: Arc::new(Trainer::new(installation.cluster(), store)),
+        limits,
+        wire: installation.wire.as_ref().clone(),
+        trust: trust.clone(),
+        key: secrets::stage_key(&config.keys, "training")?,
+        bench: Arc::default(),
+    })
 }
 
 fn warehouse_config(config: &PipelineConfig, keys: &LiveKeys, health: Health) -> anyhow::Result<WarehouseConfig> {

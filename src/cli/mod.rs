@@ -19,6 +19,7 @@ pub mod reader;
 pub mod sql;
 pub mod submit;
 pub mod topology;
+pub mod train;
 pub mod trust;
 pub mod up;
 pub mod verify;
@@ -38,6 +39,7 @@ Examples:
   hokusai model apply examples/flights/model.yaml         declare a model and its contract
   hokusai model promote flight-delay 1.2.0 --stage production
   hokusai submit rows.parquet --model flight-delay --contributor UA --wait
+  hokusai train flight-delay --wait
   hokusai watch receipts --from-beginning --until-end     what came out, decoded
   hokusai sql 'select status, count(*) from receipts group by status'
   hokusai doctor                                          what is wrong, and what to do about it
@@ -65,6 +67,8 @@ enum Command {
     Broker(broker::BrokerArgs),
     /// Contribute files: each file is one contribution
     Submit(submit::SubmitArgs),
+    /// Train a model on the accepted rows: what comes of it is a version
+    Train(train::TrainArgs),
     /// Declare models, register and promote versions, look at them
     Model(model::ModelArgs),
     /// Score the rows of a file with a registered model, or with an artefact's file
@@ -126,6 +130,7 @@ fn run(arguments: Arguments) -> Outcome<()> {
             Command::Worker(args) => worker::run(args, settings).await,
             Command::Broker(args) => broker::run(args, settings).await,
             Command::Submit(args) => submit::run(args, settings).await,
+            Command::Train(args) => train::run(args, settings).await,
             Command::Model(args) => model::run(args, settings).await,
             Command::Predict(args) => predict::run(args, settings).await,
             Command::Compare(args) => compare::run(args, settings).await,

@@ -16,4 +16,5 @@ pub mod schema;
 pub mod sealed;
 mod shape;
 pub mod split;
+pub mod training;
 pub mod wire;

@@ -80,9 +80,9 @@ embedded! {
     "registry_event" reads ["c6bcb4fc188321b4", "a8d45202c28b976d"],
     "screened" reads ["2da3766394d42222"],
     "training_answer": planned,
-    "training_job": planned,
-    "training_request": planned,
-    "training_run": planned,
+    "training_job",
+    "training_request",
+    "training_run",
     "training_trial": planned,
     "verdict",
 }

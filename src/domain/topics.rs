@@ -6,6 +6,12 @@
 pub const CONTRIBUTIONS: &str = "contributions";
 /// Outsiders' signed commands on models.
 pub const MODEL_COMMANDS: &str = "model.commands";
+/// Outsiders' requests to train a candidate.
+pub const TRAINING_REQUESTS: &str = "training.requests";
+/// The same in the order that counts.
+pub const TRAINING_JOBS: &str = "training.jobs";
+/// State of each run.
+pub const TRAINING_RUNS: &str = "training.runs";
 /// Valid, tokenised rows by hash shard, and release marks.
 pub const SCREENED: &str = "contributions.screened";
 /// One manifest per chunk, and intake's time marks.

@@ -12,6 +12,7 @@ use crate::attest::verify::{Against, tests as seeds, verify};
 use crate::broker::wire;
 use crate::codec::contribution;
 use crate::codec::formats::{Format, Limits, decode, tests};
+use crate::codec::training;
 use crate::codec::wire::Wire;
 use crate::domain::contract::Spec;
 use crate::domain::limits::{MAX_CHUNKS, MAX_ID};
@@ -63,6 +64,10 @@ pub(super) fn records() -> Target {
 /// Contributions as outsiders send them: what is read is within the limits.
 pub(super) fn envelopes() -> Target {
     fn run(bytes: &[u8]) -> String {
+        if let Ok(Ok(asked)) = training::decode(&Wire::default(), bytes) {
+            assert!([&asked.request_id, &asked.model].iter().all(|name| (1..=MAX_ID).contains(&name.len())));
+            return format!("asked {}", asked.params.len());
+        }
         match contribution::decode(&Wire::default(), bytes) {
             Ok(read) => {
                 assert!((1..=MAX_CHUNKS).contains(&read.chunks) && (0..read.chunks).contains(&read.chunk));
@@ -82,7 +87,9 @@ pub(super) fn envelopes() -> Target {
         payload: b"[]".to_vec(),
         ..Contribution::default()
     };
-    Target { name: "envelopes", seeds: vec![Wire::default().encode(&seed).unwrap()], words: JSON, run }
+    let asked = br#"{"request_id":"r","model":"m","params":{"l2":0.5},"search":{},"seed":7,"tags":{"a":"b"},"warm_start":false}"#;
+    let seeds = vec![Wire::default().encode(&seed).unwrap(), asked.to_vec()];
+    Target { name: "envelopes", seeds, words: JSON, run }
 }
 
 /// Small limits, so that inputs reach them.

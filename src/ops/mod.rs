@@ -9,3 +9,4 @@ pub mod rotation;
 pub mod secrets;
 pub mod signals;
 pub mod time;
+pub mod trainer;

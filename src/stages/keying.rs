@@ -8,11 +8,13 @@
 
 use crate::attest::dsse::MAX_BYTES;
 use crate::attest::trust::LiveTrust;
+use crate::codec::training;
 use crate::codec::wire::WireError;
 use crate::domain::keys::LiveKeys;
-use crate::domain::records::{Command, IntakeKey, Position, RegistryEvent};
+use crate::domain::records::{Command, IntakeKey, Position, RegistryEvent, TrainingJob};
 use crate::domain::topics;
 use crate::stages::registry::command::model_of;
+use crate::stages::training::admission::run_id;
 use crate::stream::stage::{Batch, Context, Destination, Message, Outputs, Stage, StageError};
 
 /// The stage: see the module.
@@ -55,6 +57,9 @@ impl Stage for Keying {
         let ring = self.keys.ring();
         let published = ring.intake_key().public();
         let serial = self.trust.now().serial();
+        if batch.topic() == topics::TRAINING_REQUESTS {
+            return batch.iter().try_for_each(|message| job(batch, &message, out));
+        }
         for message in batch.iter() {
             match read(batch, &message, out) {
                 Ok(mut event) => {
@@ -104,6 +109,35 @@ fn read(batch: &Batch, message: &Message<'_>, out: &Outputs<'_>) -> Result<Regis
     let model = model_of(&envelope)?;
     let position = Position { topic: batch.topic().to_owned(), partition: batch.partition(), offset: message.offset };
     Ok(RegistryEvent { model, kind: RegistryEvent::COMMAND.to_owned(), envelope, position, intake_key: None, trust: 0 })
+}
+
+/// A request to train, under the run that follows from its id. One that has an id is answered by the stage `training`, whatever else
+/// is wrong with it; what has none goes to the dead letters.
+fn job(batch: &Batch, message: &Message<'_>, out: &mut Outputs<'_>) -> Result<(), StageError> {
+    let read = match message.value {
+        Some(value) => training::decode(out.wire(), value),
+        None => {
+            out.dead_letter(batch, message, "REQUEST_UNREADABLE", "no value".to_owned());
+            return Ok(());
+        }
+    };
+    let position = Position { topic: batch.topic().to_owned(), partition: batch.partition(), offset: message.offset };
+    let (id, request, refusal) = match read {
+        Ok(Ok(request)) => (request.request_id.clone(), Some(request), None),
+        Ok(Err(refusal)) => (refusal.request_id.clone(), None, Some(refusal)),
+        Err(error) if error.is_retriable() => return Err(error.into()),
+        Err(error @ WireError::TooLarge { .. }) => {
+            out.dead_letter(batch, message, "TOO_LARGE", error.to_string());
+            return Ok(());
+        }
+        Err(error) => {
+            out.dead_letter(batch, message, "REQUEST_UNREADABLE", error.to_string());
+            return Ok(());
+        }
+    };
+    let run_id = run_id(&id);
+    let job = TrainingJob { run_id: run_id.clone(), position, request, refusal };
+    out.send(topics::TRAINING_JOBS, Destination::ByKey, run_id.as_bytes(), &job)
 }
 
 /// The text, if it is a JSON object with a `payloadType`: a DSSE envelope as it is, the usual form on this topic.

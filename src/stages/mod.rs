@@ -11,4 +11,5 @@ pub mod receipts;
 pub mod registry;
 #[cfg(test)]
 mod testing;
+pub mod training;
 pub mod warehouse;

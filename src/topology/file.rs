@@ -161,6 +161,9 @@ pub(super) struct Settings {
     pub(super) table_rows: Option<u64>,
     pub(super) table_bytes: Option<u64>,
     pub(super) table_interval: Option<Period>,
+    pub(super) training_rows: Option<u64>,
+    pub(super) training_bytes: Option<u64>,
+    pub(super) training_threads: Option<u64>,
 }
 
 impl Settings {
@@ -174,6 +177,9 @@ impl Settings {
             table_rows: self.table_rows.or(below.table_rows),
             table_bytes: self.table_bytes.or(below.table_bytes),
             table_interval: self.table_interval.or(below.table_interval),
+            training_rows: self.training_rows.or(below.training_rows),
+            training_bytes: self.training_bytes.or(below.training_bytes),
+            training_threads: self.training_threads.or(below.training_threads),
         }
     }
 }

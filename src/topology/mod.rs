@@ -181,6 +181,15 @@ pub struct StageSettings {
     /// A table is committed at the latest after this time.
     #[serde(serialize_with = "seconds", skip_serializing_if = "Option::is_none")]
     pub table_interval: Option<Duration>,
+    /// A training set has at most this many rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub training_rows: Option<u64>,
+    /// The rows of a training set have at most this many bytes in memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub training_bytes: Option<u64>,
+    /// A training run takes at most this many threads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub training_threads: Option<u64>,
 }
 
 /// What comes to a stage with stages that are not implemented yet.

@@ -53,7 +53,10 @@ fn the_built_in_topology_keeps_its_own_rules_and_names_every_topic_of_the_code()
         assert!(topology.topic(name).unwrap_or_else(|| panic!("{name}")).active, "{name}");
     }
     let implemented: Vec<_> = topology.stages().iter().filter(|s| s.implemented).map(|s| s.name.as_str()).collect();
-    assert_eq!(implemented, ["intake", "dedup", "receipts", "keying", "registry", "warehouse", "attesting"]);
+    assert_eq!(
+        implemented,
+        ["intake", "dedup", "receipts", "keying", "registry", "warehouse", "training", "attesting"]
+    );
     for topic in topology.active_topics() {
         let published = |s: &String| crate::codec::schema::EMBEDDED.iter().any(|e| e.name == s && e.published);
         assert!(topic.schema.as_ref().is_none_or(published), "{} is active, its schema must be published", topic.name);
@@ -91,7 +94,7 @@ fn stateful_stages_have_a_changelog_with_the_partitions_of_their_inputs() {
     assert_eq!(topology.stage("intake").unwrap().changelog, None);
     assert!(topology.stage("nothing").unwrap_err().to_string().contains("intake, dedup"));
     assert!(topology.topic("hokusai.changelog.registry").unwrap().active);
-    assert!(!topology.topic("hokusai.changelog.training").unwrap().active);
+    assert!(!topology.topic("hokusai.changelog.evaluation").unwrap().active);
 }
 
 #[test]
@@ -222,9 +225,9 @@ fn every_topic_and_stage_is_shown() {
     for stage in topology.stages() {
         assert!(table.contains(&stage.name) && mermaid.contains(&stage.name), "{}", stage.name);
     }
-    assert!(table.lines().any(|line| line.starts_with("training.jobs *")), "{table}");
+    assert!(table.lines().any(|line| line.starts_with("evaluation.requests *")), "{table}");
     assert!(mermaid.contains("t_contributions --> s_intake") && mermaid.contains("t_models -->|broadcast| s_intake"));
-    assert!(mermaid.contains("t_training_jobs -.-> s_training"));
+    assert!(mermaid.contains("t_evaluation_requests -.-> s_evaluation"));
     assert_eq!(json["stages"][0]["name"], "intake");
 }
 

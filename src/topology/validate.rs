@@ -335,6 +335,9 @@ fn settings(draft: &Settings) -> StageSettings {
         table_rows: draft.table_rows,
         table_bytes: draft.table_bytes,
         table_interval: draft.table_interval.map(|p| p.0),
+        training_rows: draft.training_rows,
+        training_bytes: draft.training_bytes,
+        training_threads: draft.training_threads,
     }
 }
 

@@ -22,12 +22,14 @@ mod chunks;
 mod operations;
 mod receipt;
 mod registry;
+mod training;
 
 pub use attestation::*;
 pub use chunks::*;
 pub use operations::*;
 pub use receipt::*;
 pub use registry::*;
+pub use training::*;
 
 /// A record that travels on a topic: binds the struct to its schema file.
 pub trait Record: Serialize + serde::de::DeserializeOwned {

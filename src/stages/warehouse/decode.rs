@@ -25,7 +25,7 @@ use crate::codec::contribution;
 use crate::codec::wire::{Wire, WireError};
 use crate::domain::keys::{LiveKeys, ModelKeys};
 use crate::domain::records::{
-    Accepted, Attestation, Audit, ChunkId, Contribution, DeadLetter, Model, Receipt, Refused,
+    Accepted, Attestation, Audit, ChunkId, Contribution, DeadLetter, Model, Receipt, Refused, TrainingRun,
 };
 
 /// Rows of one record at most; intake's own limit.
@@ -89,6 +89,7 @@ enum Pending {
     Audit(Vec<Audit>),
     ModelRevisions(Vec<Model>),
     Attestations(Vec<records::Attested>),
+    RunStates(Vec<TrainingRun>),
 }
 
 /// Decodes the records of one table's topic and holds them until they are taken.
@@ -145,6 +146,7 @@ impl Decoder {
             }
             Pending::Audit(entries) => keep(entries, self.wire.decode(value)?),
             Pending::ModelRevisions(models) => keep(models, self.wire.decode(value)?),
+            Pending::RunStates(runs) => keep(runs, self.wire.decode(value)?),
             Pending::Attestations(entries) => {
                 let record: Attestation = self.wire.decode(value)?;
                 let read = records::Attested::of(&record);
@@ -167,6 +169,7 @@ impl Decoder {
             Pending::Audit(entries) => records::audit(&entries),
             Pending::ModelRevisions(models) => records::models::revisions(&models),
             Pending::Attestations(entries) => records::attestations(&entries),
+            Pending::RunStates(runs) => records::runs::states(&runs),
         };
         let batch = batch.map_err(|e| WarehouseError::arrow(self.table, "a batch", e))?;
         Ok(if batch.num_rows() == 0 { Vec::new() } else { vec![batch] })
@@ -231,6 +234,7 @@ impl Pending {
             Table::Audit => Self::Audit(Vec::new()),
             Table::ModelRevisions => Self::ModelRevisions(Vec::new()),
             Table::Attestations => Self::Attestations(Vec::new()),
+            Table::RunStates => Self::RunStates(Vec::new()),
         }
     }
 }

@@ -9,6 +9,7 @@
 //! | `dead_letters` | `dead-letters` | record that could not be read |
 //! | `audit` | `audit` | decision |
 //! | `model_revisions` | `models` | state that a model has had |
+//! | `run_states` | `training.runs` | state that a training run has told |
 //!
 //! Invariants:
 //! * the positions of a table stand in its Delta commits and nowhere else ([`store`]): a table always holds exactly the

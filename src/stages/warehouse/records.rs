@@ -19,6 +19,7 @@ use crate::domain::records::{
 };
 
 pub(super) mod models;
+pub(super) mod runs;
 
 type Built = Result<RecordBatch, ArrowError>;
 

@@ -35,11 +35,13 @@ pub enum Table {
     ModelRevisions,
     /// Signed statements.
     Attestations,
+    /// Each state that a training run has told.
+    RunStates,
 }
 
 impl Table {
     /// Every table, in the order in which they are listed.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Contributions,
         Self::Rows,
         Self::Refusals,
@@ -48,6 +50,7 @@ impl Table {
         Self::Audit,
         Self::ModelRevisions,
         Self::Attestations,
+        Self::RunStates,
     ];
 
     /// Name in SQL and of the folder under `tables/`.
@@ -62,6 +65,7 @@ impl Table {
             Self::Audit => "audit",
             Self::ModelRevisions => "model_revisions",
             Self::Attestations => "attestations",
+            Self::RunStates => "run_states",
         }
     }
 
@@ -77,6 +81,7 @@ impl Table {
             Self::Audit => topics::AUDIT,
             Self::ModelRevisions => topics::MODELS,
             Self::Attestations => topics::ATTESTATIONS,
+            Self::RunStates => topics::TRAINING_RUNS,
         }
     }
 
@@ -104,13 +109,14 @@ impl Table {
             Self::Attestations => {
                 "One row per signed statement in the log; `hokusai verify` checks them, a table does not"
             }
+            Self::RunStates => "One row per state that a training run has told; the view runs has the newest",
         }
     }
 
     /// Columns that the table has from its first version on; `rows` adds those of the contracts.
     #[must_use]
     pub fn schema(self) -> SchemaRef {
-        static SCHEMAS: LazyLock<[SchemaRef; 8]> = LazyLock::new(|| {
+        static SCHEMAS: LazyLock<[SchemaRef; 9]> = LazyLock::new(|| {
             let all = [
                 contributions(),
                 rows(),
@@ -120,10 +126,12 @@ impl Table {
                 audit(),
                 model_revisions(),
                 attestations(),
+                run_states(),
             ];
             all.map(|f| Arc::new(Schema::new(f)))
         });
-        let [contributions, rows, refusals, receipts, dead_letters, audit, model_revisions, attestations] = &*SCHEMAS;
+        let [contributions, rows, refusals, receipts, dead_letters, audit, model_revisions, attestations, run_states] =
+            &*SCHEMAS;
         Arc::clone(match self {
             Self::Contributions => contributions,
             Self::Rows => rows,
@@ -133,6 +141,7 @@ impl Table {
             Self::Audit => audit,
             Self::ModelRevisions => model_revisions,
             Self::Attestations => attestations,
+            Self::RunStates => run_states,
         })
     }
 }
@@ -377,5 +386,36 @@ fn attestations() -> Vec<Field> {
         text("contribution_id", "Contribution whose receipt it attests; null for other statements"),
         text("keyid", "Id of the key that the envelope names as its signer"),
         text("statement", "The statement: canonical JSON, the bytes that are signed"),
+    ]
+}
+
+fn run_states() -> Vec<Field> {
+    let metrics =
+        list_of(vec![plain("name", DataType::Utf8), plain("value", DataType::Utf8), plain("rows", DataType::Int64)]);
+    vec![
+        text("run_id", "Run: it follows from the request's id"),
+        text("request_id", "Id of the request"),
+        text("model", "Model"),
+        text("status", "refused, admitted, running, finished or failed"),
+        text("algorithm", "Learner"),
+        long("seed", "Seed of every random choice"),
+        text("base_version", "Version that the model is compared with; null when there is none"),
+        text("run_group", "Name that runs which belong together share; null without one"),
+        text("contract_digest", "Contract whose columns the model reads; empty when refused"),
+        text("dataset_digest", "Root over the rows that it learned from; null before they are read"),
+        long("dataset_rows", "Rows of the dataset"),
+        long("contributions", "Contributions that they come from"),
+        text("recipe_digest", "Digest of everything that the model's bytes depend on"),
+        column("iteration", DataType::Int32, "Iterations done"),
+        column("iterations", DataType::Int32, "Iterations at most"),
+        text("artefact_digest", "SHA-256 of the model, hex; null before it is finished"),
+        long("artefact_bytes", "Its size"),
+        column("params", named_values(), "Complete parameters of the learner, values as JSON"),
+        column("metrics", metrics, "Metrics on the validation fold"),
+        column("tags", named_values(), "Tags of the version that comes of it"),
+        text("reason", "Reason code when it was refused or failed; empty otherwise"),
+        text("detail", "What is wrong and the way out; empty otherwise"),
+        column("source_partition", DataType::Int32, "Partition of `training.requests` where the request stands"),
+        long("source_offset", "Offset of the request in that partition"),
     ]
 }

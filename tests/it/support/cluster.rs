@@ -159,6 +159,11 @@ impl Cluster {
         lines[0]["contract_digest"].as_str().unwrap_or_else(|| panic!("no contract_digest in {lines:?}")).to_owned()
     }
 
+    /// What is started from now on does not have this variable.
+    pub fn forget(&mut self, name: &str) {
+        self.environment.retain(|(own, _)| own != name);
+    }
+
     /// Starts the process again after it has ended. The embedded broker comes back on the same address.
     pub fn start_again(&mut self) {
         self.process = match self.broker.kind {

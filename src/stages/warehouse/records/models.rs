@@ -34,7 +34,7 @@ pub(in super::super) fn revisions(models: &[Model]) -> Result<RecordBatch, Arrow
     )
 }
 
-fn named(data_type: &DataType, lists: &[&[NamedValue]]) -> Columns {
+pub(super) fn named(data_type: &DataType, lists: &[&[NamedValue]]) -> Columns {
     let all = || lists.iter().copied().flatten();
     let columns = vec![text(all().map(|pair| pair.name.as_str())), text(all().map(|pair| pair.value.as_str()))];
     list(data_type, lists.iter().map(|l| l.len()), columns)

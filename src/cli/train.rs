@@ -1,0 +1,297 @@
+//! `hokusai train`: asks for a training run, and waits for it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rdkafka::message::Message;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::common::Settings;
+use super::exit::{Failure, Outcome, say};
+use super::reader::{Polled, Reader, Start, ends};
+use crate::codec::training;
+use crate::domain::records::{Audit, Model, TrainingRun};
+use crate::domain::topics;
+use crate::stages::training::admission::run_id;
+
+const EXAMPLES: &str = "\
+Examples:
+  hokusai train flight-delay --wait
+  hokusai train flight-delay --algorithm trees --param iterations=300 --param learning_rate=0.05 --seed 7 --wait
+  hokusai train flight-delay --algorithm linear --as-of 5f0c… --format json
+
+The run learns from every row that an admitted receipt binds when the request is admitted, or from a dataset that an earlier run
+published (--as-of). The same dataset, parameters and seed give the same bytes of model. What comes of it is a version at the stage
+dev; `hokusai sql 'select * from runs'` lists runs.
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 no broker reached, 4 the request was refused.";
+
+/// Arguments of `train`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct TrainArgs {
+    /// Name of the model
+    model: String,
+    /// Learner: trees or linear [default: trees]
+    #[arg(long, value_name = "NAME")]
+    algorithm: Option<String>,
+    /// A parameter of the learner; VALUE as JSON, or a text
+    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = pair)]
+    params: Vec<(String, String)>,
+    /// Seed of every random choice
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
+    seed: Option<i64>,
+    /// Most rows times iterations; more is refused
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
+    budget: Option<i64>,
+    /// Digest of a published dataset to learn from [default: what is accepted now]
+    #[arg(long, value_name = "HEX")]
+    as_of: Option<String>,
+    /// Version, alias or stage to compare with [default: the version in production]
+    #[arg(long, value_name = "VERSION")]
+    base_version: Option<String>,
+    /// A tag of the version that comes of it
+    #[arg(long = "tag", value_name = "NAME=VALUE", value_parser = pair)]
+    tags: Vec<(String, String)>,
+    /// A name that runs which belong together share
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+    /// Id of the request: sent again, it gets the first one's result [default: a random one]
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+    /// Wait for the result and print it
+    #[arg(long)]
+    wait: bool,
+    /// Give up waiting after this many seconds
+    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    timeout: Option<u64>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    if name.is_empty() { Err("the name is empty".to_owned()) } else { Ok((name.to_owned(), value.to_owned())) }
+}
+
+/// Runs `train`.
+///
+/// # Errors
+/// No broker, or a run that was refused (exit 4) or failed.
+pub async fn run(args: TrainArgs, settings: Settings) -> Outcome<()> {
+    let stop = crate::ops::signals::on_signal();
+    let request_id = match &args.request_id {
+        Some(id) => id.clone(),
+        None => format!("train-{:016x}", getrandom::u64().map_err(|e| Failure::because(e.to_string()))?),
+    };
+    let request = request(&args, &request_id)?;
+    let before = blocking({
+        let (settings, is_known) = (settings.clone(), args.request_id.is_some());
+        move || Before::take(&settings, is_known)
+    })
+    .await?;
+    send(&settings, &request_id, &request).await?;
+    let run_id = run_id(&request_id);
+    if !args.wait {
+        if settings.json() {
+            return say(json!({"run_id": run_id, "request_id": request_id, "model": args.model}));
+        }
+        return say(format_args!(
+            "run {run_id} asked for; `hokusai sql \"select * from runs where run_id = '{run_id}'\"`"
+        ));
+    }
+    blocking(move || wait(&args, &settings, &before, &run_id, &stop)).await
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 'static) -> Outcome<T> {
+    tokio::task::spawn_blocking(work).await.map_err(Failure::failed)?
+}
+
+fn request(args: &TrainArgs, request_id: &str) -> Outcome<String> {
+    let mut request = json!({"request_id": request_id, "model": args.model});
+    let said = [
+        ("algorithm", args.algorithm.clone().map(Value::from)),
+        ("seed", args.seed.map(Value::from)),
+        ("budget", args.budget.map(Value::from)),
+        ("as_of", args.as_of.clone().map(Value::from)),
+        ("base_version", args.base_version.clone().map(Value::from)),
+        ("group", args.group.clone().map(Value::from)),
+    ];
+    let value = |text: &String| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text.as_str()));
+    let params: Map<String, Value> = args.params.iter().map(|(name, text)| (name.clone(), value(text))).collect();
+    let tags: Map<String, Value> = args.tags.iter().map(|(name, text)| (name.clone(), text.as_str().into())).collect();
+    for (name, value) in said {
+        if let Some(value) = value {
+            request[name] = value;
+        }
+    }
+    request["params"] = params.into();
+    request["tags"] = tags.into();
+    let text = request.to_string();
+    // Said here, it costs no round trip; the stage says it again to every other client.
+    match training::decode(&crate::codec::wire::Wire::default(), text.as_bytes()) {
+        Ok(Ok(_)) => Ok(text),
+        Ok(Err(refusal)) => Err(Failure::Usage(refusal.detail)),
+        Err(error) => Err(Failure::Usage(error.to_string())),
+    }
+}
+
+async fn send(settings: &Settings, request_id: &str, request: &str) -> Outcome<()> {
+    let producer: FutureProducer = settings
+        .client()
+        .set("enable.idempotence", "true")
+        .set("message.timeout.ms", "30000")
+        .create()
+        .map_err(|e| Failure::Usage(e.to_string()))?;
+    let topic = settings.topic(topics::TRAINING_REQUESTS);
+    let record = FutureRecord::to(&topic).key(request_id).payload(request);
+    producer.send(record, Duration::from_secs(30)).await.map(drop).map_err(|(e, _)| settings.no_broker(e))
+}
+
+/// Where answers begin: an id that was used before may be answered already.
+struct Before {
+    runs: Start,
+    audit: Start,
+}
+
+impl Before {
+    fn take(settings: &Settings, is_known: bool) -> Outcome<Self> {
+        let from = |topic| -> Outcome<Start> {
+            let now: BTreeMap<i32, i64> = ends(settings, topic)?;
+            Ok(if is_known { Start::Beginning } else { Start::Offsets(now) })
+        };
+        Ok(Self { runs: from(topics::TRAINING_RUNS)?, audit: from(topics::AUDIT)? })
+    }
+}
+
+/// How long a command goes on waiting.
+struct Patience<'a> {
+    deadline: Option<Instant>,
+    stop: &'a CancellationToken,
+}
+
+impl Patience<'_> {
+    fn check(&self, run_id: &str) -> Outcome<()> {
+        if self.stop.is_cancelled() {
+            let text = format!(
+                "interrupted\nhelp: the run goes on; `hokusai sql \"select * from runs where run_id = '{run_id}'\"`"
+            );
+            return Err(Failure::because(text));
+        }
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(Failure::because(format!(
+                "run {run_id} is not over within --timeout\nhelp: it goes on; `hokusai doctor` tells whether the stages keying, training and registry run"
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn wait(args: &TrainArgs, settings: &Settings, before: &Before, run_id: &str, stop: &CancellationToken) -> Outcome<()> {
+    let deadline = args.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let patience = Patience { deadline, stop };
+    let run = over(settings, before, run_id, &patience)?;
+    let mut line = serde_json::to_value(&run).map_err(Failure::failed)?;
+    let mut version = None;
+    if let Some(artefact) = &run.artefact {
+        let decision = decision(settings, before, run_id, &patience)?;
+        version = registered(settings, &run.model, &artefact.digest)?;
+        line["version"] = json!(version);
+        line["registered"] = json!(decision.allowed);
+        line["decision"] = json!(decision.reason);
+    }
+    if settings.json() {
+        say(line)?;
+    } else {
+        show(&run, version.as_deref())?;
+    }
+    match run.status.as_str() {
+        TrainingRun::REFUSED => Err(Failure::Refused(format!("{}: {}", run.reason, run.detail))),
+        TrainingRun::FAILED => Err(Failure::because(format!("run {run_id} failed: {}: {}", run.reason, run.detail))),
+        _ => Ok(()),
+    }
+}
+
+/// Waits until the run is over.
+fn over(settings: &Settings, before: &Before, run_id: &str, patience: &Patience<'_>) -> Outcome<TrainingRun> {
+    let bar = bar(settings);
+    let mut reader = Reader::open(settings, topics::TRAINING_RUNS, &before.runs)?;
+    loop {
+        patience.check(run_id)?;
+        let Polled::Record(message) = reader.poll(Duration::from_millis(100))? else { continue };
+        let (Some(key), Some(payload)) = (message.key(), message.payload()) else { continue };
+        if key != run_id.as_bytes() {
+            continue;
+        }
+        let run: TrainingRun = settings.wire.decode(payload).map_err(Failure::failed)?;
+        if run.is_over() {
+            bar.finish_and_clear();
+            return Ok(run);
+        }
+        bar.set_length(u64::try_from(run.iterations).unwrap_or(0));
+        bar.set_position(u64::try_from(run.iteration).unwrap_or(0));
+        bar.set_message(run.status);
+    }
+}
+
+fn bar(settings: &Settings) -> ProgressBar {
+    let target = if settings.json() { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let bar = ProgressBar::with_draw_target(Some(0), target);
+    if let Ok(style) = ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} iterations, {elapsed}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Waits for the registry's decision on the run's version.
+fn decision(settings: &Settings, before: &Before, run_id: &str, patience: &Patience<'_>) -> Outcome<Audit> {
+    let id = format!("run/{run_id}");
+    let mut reader = Reader::open(settings, topics::AUDIT, &before.audit)?;
+    loop {
+        patience.check(run_id)?;
+        let Polled::Record(message) = reader.poll(Duration::from_millis(100))? else { continue };
+        let Some(payload) = message.payload() else { continue };
+        let entry: Audit = settings.wire.decode(payload).map_err(Failure::failed)?;
+        if entry.command_id.as_deref() == Some(id.as_str()) {
+            return Ok(entry);
+        }
+    }
+}
+
+/// The version whose artefact this is.
+fn registered(settings: &Settings, model: &str, digest: &str) -> Outcome<Option<String>> {
+    let mut found = None;
+    Reader::open(settings, topics::MODELS, &Start::Beginning)?.for_each_to_end(|message| {
+        if message.key() == Some(model.as_bytes())
+            && let Some(payload) = message.payload()
+        {
+            let model: Model = settings.wire.decode(payload).map_err(Failure::failed)?;
+            found = model.versions.into_iter().find(|v| v.artefact.digest == digest).map(|v| v.version);
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+fn show(run: &TrainingRun, version: Option<&str>) -> Outcome<()> {
+    say(format_args!("run {}: {}", run.run_id, run.status))?;
+    if let Some(dataset) = &run.dataset {
+        say(format_args!(
+            "  dataset   {} ({} rows, {} contributions)",
+            dataset.digest, dataset.rows, dataset.contributions
+        ))?;
+    }
+    if let Some(recipe) = &run.recipe_digest {
+        say(format_args!("  recipe    {recipe}"))?;
+    }
+    if let Some(artefact) = &run.artefact {
+        say(format_args!("  artefact  {} ({} bytes)", artefact.digest, artefact.size))?;
+        say(format_args!("  version   {}", version.unwrap_or("none: the registry denied it")))?;
+    }
+    for metric in &run.metrics {
+        say(format_args!("  {:<9} {} on {} rows of the validation fold", metric.name, metric.value, metric.rows))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! Whether a request is admitted: a pure function of the request and the model as it is.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::outside::Refusal;
+use crate::domain::contract::Spec;
+use crate::domain::records::{Model, NamedValue, Position, TrainingRequest, TrainingRun};
+use crate::ml::declare::declaration;
+use crate::ml::learner;
+
+/// Learner of a request that names none.
+pub const DEFAULT_ALGORITHM: &str = "trees";
+/// Share of the rows that only judges, unless `params.validation` says otherwise: a run tells how good its model is.
+pub const DEFAULT_VALIDATION: f64 = 0.1;
+/// Longest value of a parameter that a version keeps, in bytes.
+const MAX_VALUE: usize = 1_024;
+
+/// A run that is admitted and not over: what stands in the state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Open {
+    /// Its record, as it was published last.
+    pub run: TrainingRun,
+    /// The learner's complete parameters as JSON text: numbers keep their form, however often a worker changes.
+    pub parameters: String,
+    /// Most rows times iterations.
+    pub budget: Option<i64>,
+    /// Published dataset to learn from.
+    pub as_of: Option<String>,
+    /// The model's specification at admission, canonical JSON.
+    pub spec: String,
+    /// How often a worker began to learn.
+    pub begun: u32,
+}
+
+/// The run of a request: it follows from the request's id alone, so that a second request with the id meets the first.
+#[must_use]
+pub fn run_id(request_id: &str) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(b"hokusai run\0");
+    hasher.update(request_id);
+    let hash: [u8; 32] = hasher.finalize().into();
+    data_encoding::HEXLOWER.encode(hash.first_chunk::<16>().map_or(&hash[..], |half| half))
+}
+
+fn refuse<T>(code: &'static str, detail: impl std::fmt::Display) -> Result<T, Refusal> {
+    Err(Refusal::new(code, detail))
+}
+
+/// The run of a request, as far as it is known from the request alone.
+#[must_use]
+pub fn requested(run_id: &str, position: &Position, request: &TrainingRequest) -> TrainingRun {
+    TrainingRun {
+        run_id: run_id.to_owned(),
+        request_id: request.request_id.clone(),
+        model: request.model.clone(),
+        position: position.clone(),
+        algorithm: request.algorithm.clone().unwrap_or_else(|| DEFAULT_ALGORITHM.to_owned()),
+        params: request.params.clone(),
+        seed: request.seed.unwrap_or(0),
+        base_version: request.base_version.clone(),
+        tags: request.tags.clone(),
+        group: request.group.clone(),
+        ..TrainingRun::default()
+    }
+}
+
+/// Admits a request.
+///
+/// # Errors
+/// Why not.
+pub fn admit(run: TrainingRun, request: &TrainingRequest, model: Option<&Model>) -> Result<Open, Refusal> {
+    let Some(model) = model else {
+        return refuse("UNKNOWN_MODEL", "there is no such model; help: `hokusai model apply` declares one");
+    };
+    not_yet(request)?;
+    let learner = learner(&run.algorithm).or_else(|e| refuse(e.code(), e))?;
+    let mut given = params(&request.params)?;
+    given.entry("validation").or_insert_with(|| DEFAULT_VALIDATION.into());
+    let parameters = learner.parameters(&given).or_else(|e| refuse(e.code(), e))?;
+    let params = listed(&parameters)?;
+    let base_version = base(model, request.base_version.as_deref())?;
+    if let Some(digest) = &request.as_of
+        && !crate::stages::registry::version::is_sha256(digest)
+    {
+        return refuse("UNKNOWN_DATASET", "as_of is the digest of a published dataset: 64 lower-case hex digits");
+    }
+    let contract = model.contracts.iter().find(|c| c.digest == model.contract_digest);
+    let Some(contract) = contract else {
+        return refuse("UNKNOWN_MODEL", "the model has no contract in force");
+    };
+    let spec = Spec::from_canonical_json(&contract.spec).or_else(|e| refuse("BAD_CONTRACT", e))?;
+    declaration(&spec).or_else(|e| refuse("NOTHING_TO_LEARN", e))?;
+    let run = TrainingRun {
+        status: TrainingRun::ADMITTED.to_owned(),
+        params,
+        base_version,
+        contract_digest: contract.digest.clone(),
+        ..run
+    };
+    let (budget, as_of) = (request.budget, request.as_of.clone());
+    Ok(Open { run, parameters: parameters.to_string(), budget, as_of, spec: contract.spec.clone(), begun: 0 })
+}
+
+/// What the request's form knows and this version does not do is refused by name.
+fn not_yet(request: &TrainingRequest) -> Result<(), Refusal> {
+    let said = [
+        ("search", request.search.is_some(), "send one request for each set of parameters"),
+        ("warm_start", request.warm_start == Some(true), "leave it out: training starts from scratch"),
+        ("benchmark", request.benchmark.is_some(), "leave it out: no benchmark can be sealed yet"),
+    ];
+    if let Some((name, _, help)) = said.into_iter().find(|(_, is_said, _)| *is_said) {
+        return refuse("NOT_IMPLEMENTED", format!("{name} is not implemented in this version; help: {help}"));
+    }
+    match request.algorithm.as_deref() {
+        Some(name @ ("external" | "lightgbm")) => refuse(
+            "NOT_IMPLEMENTED",
+            format!("the learner {name} is not implemented in this version; help: trees or linear"),
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn params(pairs: &[NamedValue]) -> Result<Map<String, Value>, Refusal> {
+    let value = |pair: &NamedValue| match serde_json::from_str(&pair.value) {
+        Ok(value) => Ok((pair.name.clone(), value)),
+        Err(_) => refuse("BAD_PARAMETER", "the value of a parameter is no JSON"),
+    };
+    pairs.iter().map(value).collect()
+}
+
+/// Complete parameters as a version keeps them.
+fn listed(parameters: &Value) -> Result<Vec<NamedValue>, Refusal> {
+    let mut list: Vec<NamedValue> = parameters
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| NamedValue { name: name.clone(), value: value.to_string() })
+        .collect();
+    list.sort_unstable();
+    if list.iter().any(|pair| pair.value.len() > MAX_VALUE) {
+        return refuse("BAD_PARAMETER", format!("the value of a parameter is longer than {MAX_VALUE} bytes"));
+    }
+    Ok(list)
+}
+
+/// The version compared with: the named one, else the one in production.
+fn base(model: &Model, named: Option<&str>) -> Result<Option<String>, Refusal> {
+    let Some(name) = named else { return Ok(model.head("production").map(|v| v.version.clone())) };
+    match model.resolve(name) {
+        Some(version) => Ok(Some(version.version.clone())),
+        None => refuse("UNKNOWN_VERSION", "the model has no such base_version; help: `hokusai model show` lists them"),
+    }
+}

@@ -1,0 +1,241 @@
+//! Rows → model: a pure function of the run and its rows. Threads have no influence on the bytes.
+
+use serde_json::Value;
+
+use super::admission::Open;
+use super::outside::Refusal;
+use super::rows::Rows;
+use crate::domain::records::{Dataset as Named, Metric};
+use crate::math;
+use crate::ml::artefact::{self, MAX_BYTES};
+use crate::ml::boost::folds;
+use crate::ml::dataset::{CODE, Dataset, Recipe};
+use crate::ml::declare::Declaration;
+use crate::ml::encoding::{Encoded, Encoding, Features};
+use crate::ml::model::Model;
+use crate::ml::{Control, LearnError, Task, Training, arrow, learner};
+use crate::stats::auc::Placements;
+
+/// What a run made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// The model's canonical bytes.
+    pub artefact: Vec<u8>,
+    /// How many they are.
+    pub size: usize,
+    /// Their SHA-256, hex.
+    pub digest: String,
+    /// The rows that it learned from.
+    pub dataset: Named,
+    /// Digest of the recipe, hex.
+    pub recipe_digest: String,
+    /// On the validation fold, sorted by name.
+    pub metrics: Vec<Metric>,
+    /// Iterations that were kept.
+    pub iterations: i32,
+    /// Columns of its features.
+    pub features: Vec<String>,
+}
+
+fn hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(bytes)
+}
+
+/// Rows in canonical order, those without a label left out.
+struct Ordered {
+    named: Named,
+    features: Features,
+    encoding: Encoding,
+    labels: Vec<f64>,
+    row_keys: Vec<u64>,
+}
+
+/// Learns, from a checkpoint of the same run if there is one; the bytes are the same. `None` when `control` stopped it.
+///
+/// # Errors
+/// Why these rows give no model.
+pub fn learn(
+    open: &Open,
+    declared: &Declaration,
+    rows: Rows,
+    threads: usize,
+    checkpoint: Option<&[u8]>,
+    control: &mut dyn Control,
+) -> Result<Option<Made>, Refusal> {
+    let ordered = order(declared, rows)?;
+    let parameters: Value = serde_json::from_str(&open.parameters)
+        .map_err(|_| Refusal::new("BAD_PARAMETER", "the parameters are no JSON"))?;
+    let recipe = recipe(open, declared, &parameters, &ordered.named)?;
+    within_budget(open, &parameters, ordered.labels.len())?;
+    let training = Training {
+        features: &ordered.features,
+        labels: &ordered.labels,
+        task: &declared.task,
+        row_keys: &ordered.row_keys,
+        seed: open.run.seed.cast_unsigned(),
+        threads: threads.max(1),
+    };
+    let refused = |error: LearnError| Refusal::new(error.code(), error);
+    let learner = learner(&open.run.algorithm).map_err(refused)?;
+    let mut learned = learner.learn(&training, &parameters, checkpoint, control);
+    if let Err(LearnError::Checkpoint { problem }) = &learned {
+        tracing::warn!(run = %open.run.run_id, %problem, "a checkpoint cannot be used: the run begins anew");
+        learned = learner.learn(&training, &parameters, None, control);
+    }
+    let learned = match learned {
+        Err(LearnError::Cancelled { .. }) => return Ok(None),
+        learned => learned.map_err(refused)?,
+    };
+    let validation = parameters.get("validation").and_then(Value::as_f64).unwrap_or(0.0);
+    let (_, judge) = folds(&training, validation);
+    let mut scores = learned.predictor.scores(&judged(training.features, &judge));
+    declared.task.predictions(&mut scores);
+    let labels: Vec<f64> = judge.iter().filter_map(|&row| ordered.labels.get(row as usize).copied()).collect();
+    let metrics = metrics(&declared.task, &labels, &scores);
+    let model = Model { task: declared.task.clone(), encoding: ordered.encoding, predictor: learned.predictor };
+    let artefact = model.to_bytes();
+    if artefact.len() > MAX_BYTES {
+        return Err(Refusal::new(
+            "TOO_LARGE",
+            format!("the model has more than {MAX_BYTES} bytes; help: fewer trees or leaves"),
+        ));
+    }
+    let mut features: Vec<String> = declared.features.iter().map(|feature| feature.column.clone()).collect();
+    features.sort_unstable();
+    features.dedup();
+    Ok(Some(Made {
+        digest: hex(&artefact::digest(&artefact)),
+        size: artefact.len(),
+        artefact,
+        dataset: ordered.named,
+        recipe_digest: recipe,
+        metrics,
+        iterations: i32::try_from(learned.iterations).unwrap_or(i32::MAX),
+        features,
+    }))
+}
+
+/// The rows of a fold.
+fn judged(features: &Features, rows: &[u32]) -> Features {
+    let column = |column: &Encoded| {
+        let values = rows.iter().filter_map(|&row| column.values.get(row as usize).copied()).collect();
+        Encoded { values, codes: column.codes }
+    };
+    Features { columns: features.columns.iter().map(column).collect(), names: features.names.clone(), rows: rows.len() }
+}
+
+fn order(declared: &Declaration, rows: Rows) -> Result<Ordered, Refusal> {
+    let bad = |error: &dyn std::fmt::Display| Refusal::new("BAD_DATASET", error);
+    let dataset = match Dataset::assemble(&rows.batches) {
+        Err(crate::ml::dataset::DatasetError::Empty) => {
+            let help = "help: contribute rows first, or ask again once their receipts are there";
+            return Err(Refusal::new("EMPTY_DATASET", format!("no admitted rows; {help}")));
+        }
+        dataset => dataset.map_err(|e| bad(&e))?,
+    };
+    let (contributions, contributions_root) = (rows.contributions, rows.contributions_root.clone());
+    drop(rows);
+    let count = i64::try_from(dataset.rows.num_rows()).unwrap_or(i64::MAX);
+    let named = Named { digest: hex(&dataset.root), rows: count, contributions, contributions_root };
+    let batches = [dataset.rows];
+    let labels = arrow::labels(&batches, &declared.label, &declared.task).map_err(|e| bad(&e))?;
+    let labels: Option<Vec<f64>> = labels.into_iter().collect();
+    let Some(labels) = labels else {
+        return Err(Refusal::new(
+            "BAD_LABEL",
+            "the label of an accepted row is missing, or none of the contract's classes; help: it was accepted under another contract",
+        ));
+    };
+    let frame = arrow::frame_of(&batches, &declared.features).map_err(|e| bad(&e))?;
+    let encoding = Encoding::compile(&declared.features, &frame).map_err(|e| bad(&e))?;
+    let features = encoding.encode(&frame).map_err(|e| bad(&e))?;
+    Ok(Ordered { named, features, encoding, labels, row_keys: dataset.row_keys })
+}
+
+fn recipe(open: &Open, declared: &Declaration, parameters: &Value, dataset: &Named) -> Result<String, Refusal> {
+    let recipe = Recipe {
+        dataset: dataset.digest.clone(),
+        label: declared.label.clone(),
+        encoding: declared.features.clone(),
+        algorithm: open.run.algorithm.clone(),
+        parameters: parameters.clone(),
+        search: None,
+        seed: open.run.seed.to_string(),
+        base_version: open.run.base_version.clone(),
+        code: CODE,
+    };
+    Ok(hex(&recipe.digest().map_err(|e| Refusal::new("BAD_PARAMETER", e))?))
+}
+
+fn within_budget(open: &Open, parameters: &Value, rows: usize) -> Result<(), Refusal> {
+    let iterations = parameters.get("iterations").and_then(Value::as_u64).unwrap_or(1);
+    let cost = u64::try_from(rows).unwrap_or(u64::MAX).saturating_mul(iterations);
+    match open.budget {
+        Some(budget) if cost > budget.cast_unsigned() => {
+            let detail =
+                format!("{rows} rows × {iterations} iterations are more than {budget}; help: fewer iterations");
+            Err(Refusal::new("BUDGET_EXCEEDED", detail))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A decimal string of six places in its one form, as the registry takes it.
+fn decimal(value: f64) -> Option<String> {
+    let text = format!("{value:.6}");
+    let text = if text == "-0.000000" { "0.000000".to_owned() } else { text };
+    crate::stages::registry::version::is_decimal(&text).then_some(text)
+}
+
+/// Metrics of predictions, sorted by name; none for an empty fold.
+fn metrics(task: &Task, labels: &[f64], predictions: &[f64]) -> Vec<Metric> {
+    if labels.is_empty() {
+        return Vec::new();
+    }
+    let rows = i64::try_from(labels.len()).unwrap_or(i64::MAX);
+    let mean = |values: Vec<f64>| math::sum(&values) / labels.len() as f64;
+    let pairs = || labels.iter().copied().zip(predictions.iter().copied());
+    let named: Vec<(&str, Option<f64>)> = match task {
+        Task::Number => {
+            let squares = mean(pairs().map(|(label, found)| (label - found) * (label - found)).collect());
+            vec![
+                ("mae", Some(mean(pairs().map(|(label, found)| (label - found).abs()).collect()))),
+                ("rmse", Some(math::sqrt(squares))),
+            ]
+        }
+        Task::Classes(classes) if classes.len() > 2 => {
+            let chances: Vec<(usize, &[f64])> =
+                labels.iter().map(|&label| label as usize).zip(predictions.chunks_exact(classes.len())).collect();
+            let best = |row: &[f64]| (0..row.len()).rev().max_by(|&a, &b| at(row, a).total_cmp(&at(row, b)));
+            let right = |(label, row): &(usize, &[f64])| f64::from(u8::from(best(row) == Some(*label)));
+            vec![
+                ("accuracy", Some(mean(chances.iter().map(right).collect()))),
+                ("log_loss", Some(mean(chances.iter().map(|(label, row)| loss(at(row, *label))).collect()))),
+            ]
+        }
+        Task::Classes(_) => {
+            let right = |(label, found): (f64, f64)| f64::from(u8::from((found >= 0.5) == (label == 1.0)));
+            let own = |(label, found): (f64, f64)| loss(if label == 1.0 { found } else { 1.0 - found });
+            let whole: Vec<i64> = labels.iter().map(|&label| label as i64).collect();
+            // Chances keep their order as their bits: none is negative.
+            let ranks: Vec<i64> = predictions.iter().map(|chance| chance.to_bits().cast_signed()).collect();
+            vec![
+                ("accuracy", Some(mean(pairs().map(right).collect()))),
+                ("auroc", Placements::of(&whole, &ranks).area().map(crate::stats::fixed::Ratio::to_f64)),
+                ("log_loss", Some(mean(pairs().map(own).collect()))),
+            ]
+        }
+    };
+    let metric =
+        |(name, value): (&str, Option<f64>)| Some(Metric { name: name.to_owned(), value: decimal(value?)?, rows });
+    named.into_iter().filter_map(metric).collect()
+}
+
+fn at(row: &[f64], place: usize) -> f64 {
+    row.get(place).copied().unwrap_or(0.0)
+}
+
+/// −ln of a chance, which is taken for at least 10⁻¹⁵.
+fn loss(chance: f64) -> f64 {
+    -math::ln(chance.max(1e-15))
+}

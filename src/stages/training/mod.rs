@@ -1,0 +1,359 @@
+//! Training: admits requests, fixes their dataset, learns, and tells the registry.
+//!
+//! ```text
+//!  transaction n    job ──► refused: training.runs ── or admitted: into the state
+//!  beside the task  ends of receipts and contributions.accepted
+//!  transaction n+1  ends into the state and into training.runs: the dataset is fixed
+//!  beside the task  rows below the ends ──► canonical order ──► learner ──► artefact, durable in the store
+//!  transaction m    training.runs: finished · registry.events: the run's version, signed with the stage's own key
+//! ```
+//!
+//! Invariants:
+//! * a second request with the id of a first changes nothing: the first one's run stands;
+//! * a dataset is fixed once, in the transaction that says so; whoever goes on with the run reads the same rows, and so makes the
+//!   same bytes;
+//! * a result is in the store before the transaction that names it begins, and is told exactly once;
+//! * long work never keeps the task from polling; runs of a partition are worked off in the order of their requests.
+
+pub mod admission;
+pub mod learn;
+pub mod outside;
+pub mod rows;
+#[cfg(test)]
+mod tests;
+pub mod work;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use ed25519_dalek::SigningKey;
+
+use admission::{Open, admit, requested};
+use learn::Made;
+use outside::{Outside, Refusal};
+use rows::Limits;
+use work::{Found, Shop, Work, is_fixed};
+
+use crate::attest::trust::LiveTrust;
+use crate::codec::wire::Wire;
+use crate::domain::records::{
+    Artefact, Lineage, Model, NamedValue, Position, TrainingJob, TrainingRefusal, TrainingRequest, TrainingRun,
+};
+use crate::domain::topics;
+use crate::stages::registry::command::{Origin, Registration};
+use crate::stages::registry::result::{self, Found as Finding, RunResult, StageResult};
+use crate::stream::stage::{Batch, Context, Destination, Outputs, Stage, StageError};
+use crate::stream::state::KeyValue;
+
+/// Media type of the platform's own artefacts.
+pub const MEDIA_TYPE: &str = "application/vnd.hokusai.model";
+/// Runs of one partition that wait or learn at the same time.
+pub const MAX_OPEN: usize = 256;
+/// How often workers may begin to learn a run before it is given up: it may be what kills them.
+pub const MAX_BEGUN: u32 = 20;
+
+/// Format version of entries in the state.
+const VERSION: u8 = 1;
+/// Open runs, by the offset of their job.
+const OPEN: u8 = b'o';
+/// Known runs, by id.
+const KNOWN: u8 = b'r';
+
+/// The stage: see the module.
+pub struct Training {
+    shop: Shop,
+    trust: LiveTrust,
+    key: SigningKey,
+    models: HashMap<String, Model>,
+    work: Option<Work>,
+}
+
+impl std::fmt::Debug for Training {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Training").field("limits", &self.shop.limits).finish_non_exhaustive()
+    }
+}
+
+/// What all tasks of a process share.
+#[derive(Clone)]
+pub struct TrainingConfig {
+    /// Brokers and store.
+    pub outside: Arc<dyn Outside>,
+    /// Limits of a run.
+    pub limits: Limits,
+    /// Decodes what a run reads.
+    pub wire: Wire,
+    /// Whom the registry trusts: events are stamped with its serial.
+    pub trust: LiveTrust,
+    /// The stage's own key.
+    pub key: SigningKey,
+    /// One run of the process learns at a time.
+    pub bench: Arc<Mutex<()>>,
+}
+
+impl Training {
+    /// The stage.
+    #[must_use]
+    pub fn new(config: TrainingConfig) -> Self {
+        let TrainingConfig { outside, limits, wire, trust, key, bench } = config;
+        Self { shop: Shop { outside, limits, wire, bench }, trust, key, models: HashMap::new(), work: None }
+    }
+
+    fn job(
+        &self,
+        context: &Context<'_>,
+        state: &mut KeyValue,
+        offset: i64,
+        job: TrainingJob,
+        out: &mut Outputs<'_>,
+    ) -> Result<(), StageError> {
+        let known = [&[KNOWN], job.run_id.as_bytes()].concat();
+        if state.get(&known)?.is_some() {
+            return Ok(());
+        }
+        let TrainingJob { run_id, position, request, refusal } = job;
+        let admitted = match (request, refusal) {
+            (Some(request), _) => self.admit(context, state, requested(&run_id, &position, &request), &request)?,
+            (None, Some(refusal)) => Err(refused_in_form(run_id, position, refusal)),
+            (None, None) => return Ok(()),
+        };
+        match admitted {
+            Ok(open) => state.put(open_key(offset), encode(&open)?)?,
+            Err(run) => send(&run, out)?,
+        }
+        state.put(known, vec![VERSION])
+    }
+
+    fn admit(
+        &self,
+        context: &Context<'_>,
+        state: &KeyValue,
+        run: TrainingRun,
+        request: &TrainingRequest,
+    ) -> Result<Result<Box<Open>, TrainingRun>, StageError> {
+        let admitted = match state.scan_prefix(&[OPEN], MAX_OPEN)?.len() {
+            MAX_OPEN => Err(Refusal::new(
+                "BUSY",
+                format!("{MAX_OPEN} runs wait already; help: send it again later, under a new id"),
+            )),
+            _ => admit(run.clone(), request, self.models.get(&request.model)),
+        };
+        match admitted {
+            Ok(open) => Ok(Ok(Box::new(open))),
+            // The model, its version or its contract may just have come.
+            Err(refusal) if refusal.code != "BUSY" && !context.broadcast_is_current => Err(StageError::NeedsBroadcast),
+            Err(refusal) => Ok(Err(ended(run, TrainingRun::REFUSED, &refusal))),
+        }
+    }
+
+    /// Puts what a step found into the log.
+    fn take(
+        &self,
+        state: &mut KeyValue,
+        key: &[u8],
+        mut open: Open,
+        found: Found,
+        out: &mut Outputs<'_>,
+    ) -> Result<(), StageError> {
+        match found {
+            Found::Ends(ends) => {
+                open.run.offsets = ends;
+                send(&open.run, out)?;
+                state.put(key.to_vec(), encode(&open)?)
+            }
+            Found::Refused(refusal) => {
+                send(&ended(open.run, TrainingRun::FAILED, &refusal), out)?;
+                state.delete(key.to_vec())
+            }
+            Found::Model(made) => {
+                let run = finished(open.run, &made);
+                self.register(&run, &made, out)?;
+                send(&run, out)?;
+                metrics::counter!("hokusai_training_runs_total").increment(1);
+                state.delete(key.to_vec())
+            }
+        }
+    }
+
+    fn register(&self, run: &TrainingRun, made: &Made, out: &mut Outputs<'_>) -> Result<(), StageError> {
+        let Some(artefact) = run.artefact.clone() else { return Ok(()) };
+        let lineage = Lineage {
+            parent: run.base_version.clone(),
+            dataset: Some(made.dataset.clone()),
+            run_id: Some(run.run_id.clone()),
+            recipe_digest: Some(made.recipe_digest.clone()),
+            ..Lineage::default()
+        };
+        let mut params = run.params.clone();
+        params.push(NamedValue { name: "algorithm".to_owned(), value: run.algorithm.clone() });
+        params.push(NamedValue { name: "seed".to_owned(), value: run.seed.to_string() });
+        let registration = Registration {
+            origin: Origin::Trained,
+            artefact,
+            contract_digest: Some(run.contract_digest.clone()),
+            features: made.features.clone(),
+            lineage,
+            params,
+            metrics: made.metrics.clone(),
+            tags: run.tags.clone(),
+        };
+        let found = Finding::Run(Box::new(RunResult { run_id: run.run_id.clone(), registration }));
+        let result = StageResult { model: run.model.clone(), found };
+        let event = result::event(&result, run.position.clone(), self.trust.now().serial(), &self.key)
+            .map_err(|e| StageError::Compute { what: "a run's result".to_owned(), detail: e.to_string() })?;
+        out.send(topics::REGISTRY_EVENTS, Destination::ByKey, run.model.as_bytes(), &event)
+    }
+
+    /// Whether the step under way is the next one of this run.
+    fn works_on(&self, open: &Open) -> Option<&Work> {
+        self.work.as_ref().filter(|work| work.run_id == open.run.run_id && work.fixed == is_fixed(open))
+    }
+}
+
+impl Stage for Training {
+    type State = KeyValue;
+
+    fn name(&self) -> &'static str {
+        "training"
+    }
+
+    fn state(&self) -> KeyValue {
+        KeyValue::default()
+    }
+
+    fn broadcast(&mut self, topic: &str, key: &[u8], value: Option<&[u8]>, wire: &Wire) -> Result<(), StageError> {
+        if topic != topics::MODELS {
+            return Ok(());
+        }
+        match value {
+            Some(value) => {
+                let model: Model = wire.decode(value)?;
+                self.models.insert(model.model.clone(), model);
+            }
+            None => drop(self.models.remove(String::from_utf8_lossy(key).as_ref())),
+        }
+        Ok(())
+    }
+
+    fn owes(&self, state: &KeyValue) -> Result<bool, StageError> {
+        let Some((_, open)) = oldest(state)? else { return Ok(self.work.is_some()) };
+        Ok(match self.works_on(&open) {
+            None => true,
+            Some(work) => work.found().is_some() || work.news().is_some(),
+        })
+    }
+
+    fn settle(
+        &mut self,
+        _context: &Context<'_>,
+        state: &mut KeyValue,
+        out: &mut Outputs<'_>,
+    ) -> Result<(), StageError> {
+        let Some((key, mut open)) = oldest(state)? else {
+            self.work = None;
+            return Ok(());
+        };
+        let Some(work) = self.works_on(&open) else {
+            self.work = None;
+            if open.begun >= MAX_BEGUN {
+                let text = format!(
+                    "workers began to learn {MAX_BEGUN} times and none came to the end; help: look at their logs"
+                );
+                return self.take(state, &key, open, Found::Refused(Refusal::new("GIVEN_UP", text)), out);
+            }
+            if is_fixed(&open) {
+                open.begun += 1;
+                state.put(key, encode(&open)?)?;
+            }
+            let begun = Work::begin(&self.shop, open).map_err(|e| StageError::Outside(e.to_string()))?;
+            self.work = Some(begun);
+            return Ok(());
+        };
+        if let Some(found) = work.found() {
+            return self.take(state, &key, open, found, out);
+        }
+        if let Some((iteration, iterations)) = work.news() {
+            open.run.status = TrainingRun::RUNNING.to_owned();
+            (open.run.iteration, open.run.iterations) = (iteration, iterations);
+            send(&open.run, out)?;
+            self.work.iter_mut().for_each(Work::told);
+        }
+        Ok(())
+    }
+
+    fn process(
+        &mut self,
+        context: &Context<'_>,
+        state: &mut KeyValue,
+        batch: &Batch,
+        out: &mut Outputs<'_>,
+    ) -> Result<(), StageError> {
+        for message in batch.iter() {
+            match message.value.map(|value| out.wire().decode::<TrainingJob>(value)) {
+                Some(Ok(job)) => self.job(context, state, message.offset, job, out)?,
+                Some(Err(error)) if error.is_retriable() => return Err(error.into()),
+                Some(Err(error)) => out.dead_letter(batch, &message, "JOB_UNREADABLE", error.to_string()),
+                None => out.dead_letter(batch, &message, "JOB_UNREADABLE", "no value".to_owned()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open_key(offset: i64) -> Vec<u8> {
+    let mut key = vec![OPEN];
+    key.extend_from_slice(&offset.to_be_bytes());
+    key
+}
+
+/// The open run whose request came first.
+fn oldest(state: &KeyValue) -> Result<Option<(Vec<u8>, Open)>, StageError> {
+    let found = state.scan_prefix(&[OPEN], 1)?.into_iter().next();
+    found.map(|(key, value)| Ok((key.to_vec(), decode(&value)?))).transpose()
+}
+
+fn send(run: &TrainingRun, out: &mut Outputs<'_>) -> Result<(), StageError> {
+    out.send(topics::TRAINING_RUNS, Destination::ByKey, run.run_id.as_bytes(), run)
+}
+
+fn ended(run: TrainingRun, status: &str, refusal: &Refusal) -> TrainingRun {
+    TrainingRun { status: status.to_owned(), reason: refusal.code.to_owned(), detail: refusal.detail.clone(), ..run }
+}
+
+fn refused_in_form(run_id: String, position: Position, refusal: TrainingRefusal) -> TrainingRun {
+    let TrainingRefusal { request_id, model, code, detail } = refusal;
+    let status = TrainingRun::REFUSED.to_owned();
+    TrainingRun { run_id, request_id, model, status, position, reason: code, detail, ..TrainingRun::default() }
+}
+
+fn finished(run: TrainingRun, made: &Made) -> TrainingRun {
+    let size = i64::try_from(made.size).unwrap_or(i64::MAX);
+    TrainingRun {
+        status: TrainingRun::FINISHED.to_owned(),
+        dataset: Some(made.dataset.clone()),
+        recipe_digest: Some(made.recipe_digest.clone()),
+        iteration: made.iterations,
+        iterations: made.iterations.max(run.iterations),
+        artefact: Some(Artefact { digest: made.digest.clone(), size, media_type: MEDIA_TYPE.to_owned() }),
+        metrics: made.metrics.clone(),
+        ..run
+    }
+}
+
+fn encode(open: &Open) -> Result<Vec<u8>, StageError> {
+    let mut bytes = vec![VERSION];
+    serde_json::to_writer(&mut bytes, open).map_err(|e| damaged(e.to_string()))?;
+    Ok(bytes)
+}
+
+fn decode(bytes: &[u8]) -> Result<Open, StageError> {
+    match bytes.split_first() {
+        Some((&VERSION, json)) => serde_json::from_slice(json).map_err(|e| damaged(e.to_string())),
+        Some((version, _)) => Err(damaged(format!("format version {version}, this program reads {VERSION}"))),
+        None => Err(damaged("empty".to_owned())),
+    }
+}
+
+fn damaged(detail: String) -> StageError {
+    StageError::State { what: "a training run".to_owned(), detail }
+}

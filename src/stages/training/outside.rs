@@ -1,0 +1,93 @@
+//! What a training run needs from outside its log: the topics' ends, their records again from the start, and the store.
+
+use crate::domain::records::TopicEnd;
+
+/// Why there is no model, told to whoever asked for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Reason code.
+    pub code: &'static str,
+    /// What is wrong and the way out.
+    pub detail: String,
+}
+
+impl Refusal {
+    /// A refusal; control characters and all beyond 1,000 characters are left out.
+    #[must_use]
+    pub fn new(code: &'static str, detail: impl std::fmt::Display) -> Self {
+        let detail = detail.to_string().replace("\nhelp:", "; help:");
+        Self { code, detail: detail.chars().filter(|c| !c.is_control()).take(1_000).collect() }
+    }
+}
+
+/// Why a step of a run did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// The same again may work: brokers or store out of reach.
+    Passing(String),
+    /// It will not.
+    Final(Refusal),
+    /// The run was taken away from this worker.
+    Cancelled,
+}
+
+impl From<Refusal> for Trouble {
+    fn from(refusal: Refusal) -> Self {
+        Self::Final(refusal)
+    }
+}
+
+/// Called with every value of a topic, tombstones left out.
+pub type Each<'a> = dyn FnMut(&[u8]) -> Result<(), Trouble> + 'a;
+
+/// Brokers and store, as a run's own thread sees them: every call may wait.
+pub trait Outside: Send + Sync {
+    /// Last stable offsets of every partition of `receipts`, taken first, and then of `contributions.accepted`; sorted. So every
+    /// receipt that counts has its rows below the ends.
+    ///
+    /// # Errors
+    /// Brokers out of reach.
+    fn ends(&self) -> Result<Vec<TopicEnd>, Trouble>;
+
+    /// The committed values of a topic below these ends.
+    ///
+    /// # Errors
+    /// Brokers out of reach, records that are gone, and what `each` returns.
+    fn read(&self, topic: &str, ends: &[TopicEnd], each: &mut Each<'_>) -> Result<(), Trouble>;
+
+    /// Puts an artefact into the store; it is durable when this returns.
+    ///
+    /// # Errors
+    /// The store is out of reach.
+    fn keep(&self, artefact: Vec<u8>) -> Result<(), Trouble>;
+
+    /// Keeps a run's newest checkpoint.
+    ///
+    /// # Errors
+    /// The store is out of reach.
+    fn checkpoint(&self, run_id: &str, bytes: Vec<u8>) -> Result<(), Trouble>;
+
+    /// A run's newest checkpoint, whole; none when there is none.
+    ///
+    /// # Errors
+    /// The store is out of reach.
+    fn checkpointed(&self, run_id: &str) -> Result<Option<Vec<u8>>, Trouble>;
+
+    /// Removes a run's checkpoint.
+    ///
+    /// # Errors
+    /// The store is out of reach.
+    fn forget(&self, run_id: &str) -> Result<(), Trouble>;
+
+    /// Publishes where the dataset of this digest was read up to; the first ends stay.
+    ///
+    /// # Errors
+    /// The store is out of reach.
+    fn publish(&self, model: &str, digest: &str, ends: &[TopicEnd]) -> Result<(), Trouble>;
+
+    /// The ends of a published dataset of the model; none when there is none.
+    ///
+    /// # Errors
+    /// The store is out of reach, or what it has is damaged.
+    fn published(&self, model: &str, digest: &str) -> Result<Option<Vec<TopicEnd>>, Trouble>;
+}

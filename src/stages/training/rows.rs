@@ -1,0 +1,205 @@
+//! The rows of a dataset: those below its ends whose chunk an admitted receipt below its ends binds.
+//!
+//! Columns come in the form that their encoding wants, whatever contract a row was checked against; a column that a contract did
+//! not have is empty there. Every limit is checked before the next record is taken in.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+
+use super::outside::{Outside, Refusal, Trouble};
+use crate::attest::tree::CompactRange;
+use crate::codec::ipc;
+use crate::codec::wire::{Wire, WireError};
+use crate::domain::records::{Accepted, Receipt, TopicEnd};
+use crate::domain::topics;
+use crate::ml::Task;
+use crate::ml::dataset::ROW_HASH;
+use crate::ml::declare::Declaration;
+use crate::ml::encoding::Encode;
+
+/// Most chunks that the receipts of a dataset bind.
+const MAX_CHUNKS: usize = 4 << 20;
+
+/// What a run may take at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Rows of the dataset.
+    pub rows: usize,
+    /// Their bytes in memory, as they are read; learning takes a few times that.
+    pub bytes: usize,
+    /// Threads of the learner; no influence on the result.
+    pub threads: usize,
+    /// A checkpoint is kept so often.
+    pub checkpoint_every: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { rows: 20_000_000, bytes: 1 << 30, threads: 1, checkpoint_every: Duration::from_secs(30) }
+    }
+}
+
+/// Rows as they were read, in any order.
+#[derive(Debug)]
+pub struct Rows {
+    /// Row hash, features and label, by record.
+    pub batches: Vec<RecordBatch>,
+    /// Contributions that the rows come from.
+    pub contributions: i64,
+    /// Root over them: see `schemas/training_run.avsc`.
+    pub contributions_root: String,
+}
+
+/// What admitted receipts say.
+#[derive(Default)]
+struct Admitted {
+    /// Digest by chunk; none for a receipt that lists no chunks.
+    chunks: HashMap<String, Option<HashMap<i64, String>>>,
+    roots: BTreeMap<String, String>,
+    rows: i64,
+    bound: usize,
+}
+
+fn too_large(what: &str, limit: usize) -> Trouble {
+    Refusal::new(
+        "TOO_LARGE",
+        format!("more than {limit} {what}; help: raise the limit in the settings of the stage training"),
+    )
+    .into()
+}
+
+fn unreadable(error: &WireError, topic: &str) -> Trouble {
+    match error.is_retriable() {
+        true => Trouble::Passing(error.to_string()),
+        false => Refusal::new("UNREADABLE", format!("a record of {topic}: {error}")).into(),
+    }
+}
+
+impl Admitted {
+    fn take(&mut self, receipt: Receipt) -> Result<(), Trouble> {
+        let listed = usize::try_from(receipt.chunks).unwrap_or(usize::MAX) <= Receipt::MAX_LISTED_CHUNKS;
+        let chunks = listed.then(|| receipt.bound.into_iter().map(|bound| (bound.chunk, bound.chunk_digest)).collect());
+        self.bound += 1 + chunks.as_ref().map_or(0, HashMap::len);
+        if self.bound > MAX_CHUNKS {
+            return Err(too_large("chunks", MAX_CHUNKS));
+        }
+        self.rows += receipt.accepted;
+        if receipt.accepted > 0 {
+            self.roots.insert(receipt.contribution_id.clone(), receipt.merkle_root);
+        }
+        self.chunks.insert(receipt.contribution_id, chunks);
+        Ok(())
+    }
+
+    fn bind(&self, accepted: &Accepted) -> bool {
+        match self.chunks.get(&accepted.id.contribution_id) {
+            None => false,
+            Some(None) => true,
+            Some(Some(chunks)) => chunks.get(&accepted.id.chunk) == Some(&accepted.id.chunk_digest),
+        }
+    }
+
+    fn root(&self) -> String {
+        let mut tree = CompactRange::new();
+        for (id, root) in &self.roots {
+            tree.append(format!("{id}\0{root}").as_bytes());
+        }
+        data_encoding::HEXLOWER.encode(&tree.root())
+    }
+}
+
+/// Reads the rows of a model.
+///
+/// # Errors
+/// Limits, records that cannot be read, rows that are not all there, trouble outside.
+pub fn read(
+    outside: &dyn Outside,
+    wire: &Wire,
+    model: &str,
+    declared: &Declaration,
+    ends: &[TopicEnd],
+    limits: Limits,
+    stopped: &dyn Fn() -> bool,
+) -> Result<Rows, Trouble> {
+    let mut admitted = Admitted::default();
+    outside.read(topics::RECEIPTS, ends, &mut |value| {
+        let receipt: Receipt = wire.decode(value).map_err(|e| unreadable(&e, topics::RECEIPTS))?;
+        if receipt.model == model && receipt.status == "admitted" { admitted.take(receipt) } else { Ok(()) }
+    })?;
+    if usize::try_from(admitted.rows).unwrap_or(usize::MAX) > limits.rows {
+        return Err(too_large("rows", limits.rows));
+    }
+    let wanted = columns(declared);
+    let (mut batches, mut rows, mut bytes) = (Vec::new(), 0_usize, 0_usize);
+    outside.read(topics::ACCEPTED, ends, &mut |value| {
+        if stopped() {
+            return Err(Trouble::Cancelled);
+        }
+        let accepted: Accepted = wire.decode(value).map_err(|e| unreadable(&e, topics::ACCEPTED))?;
+        if accepted.id.model != model || !admitted.bind(&accepted) {
+            return Ok(());
+        }
+        let batch = ipc::read(&accepted.batch, ipc::Limits::default());
+        let batch = batch.map_err(|e| Refusal::new("UNREADABLE", format!("rows of an accepted chunk: {e}")))?;
+        let batch = conform(&batch, &wanted)?;
+        rows += batch.num_rows();
+        // What a batch keeps alive is at least the record's bytes, its columns share them.
+        let own = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or(0);
+        bytes += batch.columns().iter().map(own).sum::<usize>().max(accepted.batch.len());
+        if rows > limits.rows || bytes > limits.bytes {
+            return Err(too_large("rows or bytes of rows", limits.rows.min(limits.bytes)));
+        }
+        batches.push(batch);
+        Ok(())
+    })?;
+    if i64::try_from(rows).ok() != Some(admitted.rows) {
+        let detail = format!("the receipts admit {} rows, {rows} are on the topic; help: restore it", admitted.rows);
+        return Err(Refusal::new("INCOMPLETE_DATASET", detail).into());
+    }
+    let contributions = i64::try_from(admitted.roots.len()).unwrap_or(i64::MAX);
+    Ok(Rows { batches, contributions, contributions_root: admitted.root() })
+}
+
+/// Row hash, features and label, each once, in the types that they are learned from in.
+fn columns(declared: &Declaration) -> SchemaRef {
+    let mut fields = vec![Field::new(ROW_HASH, DataType::FixedSizeBinary(16), false)];
+    for feature in &declared.features {
+        let kind = match &feature.encode {
+            Encode::Number => DataType::Float64,
+            Encode::Time(_) => DataType::Timestamp(TimeUnit::Microsecond, None),
+            _ => DataType::Utf8,
+        };
+        if !fields.iter().any(|field| field.name() == &feature.column) {
+            fields.push(Field::new(&feature.column, kind, true));
+        }
+    }
+    let label = if declared.task == Task::Number { DataType::Float64 } else { DataType::Utf8 };
+    fields.push(Field::new(&declared.label, label, true));
+    Arc::new(Schema::new(fields))
+}
+
+fn conform(batch: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch, Trouble> {
+    let wrong = |column: &str, error: arrow::error::ArrowError| match error {
+        // The text of other Arrow errors may hold a value.
+        arrow::error::ArrowError::CastError(_) => Refusal::new(
+            "CONTRACT_CHANGED",
+            format!("column {column} of earlier rows has a type that cannot be learned from"),
+        ),
+        _ => Refusal::new("UNREADABLE", format!("column {column} of an accepted chunk")),
+    };
+    let column = |field: &Arc<Field>| -> Result<ArrayRef, Trouble> {
+        match batch.column_by_name(field.name()) {
+            Some(found) if found.data_type() == field.data_type() => Ok(Arc::clone(found)),
+            Some(found) => Ok(cast(found, field.data_type()).map_err(|e| wrong(field.name(), e))?),
+            None => Ok(new_null_array(field.data_type(), batch.num_rows())),
+        }
+    };
+    let columns = wanted.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
+    Ok(RecordBatch::try_new(Arc::clone(wanted), columns).map_err(|e| wrong(ROW_HASH, e))?)
+}

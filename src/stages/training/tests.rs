@@ -1,0 +1,469 @@
+//! The stage without Kafka: real learners on rows of topics that live in memory.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, FixedSizeBinaryArray, Float64Array, Int64Array, RecordBatch, StringArray, UInt32Array};
+
+use super::outside::{Each, Outside, Trouble};
+use super::*;
+use crate::attest::dsse::Envelope;
+use crate::codec::ipc::{self, Compression};
+use crate::domain::contract::Spec;
+use crate::domain::records::{
+    Accepted, ChunkId, ModelContract, Quality, Receipt, ReceiptChunk, RegistryEvent, TopicEnd,
+};
+use crate::stages::testing::{End, Task, batch};
+use crate::store::Digest;
+
+const SPEC: &str = "apiVersion: hokusai/v1
+kind: Model
+name: shop
+label: again
+schema:
+  - name: orders
+    properties:
+      - {name: amount, logicalType: number}
+      - {name: plan, logicalType: string, logicalTypeOptions: {enum: [basic, premium]}}
+      - {name: again, logicalType: integer, logicalTypeOptions: {enum: [0, 1]}}
+";
+
+/// Topics and store in memory.
+#[derive(Default)]
+struct Shelf {
+    topics: Mutex<BTreeMap<&'static str, Vec<Vec<u8>>>>,
+    kept: Mutex<BTreeMap<Digest, Vec<u8>>>,
+    published: Mutex<BTreeMap<String, Vec<TopicEnd>>>,
+    checkpoints: Mutex<BTreeMap<String, Vec<u8>>>,
+    /// Checkpoints that were written.
+    written: Mutex<u32>,
+    /// What a learner waits for at each checkpoint, if it does.
+    stays: Mutex<Option<std::sync::mpsc::Receiver<()>>>,
+    /// Readings that fail before one succeeds.
+    failures: Mutex<u32>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Outside for Shelf {
+    fn ends(&self) -> Result<Vec<TopicEnd>, Trouble> {
+        let topics = lock(&self.topics);
+        let end = |topic: &str| TopicEnd {
+            topic: topic.to_owned(),
+            partition: 0,
+            end: topics.get(topic).map_or(0, Vec::len) as i64,
+        };
+        Ok(vec![end(topics::ACCEPTED), end(topics::RECEIPTS)])
+    }
+
+    fn read(&self, topic: &str, ends: &[TopicEnd], each: &mut Each<'_>) -> Result<(), Trouble> {
+        let mut failures = lock(&self.failures);
+        if *failures > 0 {
+            *failures -= 1;
+            return Err(Trouble::Passing("a broker is away".to_owned()));
+        }
+        drop(failures);
+        let end = ends.iter().find(|end| end.topic == topic).unwrap().end as usize;
+        let values = lock(&self.topics).get(topic).cloned().unwrap_or_default();
+        values.iter().take(end).try_for_each(|value| each(value))
+    }
+
+    fn keep(&self, artefact: Vec<u8>) -> Result<(), Trouble> {
+        lock(&self.kept).insert(Digest::of(&artefact), artefact);
+        Ok(())
+    }
+
+    fn checkpoint(&self, run_id: &str, bytes: Vec<u8>) -> Result<(), Trouble> {
+        lock(&self.checkpoints).insert(run_id.to_owned(), bytes);
+        *lock(&self.written) += 1;
+        match lock(&self.stays).as_ref() {
+            Some(gate) => gate.recv().map_err(|_| Trouble::Cancelled),
+            None => Ok(()),
+        }
+    }
+
+    fn checkpointed(&self, run_id: &str) -> Result<Option<Vec<u8>>, Trouble> {
+        Ok(lock(&self.checkpoints).get(run_id).cloned())
+    }
+
+    fn forget(&self, run_id: &str) -> Result<(), Trouble> {
+        lock(&self.checkpoints).remove(run_id);
+        Ok(())
+    }
+
+    fn publish(&self, model: &str, digest: &str, ends: &[TopicEnd]) -> Result<(), Trouble> {
+        lock(&self.published).entry(format!("{model} {digest}")).or_insert_with(|| ends.to_vec());
+        Ok(())
+    }
+
+    fn published(&self, model: &str, digest: &str) -> Result<Option<Vec<TopicEnd>>, Trouble> {
+        Ok(lock(&self.published).get(&format!("{model} {digest}")).cloned())
+    }
+}
+
+impl Shelf {
+    fn put<R: crate::domain::records::Record>(&self, topic: &'static str, record: &R) {
+        lock(&self.topics).entry(topic).or_default().push(Wire::default().encode(record).unwrap());
+    }
+
+    /// Rows of a contribution and its receipt; every number gives another row.
+    fn contribute(&self, id: &str, rows: std::ops::Range<u32>, status: &str) {
+        let digest = format!("{id} digest");
+        let accepted = Accepted {
+            id: ChunkId {
+                contribution_id: id.to_owned(),
+                contributor: "c".to_owned(),
+                model: "shop".to_owned(),
+                contract_digest: "any".to_owned(),
+                chunk: 0,
+                chunk_digest: digest.clone(),
+                passed: String::new(),
+            },
+            shard: 0,
+            part: 0,
+            rows: i64::from(rows.end - rows.start),
+            batch: ipc::write(&orders(rows.clone()), Compression::Lz4).unwrap(),
+        };
+        self.put(topics::ACCEPTED, &accepted);
+        self.put(topics::RECEIPTS, &receipt(id, &digest, i64::from(rows.end - rows.start), status));
+    }
+}
+
+fn orders(rows: std::ops::Range<u32>) -> RecordBatch {
+    let hash = |row: u32| u128::from(row).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835).to_be_bytes();
+    let column = |of: fn(u32) -> f64| Arc::new(Float64Array::from_iter_values(rows.clone().map(of))) as ArrayRef;
+    let plan = rows.clone().map(|row| if row % 3 == 0 { "premium" } else { "basic" });
+    let label = rows.clone().map(|row| i64::from(row % 7 > 3 || row % 3 == 0));
+    RecordBatch::try_from_iter([
+        ("_row", Arc::new(UInt32Array::from_iter_values(rows.clone())) as ArrayRef),
+        ("_row_hash", Arc::new(FixedSizeBinaryArray::try_from_iter(rows.clone().map(hash)).unwrap())),
+        ("amount", column(|row| f64::from(row % 7) + 0.5)),
+        ("plan", Arc::new(plan.map(Some).collect::<StringArray>())),
+        ("again", Arc::new(Int64Array::from_iter_values(label))),
+    ])
+    .unwrap()
+}
+
+fn receipt(id: &str, digest: &str, rows: i64, status: &str) -> Receipt {
+    let text = str::to_owned;
+    Receipt {
+        contribution_id: text(id),
+        contributor: text("c"),
+        model: text("shop"),
+        contract_digest: text("any"),
+        status: text(status),
+        received: rows,
+        accepted: if status == "admitted" { rows } else { 0 },
+        refused: Vec::new(),
+        quality: Quality {
+            formula: text("1"),
+            score: None,
+            validity_lower: None,
+            gate: String::new(),
+            flags: Vec::new(),
+            dimensions: Vec::new(),
+        },
+        pii: Vec::new(),
+        merkle_root: text("00"),
+        merkle_rows: rows,
+        chunks: 1,
+        bound: vec![ReceiptChunk { chunk: 0, chunk_digest: text(digest), rows, root: text("00") }],
+        chunks_digest: String::new(),
+        last_appended: 0,
+        contributor_verified: false,
+        contributor_signature: None,
+    }
+}
+
+fn stage(shelf: &Arc<Shelf>, threads: usize) -> Training {
+    let config = TrainingConfig {
+        outside: shelf.clone(),
+        limits: Limits { rows: 5_000, bytes: 1 << 20, threads, checkpoint_every: Duration::ZERO },
+        wire: Wire::default(),
+        trust: LiveTrust::default(),
+        key: SigningKey::from_bytes(&[7; 32]),
+        bench: Arc::default(),
+    };
+    let mut stage = Training::new(config);
+    let spec = Spec::parse_yaml(SPEC, "f").unwrap();
+    let contract =
+        ModelContract { digest: spec.contract_digest().unwrap(), revision: 1, spec: spec.canonical_json().unwrap() };
+    let model = Model {
+        model: "shop".to_owned(),
+        revision: 1,
+        contract_digest: contract.digest.clone(),
+        contracts: vec![contract],
+        ..Model::default()
+    };
+    let wire = Wire::default();
+    stage.broadcast(topics::MODELS, b"shop", Some(&wire.encode(&model).unwrap()), &wire).unwrap();
+    stage
+}
+
+fn asked(id: &str) -> TrainingRequest {
+    let param = |name: &str, value: &str| NamedValue { name: name.to_owned(), value: value.to_owned() };
+    TrainingRequest {
+        request_id: id.to_owned(),
+        model: "shop".to_owned(),
+        params: vec![param("iterations", "20"), param("min_rows", "5")],
+        ..TrainingRequest::default()
+    }
+}
+
+fn job(request: TrainingRequest) -> TrainingJob {
+    let position = Position { topic: topics::TRAINING_REQUESTS.to_owned(), partition: 0, offset: 3 };
+    TrainingJob { run_id: admission::run_id(&request.request_id), position, request: Some(request), refusal: None }
+}
+
+fn ask(task: &mut Task<Training>, offset: i64, request: TrainingRequest) {
+    task.commit(&[batch(topics::TRAINING_JOBS, 0, offset, 0, &[job(request)])]).unwrap();
+}
+
+/// Transactions, until no run is open.
+fn work_off(task: &mut Task<Training>) {
+    while !task.state.scan_prefix(b"o", 1).unwrap().is_empty() {
+        if task.stage.owes(&task.state).unwrap() {
+            task.commit(&[]).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn last(task: &Task<Training>) -> TrainingRun {
+    task.values(topics::TRAINING_RUNS).pop().unwrap()
+}
+
+fn trained(shelf: &Arc<Shelf>, threads: usize, request: TrainingRequest) -> (TrainingRun, Task<Training>) {
+    let mut task = Task::new(stage(shelf, threads), 0, &[]);
+    ask(&mut task, 0, request);
+    work_off(&mut task);
+    (last(&task), task)
+}
+
+#[test]
+fn a_run_learns_from_admitted_rows_alone_keeps_its_bytes_in_the_store_and_registers_them_under_its_own_key() {
+    let shelf = Arc::new(Shelf::default());
+    shelf.contribute("a", 0..300, "admitted");
+    shelf.contribute("b", 300..400, "refused");
+    shelf.contribute("c", 400..600, "admitted");
+    let (run, task) = trained(&shelf, 1, asked("r"));
+    assert_eq!((run.status.as_str(), run.reason.as_str()), (TrainingRun::FINISHED, ""), "{}", run.detail);
+    let dataset = run.dataset.clone().unwrap();
+    assert_eq!((dataset.rows, dataset.contributions), (500, 2));
+    let artefact = run.artefact.clone().unwrap();
+    let kept = lock(&shelf.kept).get(&artefact.digest.parse().unwrap()).cloned().unwrap();
+    assert_eq!(kept.len() as i64, artefact.size);
+    crate::ml::model::Model::from_bytes(&kept).unwrap();
+    let auroc = run.metrics.iter().find(|metric| metric.name == "auroc").unwrap();
+    assert!(auroc.value.parse::<f64>().unwrap() > 0.95 && (20..100).contains(&auroc.rows), "{auroc:?}");
+
+    let events = task.sent::<RegistryEvent>(topics::REGISTRY_EVENTS);
+    let [(_, key, event)] = events.as_slice() else { panic!("one event, {events:?}") };
+    assert_eq!((key.as_slice(), event.kind.as_str()), (&b"shop"[..], RegistryEvent::RESULT));
+    let envelope = Envelope::from_json(event.envelope.as_bytes()).unwrap();
+    let StageResult { found: Finding::Run(told), .. } = result::read(&envelope).unwrap() else { panic!() };
+    assert_eq!((told.run_id, told.registration.artefact), (run.run_id, artefact));
+    assert_eq!(told.registration.features, ["amount", "plan"]);
+    assert_eq!(told.registration.lineage.recipe_digest, run.recipe_digest);
+}
+
+#[test]
+fn neither_arrival_nor_chunks_nor_threads_show_in_the_bytes_but_the_seed_does() {
+    let one = Arc::new(Shelf::default());
+    one.contribute("a", 0..500, "admitted");
+    let many = Arc::new(Shelf::default());
+    for (i, first) in [400, 100, 300, 0, 200].into_iter().enumerate() {
+        many.contribute(&format!("part {i}"), first..first + 100, "admitted");
+    }
+    let sampled = |seed| {
+        let mut request = asked("r");
+        request.params.push(NamedValue { name: "row_sample".to_owned(), value: "0.7".to_owned() });
+        TrainingRequest { seed: Some(seed), ..request }
+    };
+    let run = |shelf, threads, seed| trained(shelf, threads, sampled(seed)).0;
+    let (first, second, other) = (run(&one, 1, 7), run(&many, 3, 7), run(&one, 1, 8));
+    assert_eq!(first.dataset.as_ref().unwrap().digest, second.dataset.as_ref().unwrap().digest);
+    assert_eq!((&first.recipe_digest, &first.artefact), (&second.recipe_digest, &second.artefact));
+    assert_ne!(first.dataset.unwrap().contributions_root, second.dataset.unwrap().contributions_root);
+    assert_eq!(first.metrics, second.metrics);
+    assert_ne!((first.recipe_digest, first.artefact), (other.recipe_digest, other.artefact));
+}
+
+#[test]
+fn a_second_request_with_the_id_of_a_first_changes_nothing_also_after_a_restart() {
+    let shelf = Arc::new(Shelf::default());
+    shelf.contribute("a", 0..200, "admitted");
+    let (_, mut task) = trained(&shelf, 1, asked("r"));
+    let before = task.outputs.len();
+    ask(&mut task, 1, TrainingRequest { seed: Some(9), ..asked("r") });
+    task.end(End::Elsewhere).unwrap();
+    ask(&mut task, 2, asked("r"));
+    work_off(&mut task);
+    assert_eq!(task.outputs.len(), before);
+}
+
+#[test]
+fn whoever_goes_on_with_a_run_reads_the_rows_that_were_there_when_it_was_admitted() {
+    let shelf = Arc::new(Shelf::default());
+    shelf.contribute("a", 0..200, "admitted");
+    let (expected, _) = trained(&shelf, 1, asked("r"));
+    let mut task = Task::new(stage(&shelf, 1), 0, &[]);
+    ask(&mut task, 0, asked("r"));
+    while task.sent::<TrainingRun>(topics::TRAINING_RUNS).is_empty() {
+        if task.stage.owes(&task.state).unwrap() {
+            task.commit(&[]).unwrap();
+        }
+    }
+    assert_eq!(last(&task).status, TrainingRun::ADMITTED);
+    shelf.contribute("b", 200..400, "admitted");
+    *lock(&shelf.failures) = 2;
+    task.stage = stage(&shelf, 2);
+    task.end(End::Elsewhere).unwrap();
+    // An abort after the model was found: it is told in the next transaction, once.
+    while task.stage.work.as_ref().and_then(Work::found).is_none_or(|found| matches!(found, Found::Ends(_))) {
+        if task.stage.work.is_none() {
+            task.commit(&[]).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    task.abort(&[]);
+    work_off(&mut task);
+    let run = last(&task);
+    assert_eq!(
+        (run.dataset, run.recipe_digest, run.artefact),
+        (expected.dataset, expected.recipe_digest, expected.artefact)
+    );
+    assert_eq!(task.sent::<RegistryEvent>(topics::REGISTRY_EVENTS).len(), 1);
+}
+
+#[test]
+fn a_published_dataset_can_be_learned_from_again_when_there_is_more() {
+    let shelf = Arc::new(Shelf::default());
+    shelf.contribute("a", 0..200, "admitted");
+    let (first, _) = trained(&shelf, 1, asked("r"));
+    shelf.contribute("b", 200..400, "admitted");
+    let digest = first.dataset.clone().unwrap().digest;
+    let (again, _) = trained(&shelf, 1, TrainingRequest { as_of: Some(digest), ..asked("r2") });
+    assert_eq!((again.artefact, again.dataset), (first.artefact, first.dataset));
+    let unknown = TrainingRequest { as_of: Some("ab".repeat(32)), ..asked("r3") };
+    let (unknown, _) = trained(&shelf, 1, unknown);
+    assert_eq!((unknown.status.as_str(), unknown.reason.as_str()), (TrainingRun::FAILED, "UNKNOWN_DATASET"));
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_by_name_and_nothing_is_begun() {
+    let shelf = Arc::new(Shelf::default());
+    let param = |name: &str, value: &str| vec![NamedValue { name: name.to_owned(), value: value.to_owned() }];
+    let said = |text: &str| Some(text.to_owned());
+    let cases = [
+        ("UNKNOWN_MODEL", TrainingRequest { model: "other".to_owned(), ..asked("1") }),
+        ("UNKNOWN_ALGORITHM", TrainingRequest { algorithm: said("oracle"), ..asked("2") }),
+        ("NOT_IMPLEMENTED", TrainingRequest { algorithm: said("external"), ..asked("3") }),
+        ("NOT_IMPLEMENTED", TrainingRequest { search: said("{}"), ..asked("4") }),
+        ("NOT_IMPLEMENTED", TrainingRequest { warm_start: Some(true), ..asked("5") }),
+        ("NOT_IMPLEMENTED", TrainingRequest { benchmark: said("b"), ..asked("6") }),
+        ("BAD_PARAMETER", TrainingRequest { params: param("treees", "3"), ..asked("7") }),
+        ("BAD_PARAMETER", TrainingRequest { params: param("leaves", "-3"), ..asked("8") }),
+        ("UNKNOWN_VERSION", TrainingRequest { base_version: said("9.9.9"), ..asked("9") }),
+        ("UNKNOWN_DATASET", TrainingRequest { as_of: said("yesterday"), ..asked("10") }),
+    ];
+    let mut task = Task::new(stage(&shelf, 1), 0, &[]);
+    for (offset, (code, request)) in (0..).zip(cases) {
+        ask(&mut task, offset, request);
+        let run = last(&task);
+        assert_eq!((run.status.as_str(), run.reason.as_str()), (TrainingRun::REFUSED, code), "{}", run.detail);
+        assert!(!run.detail.is_empty() && !run.detail.contains('\n'));
+    }
+    assert!(task.stage.work.is_none());
+    let models = stage(&shelf, 1);
+    let mut out = Outputs::new(&task.wire);
+    let context = Context { partition: 0, broadcast_is_current: false, partitions: &BTreeMap::new() };
+    let mut behind = models;
+    let jobs = batch(topics::TRAINING_JOBS, 0, 0, 0, &[job(TrainingRequest { model: "new".to_owned(), ..asked("n") })]);
+    let asked = behind.process(&context, &mut KeyValue::default(), &jobs, &mut out);
+    assert!(matches!(asked, Err(StageError::NeedsBroadcast)), "the model may just have come");
+}
+
+#[test]
+fn rows_that_give_no_model_end_the_run_with_a_reason() {
+    let ends_as = |shelf: Shelf, request: TrainingRequest| {
+        let (run, task) = trained(&Arc::new(shelf), 1, request);
+        assert_eq!(run.status, TrainingRun::FAILED, "{}", run.detail);
+        assert!(task.sent::<RegistryEvent>(topics::REGISTRY_EVENTS).is_empty());
+        run.reason
+    };
+    assert_eq!(ends_as(Shelf::default(), asked("r")), "EMPTY_DATASET");
+    let same = Shelf::default();
+    same.contribute("a", 3..4, "admitted");
+    assert_eq!(ends_as(same, asked("r")), "ONE_CLASS");
+    let large = Shelf::default();
+    large.contribute("a", 0..5_001, "admitted");
+    assert_eq!(ends_as(large, asked("r")), "TOO_LARGE");
+    let lost = Shelf::default();
+    lost.contribute("a", 0..100, "admitted");
+    lock(&lost.topics).get_mut(topics::ACCEPTED).unwrap().clear();
+    assert_eq!(ends_as(lost, asked("r")), "INCOMPLETE_DATASET");
+    let dear = Shelf::default();
+    dear.contribute("a", 0..100, "admitted");
+    assert_eq!(ends_as(dear, TrainingRequest { budget: Some(1_999), ..asked("r") }), "BUDGET_EXCEEDED");
+}
+
+#[test]
+fn a_run_that_no_worker_brings_to_its_end_is_given_up() {
+    let shelf = Arc::new(Shelf::default());
+    shelf.contribute("a", 0..100, "admitted");
+    *lock(&shelf.failures) = u32::MAX;
+    let mut task = Task::new(stage(&shelf, 1), 0, &[]);
+    ask(&mut task, 0, asked("r"));
+    while !task.state.scan_prefix(b"o", 1).unwrap().is_empty() {
+        if task.stage.work.as_ref().is_some_and(|work| work.fixed) {
+            task.stage = stage(&shelf, 1);
+        }
+        if task.stage.owes(&task.state).unwrap() {
+            task.commit(&[]).unwrap();
+        }
+    }
+    assert_eq!(last(&task).reason, "GIVEN_UP");
+}
+
+#[test]
+fn a_successor_goes_on_from_the_checkpoint_and_makes_the_same_bytes_and_a_damaged_one_costs_only_time() {
+    let rows = || {
+        let shelf = Arc::new(Shelf::default());
+        shelf.contribute("a", 0..300, "admitted");
+        shelf
+    };
+    let whole = rows();
+    let (expected, _) = trained(&whole, 1, asked("r"));
+    assert_eq!(*lock(&whole.written), 20, "one at every iteration");
+    let shelf = rows();
+    let (go, gate) = std::sync::mpsc::channel();
+    *lock(&shelf.stays) = Some(gate);
+    (0..11).for_each(|_| go.send(()).unwrap());
+    let mut task = Task::new(stage(&shelf, 1), 0, &[]);
+    ask(&mut task, 0, asked("r"));
+    while *lock(&shelf.written) < 12 {
+        if task.stage.owes(&task.state).unwrap() {
+            task.commit(&[]).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    // The worker is gone: its learner stops at its next step.
+    task.stage = stage(&shelf, 2);
+    drop(go);
+    *lock(&shelf.stays) = None;
+    task.end(End::Elsewhere).unwrap();
+    work_off(&mut task);
+    let run = last(&task);
+    assert_eq!((run.artefact, run.metrics), (expected.artefact.clone(), expected.metrics.clone()));
+    assert!(*lock(&shelf.written) < 22, "what was learned before is not learned again");
+    assert!(lock(&shelf.checkpoints).is_empty());
+
+    let damaged = rows();
+    lock(&damaged.checkpoints).insert(admission::run_id("r"), b"HKCP and so on".to_vec());
+    let (run, _) = trained(&damaged, 1, asked("r"));
+    assert_eq!((run.artefact, run.metrics), (expected.artefact, expected.metrics));
+}
