@@ -5,6 +5,7 @@
 
 pub mod attestation;
 pub mod audit;
+pub mod benchmark;
 pub mod broker;
 pub mod common;
 pub mod compare;
@@ -65,6 +66,8 @@ enum Command {
     Submit(submit::SubmitArgs),
     /// Declare models, register and promote versions, look at them
     Model(model::ModelArgs),
+    /// Seal rows as a benchmark, list and show benchmarks, retire one
+    Benchmark(benchmark::BenchmarkArgs),
     /// Compare two models' scores on labelled rows, as an evaluation does; it decides nothing
     Compare(compare::CompareArgs),
     /// Find, show and export what was attested; tree heads, the log, trust roots
@@ -123,6 +126,7 @@ fn run(arguments: Arguments) -> Outcome<()> {
             Command::Broker(args) => broker::run(args, settings).await,
             Command::Submit(args) => submit::run(args, settings).await,
             Command::Model(args) => model::run(args, settings).await,
+            Command::Benchmark(args) => benchmark::run(args, settings).await,
             Command::Compare(args) => compare::run(args, settings).await,
             Command::Attestation(args) => attestation::run(args, settings).await,
             Command::Verify(args) => verify::run(args, settings).await,

@@ -3,7 +3,7 @@
 //! What changes a model is a signed command on `model.commands`; the registry decides and the fold of its decisions is
 //! `models`. These commands wait for the decision.
 
-mod change;
+pub(in crate::cli) mod change;
 mod diff;
 mod history;
 mod rebuild;
@@ -127,7 +127,7 @@ pub async fn run(args: ModelArgs, settings: Settings) -> Outcome<()> {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 'static) -> Outcome<T> {
+pub(in crate::cli) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 'static) -> Outcome<T> {
     tokio::task::spawn_blocking(work).await.map_err(Failure::failed)?
 }
 
@@ -283,7 +283,7 @@ fn list(settings: &Settings) -> Outcome<()> {
 }
 
 /// A model by name.
-fn one(settings: &Settings, name: &str) -> Outcome<Model> {
+pub(in crate::cli) fn one(settings: &Settings, name: &str) -> Outcome<Model> {
     let mut models = models(settings)?;
     models.remove(name).ok_or_else(|| {
         let known: Vec<&str> = models.keys().map(String::as_str).collect();

@@ -18,12 +18,14 @@ macro_rules! record {
 }
 
 mod attestation;
+pub mod benchmark;
 mod chunks;
 mod operations;
 mod receipt;
 mod registry;
 
 pub use attestation::*;
+pub use benchmark::Benchmark;
 pub use chunks::*;
 pub use operations::*;
 pub use receipt::*;

@@ -24,6 +24,7 @@ mod parts;
 mod protect;
 mod refusals;
 mod screen;
+pub mod sealing;
 mod shape;
 mod signature;
 mod sql;

@@ -150,14 +150,14 @@ fn compute(error: impl std::fmt::Display) -> StageError {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Failure {
+pub(super) enum Failure {
     None,
     TooLarge,
     /// Number of the check.
     Check(u32),
 }
 
-fn first_failures(contract: &CompiledContract, batch: &RecordBatch, source: &Source<'_>) -> Vec<Failure> {
+pub(super) fn first_failures(contract: &CompiledContract, batch: &RecordBatch, source: &Source<'_>) -> Vec<Failure> {
     let checks = contract.first_failures(batch, source.appended).into_iter();
     let mut failures: Vec<_> =
         checks.map(|number| if number == 0 { Failure::None } else { Failure::Check(number) }).collect();
@@ -177,14 +177,14 @@ fn first_failures(contract: &CompiledContract, batch: &RecordBatch, source: &Sou
 }
 
 /// The rows without a failure, with their numbers in the chunk.
-fn passed(decoded: &Decoded, failures: &[Failure]) -> Result<(RecordBatch, Vec<u32>), arrow::error::ArrowError> {
+pub(super) fn passed(decoded: &Decoded, failures: &[Failure]) -> Result<(RecordBatch, Vec<u32>), arrow::error::ArrowError> {
     let keep: Vec<bool> = failures.iter().map(|f| *f == Failure::None).collect();
     let rows = decoded.rows.iter().zip(&keep).filter(|(_, keep)| **keep).map(|(row, _)| *row).collect();
     Ok((filter_record_batch(&decoded.batch, &BooleanArray::from(keep))?, rows))
 }
 
 /// Refusals of the rows with a failure; only these rows are looked at one by one.
-fn refusals_of(
+pub(super) fn refusals_of(
     contract: &CompiledContract,
     keys: &Keys,
     decoded: &Decoded,
