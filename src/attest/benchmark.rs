@@ -177,7 +177,10 @@ mod tests {
         assert_eq!(hex(&tree.salt(1)), "d4f69aa0a3712dbe2d0a3fdf005628ef");
         assert_eq!(hex(&tree.root()), "673a8646c2bbdcc584866686a94009332d40e0382b29e0bdbf72d07ecf7c6d20");
         let labels: [&[u8]; 2] = [b"0", b"1"];
-        assert_eq!(hex(&label_commitment(&key(), &tree.root(), labels.into_iter())), "7f88c038ac29d460f7c0134d2fda547a9e91533ca5fec979cf2f9c255ef70669");
+        assert_eq!(
+            hex(&label_commitment(&key(), &tree.root(), labels.into_iter())),
+            "7f88c038ac29d460f7c0134d2fda547a9e91533ca5fec979cf2f9c255ef70669"
+        );
     }
 
     #[test]
@@ -189,7 +192,9 @@ mod tests {
 
     #[test]
     fn decimals_of_at_most_six_places_are_millionths() {
-        for (text, value) in [("0", 0), ("0.02", 20_000), ("1.000000", 1_000_000), ("0.000001", 1), ("12.5", 12_500_000)] {
+        for (text, value) in
+            [("0", 0), ("0.02", 20_000), ("1.000000", 1_000_000), ("0.000001", 1), ("12.5", 12_500_000)]
+        {
             assert_eq!(millionths(text), Some(value), "{text}");
         }
         for bad in ["", ".5", "1.", "-0.1", "01", "0.1234567", "1e3", "NaN", "+1", "1234567890", "0,5"] {

@@ -68,7 +68,7 @@ embedded! {
     "experiment": planned,
     "experiment_statistics": planned,
     "joining_event": planned,
-    "manifest" reads ["d9400d77c74a96dd"],
+    "manifest" reads ["d9400d77c74a96dd", "e89b9acafa3f4cd4"],
     "mint_request": planned,
     "model" reads ["b68115c7fbc42a4a", "87920c225cbbb115", "e7de6f4050189d90"],
     "outcome": planned,

@@ -19,7 +19,7 @@ use crate::domain::records::Refusal;
 use crate::stages::intake::sealing::CheckedRows;
 use crate::stages::registry::benchmark::MAX_ROWS;
 use crate::stats::compare::SMALLEST_CELL;
-use crate::stats::family::{SeveralFamilies, Sealed, family_of};
+use crate::stats::family::{Sealed, SeveralFamilies, family_of};
 
 /// An integer label of more values, which the contract does not enumerate, is a quantity.
 const MAX_CLASSES: usize = 20;

@@ -36,7 +36,9 @@ pub enum SealingError {
         most: String,
     },
     /// The model has no label.
-    #[error("the contract names no label, so there is nothing to measure\nhelp: name it with `label:` in the model's specification")]
+    #[error(
+        "the contract names no label, so there is nothing to measure\nhelp: name it with `label:` in the model's specification"
+    )]
     NoLabel,
     /// The classes cannot be told apart.
     #[error(
@@ -57,7 +59,9 @@ pub enum SealingError {
     #[error("SEVERAL_FAMILIES: {0}")]
     Families(#[from] crate::stats::family::SeveralFamilies),
     /// A blob is not what it should be.
-    #[error("{what} cannot be used: {why}\nhelp: restore the blob from a backup of the store; its digest stands in the record")]
+    #[error(
+        "{what} cannot be used: {why}\nhelp: restore the blob from a backup of the store; its digest stands in the record"
+    )]
     Blob {
         /// Which blob.
         what: &'static str,

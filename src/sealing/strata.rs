@@ -107,7 +107,9 @@ pub fn level_of(column: &ArrayRef, row: usize) -> Result<String, arrow::error::A
         return Ok("null".to_owned());
     }
     Ok(match (column.data_type(), cell(column, row)?) {
-        (DataType::Utf8, serde_json::Value::String(text)) => text.chars().filter(|c| !c.is_control()).take(64).collect(),
+        (DataType::Utf8, serde_json::Value::String(text)) => {
+            text.chars().filter(|c| !c.is_control()).take(64).collect()
+        }
         (_, value) => value.to_string(),
     })
 }

@@ -226,7 +226,10 @@ fn strata_are_frozen_small_levels_merged_and_the_rarest_not_named() {
     // `north` has the even rows and so one class alone: it counts for nothing where classes matter.
     let strata = make(&wanted(&["region"], 0.2)).unwrap().strata;
     assert_eq!(strata.strata, ["region=other"]);
-    assert_eq!((strata.merged.clone(), strata.unnamed), (vec!["region=north".to_owned(), "region=south".to_owned()], 1));
+    assert_eq!(
+        (strata.merged.clone(), strata.unnamed),
+        (vec!["region=north".to_owned(), "region=south".to_owned()], 1)
+    );
     for (column, margin, why) in [
         ("late", 0.2, "label"),
         ("x", 0.2, "no levels"),

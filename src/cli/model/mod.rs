@@ -127,7 +127,9 @@ pub async fn run(args: ModelArgs, settings: Settings) -> Outcome<()> {
     }
 }
 
-pub(in crate::cli) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 'static) -> Outcome<T> {
+pub(in crate::cli) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Outcome<T> + Send + 'static,
+) -> Outcome<T> {
     tokio::task::spawn_blocking(work).await.map_err(Failure::failed)?
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 
-use super::contract::{Compiler, CompiledContract};
+use super::contract::{CompiledContract, Compiler};
 use super::models::{Keys, Ready};
 use super::refusals::{self, Whole};
 use super::screen::{self, Failure, Source};
@@ -21,7 +21,9 @@ pub enum CheckError {
     #[error(transparent)]
     Contract(#[from] SpecError),
     /// The document is refused as a whole: reason code, and what was expected and seen.
-    #[error("{code}: {column}expected {expected}, got {shape}\nhelp: what is sealed has to pass the model's contract as a contribution does")]
+    #[error(
+        "{code}: {column}expected {expected}, got {shape}\nhelp: what is sealed has to pass the model's contract as a contribution does"
+    )]
     Refused {
         /// Reason code.
         code: &'static str,
@@ -120,8 +122,14 @@ impl RowChecker {
         if let Some(fault) = refusals::schema_faults(contract, &decoded).into_iter().next() {
             return Err(fault.into());
         }
-        let source =
-            Source { contribution_id: "", chunk: 0, appended, shards: 1, row_bytes: self.limits.row_bytes };
+        let source = Source {
+            contribution_id: "",
+            chunk: 0,
+            appended,
+            shards: 1,
+            row_bytes: self.limits.row_bytes,
+            sealed: &[],
+        };
         let failures = screen::first_failures(contract, &decoded.batch, &source);
         let mut refused = decode::refusals(contract, &self.keys.model, &decoded).map_err(compute)?;
         if failures.iter().any(|failure| *failure != Failure::None) {

@@ -178,7 +178,10 @@ fn well_formed(seal: &Seal) -> Result<(), Denial> {
     }
     let blobs = [&seal.match_filter, &seal.sealed_rows];
     if !blobs.into_iter().all(|blob| blob.size > 0 && is_name(&blob.media_type)) || !is_name(&seal.sealed_to) {
-        return deny("MALFORMED", "a seal names two blobs with their sizes, and the key that its rows are encrypted to");
+        return deny(
+            "MALFORMED",
+            "a seal names two blobs with their sizes, and the key that its rows are encrypted to",
+        );
     }
     if !(1..=MAX_ROWS).contains(&seal.rows) {
         return deny("MALFORMED", format!("a benchmark has 1 to {MAX_ROWS} rows"));

@@ -295,7 +295,9 @@ pub enum CommandError {
     #[error("the payload is not canonical JSON (RFC 8785)")]
     NotCanonical,
     /// A command of a newer version.
-    #[error("it is none that this version knows: apply, register, promote, rollback, archive, alias, tag, seal, retire")]
+    #[error(
+        "it is none that this version knows: apply, register, promote, rollback, archive, alias, tag, seal, retire"
+    )]
     Unknown,
     /// A name that is empty or too long.
     #[error("the {0} is empty or longer than {1} bytes")]

@@ -75,11 +75,7 @@ fn facts(benchmark: &Benchmark) -> Option<SealFacts> {
         label_commitment: benchmark.label_commitment.clone(),
         match_filter: benchmark.match_filter.digest.clone(),
         merged: benchmark.merged.clone(),
-        rows: SealedRows {
-            leaf_alg: BENCHMARK_TREE.to_owned(),
-            n: benchmark.rows,
-            root: benchmark.rows_root.clone(),
-        },
+        rows: SealedRows { leaf_alg: BENCHMARK_TREE.to_owned(), n: benchmark.rows, root: benchmark.rows_root.clone() },
         sealed_rows: benchmark.sealed_rows.digest.clone(),
         strata: benchmark.strata.clone(),
         strata_deviation_ppm: benchmark.strata_deviation.as_ref().and_then(ppm),

@@ -52,8 +52,7 @@ fn statements(task: &Task<Registry>) -> Vec<BenchmarkDecision> {
 
 #[test]
 fn a_benchmark_is_published_attested_and_retired_once() {
-    let events =
-        [apply(1, 0), sealing(seal("holdout@1", "1"), 1), retiring("holdout@1", 2), retiring("holdout@1", 3)];
+    let events = [apply(1, 0), sealing(seal("holdout@1", "1"), 1), retiring("holdout@1", 2), retiring("holdout@1", 3)];
     let task = run(&events);
     assert_eq!(codes(&task), ["ok"; 4]);
     let published = task.sent::<Benchmark>(topics::BENCHMARKS);
@@ -85,7 +84,15 @@ fn versions_of_a_name_count_and_the_same_rows_are_not_sealed_twice_nor_into_anot
         retiring("nothing@1", 5),
     ]);
     let wanted = [
-        "ok", "WRONG_VERSION", "ok", "WRONG_VERSION", "ok", "DUPLICATE_BENCHMARK", "ok", "OTHER_FAMILY", "ok",
+        "ok",
+        "WRONG_VERSION",
+        "ok",
+        "WRONG_VERSION",
+        "ok",
+        "DUPLICATE_BENCHMARK",
+        "ok",
+        "OTHER_FAMILY",
+        "ok",
         "UNKNOWN_BENCHMARK",
     ];
     assert_eq!(codes(&task), wanted, "{:?}", task.values::<Audit>(topics::AUDIT));
