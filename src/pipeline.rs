@@ -12,6 +12,7 @@ use crate::codec::aside;
 use crate::domain::contract::Spec;
 use crate::domain::keys::LiveKeys;
 use crate::installation::Installation;
+use crate::ops::filters::StoreFilters;
 use crate::ops::health::Probe;
 use crate::ops::log_keeper::{self, LogKeeper};
 use crate::ops::trainer::Trainer;
@@ -102,7 +103,9 @@ impl Pipeline {
         }
         if runs("intake") {
             let keys = keys.clone();
-            runtime.stage(move || Intake::new(keys.clone(), Limits::default()))?;
+            let filters = StoreFilters::new(&config.installation.store)?;
+            runtime
+                .stage(move || Intake::new(keys.clone(), Limits::default()).with_filters(Box::new(filters.clone())))?;
         }
         if runs("dedup") {
             runtime.stage(Dedup::new)?;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::benchmark::BenchmarkDecision;
 use super::decision::RegistryDecision;
 use super::jcs::{self, JcsError};
 use super::predicate::{Contribution, KeyEvent};
@@ -78,6 +79,8 @@ pub enum Predicate {
     Contribution(Box<Contribution>),
     /// A model's version came into being, or into a stage.
     Registry(Box<RegistryDecision>),
+    /// A benchmark was sealed or retired.
+    Benchmark(Box<BenchmarkDecision>),
     /// A key of the log begins or ends.
     KeyEvent(KeyEvent),
 }
@@ -89,6 +92,7 @@ impl Predicate {
         match self {
             Self::Contribution(_) => Contribution::TYPE,
             Self::Registry(_) => RegistryDecision::TYPE,
+            Self::Benchmark(_) => BenchmarkDecision::TYPE,
             Self::KeyEvent(_) => KeyEvent::TYPE,
         }
     }
@@ -123,6 +127,7 @@ impl Statement {
         let payload = match &self.predicate {
             Predicate::Contribution(predicate) => self.write(predicate)?,
             Predicate::Registry(predicate) => self.write(predicate)?,
+            Predicate::Benchmark(predicate) => self.write(predicate)?,
             Predicate::KeyEvent(predicate) => self.write(predicate)?,
         };
         if payload.len() > MAX_BYTES { Err(StatementError::TooLarge(payload.len())) } else { Ok(payload) }
@@ -155,6 +160,7 @@ impl Statement {
         let statement = match probe.predicate_type.as_str() {
             Contribution::TYPE => Self::typed(text, |p| Predicate::Contribution(Box::new(p)))?,
             RegistryDecision::TYPE => Self::typed(text, |p| Predicate::Registry(Box::new(p)))?,
+            BenchmarkDecision::TYPE => Self::typed(text, |p| Predicate::Benchmark(Box::new(p)))?,
             KeyEvent::TYPE => Self::typed(text, Predicate::KeyEvent)?,
             _ => return Err(StatementError::UnknownPredicate),
         };

@@ -65,6 +65,10 @@ roles! {
     ModelAlias = "model.alias",
     /// Set or remove a tag.
     ModelTag = "model.tag",
+    /// Seal a benchmark.
+    BenchmarkSeal = "benchmark.seal",
+    /// Retire a benchmark.
+    BenchmarkRetire = "benchmark.retire",
     /// Say what a training run made: held by the stage `training`.
     RunResult = "run.result",
     /// Say what an evaluation found: held by the stage `evaluation`.

@@ -6,6 +6,7 @@
 pub mod atomic;
 pub mod attestation;
 pub mod audit;
+pub mod benchmark;
 pub mod broker;
 pub mod common;
 pub mod compare;
@@ -73,6 +74,8 @@ enum Command {
     Model(model::ModelArgs),
     /// Score the rows of a file with a registered model, or with an artefact's file
     Predict(predict::PredictArgs),
+    /// Seal rows as a benchmark, list and show benchmarks, retire one
+    Benchmark(benchmark::BenchmarkArgs),
     /// Compare two models' scores on labelled rows, as an evaluation does; it decides nothing
     Compare(compare::CompareArgs),
     /// Find, show and export what was attested; tree heads, the log, trust roots
@@ -133,6 +136,7 @@ fn run(arguments: Arguments) -> Outcome<()> {
             Command::Train(args) => train::run(args, settings).await,
             Command::Model(args) => model::run(args, settings).await,
             Command::Predict(args) => predict::run(args, settings).await,
+            Command::Benchmark(args) => benchmark::run(args, settings).await,
             Command::Compare(args) => compare::run(args, settings).await,
             Command::Attestation(args) => attestation::run(args, settings).await,
             Command::Verify(args) => verify::run(args, settings).await,

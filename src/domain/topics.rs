@@ -38,6 +38,8 @@ pub const LOG_KEY: &[u8] = b"log";
 pub const REGISTRY_EVENTS: &str = "registry.events";
 /// The fold of `registry.events`.
 pub const MODELS: &str = "models";
+/// Sealed benchmarks, retired ones too.
+pub const BENCHMARKS: &str = "benchmarks";
 /// Who did what to which resource, allowed or denied.
 pub const AUDIT: &str = "audit";
 /// What could not be read at all.

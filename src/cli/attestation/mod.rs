@@ -144,6 +144,7 @@ fn list(settings: &Settings, contribution: Option<&str>) -> Outcome<()> {
             Predicate::Registry(decision) => {
                 format!("{} {} to {}", decision.action, entry.statement.subject.name, decision.stage)
             }
+            Predicate::Benchmark(decision) => format!("{} {}", decision.action, entry.statement.subject.name),
             Predicate::KeyEvent(event) => format!("{} {} key {}", event.event, event.role, event.keyid),
         };
         say(format_args!("{:>6}  {}  {what}", entry.index, entry.hex()))

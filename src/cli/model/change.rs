@@ -21,7 +21,7 @@ use crate::stream::partitioner::partition_of;
 
 /// How a command is signed and waited for.
 #[derive(Debug, Args)]
-pub(super) struct Sending {
+pub(in crate::cli) struct Sending {
     /// PKCS#8 PEM file of the signing key [default: the development key]
     #[arg(long, env = "HOKUSAI_SIGNING_KEY", value_name = "FILE")]
     key: Option<PathBuf>,
@@ -224,8 +224,28 @@ pub(super) async fn run(settings: &Settings, keys: &Path, asked: Change) -> Outc
     .await?;
     let asked = asked.stored(settings, &model).await?;
     let (action, sending) = asked.resolve(&model)?;
+    let kind = action.name();
+    let (signed, decided) = carry_out(settings, keys, &model, action, &sending).await?;
+    let Some((entry, now)) = decided else { return told(settings, kind, &signed, &name, "sent", None) };
+    let changed = now.commands.contains(&signed.command_id) || entry.revision > Some(model.revision);
+    told(settings, kind, &signed, &name, if changed { "applied" } else { "unchanged" }, Some((&entry, &now)))
+}
+
+/// Signs a command on top of the model as it was seen, sends it, and waits for the decision unless that is not wanted: the audit
+/// entry and the model afterwards.
+///
+/// # Errors
+/// No broker, or (exit 4) what the registry denied.
+pub(in crate::cli) async fn carry_out(
+    settings: &Settings,
+    keys: &Path,
+    model: &Model,
+    action: Action,
+    sending: &Sending,
+) -> Outcome<(Signed, Option<(Audit, Model)>)> {
+    let name = model.model.clone();
     let signer = signer(keys, sending.key.as_deref())?;
-    let (kind, expected) = (action.name(), Expected::Revision(model.revision));
+    let expected = Expected::Revision(model.revision);
     let (audit_ends, expires) = blocking({
         let (settings, name) = (settings.clone(), name.clone());
         let after = i64::from(sending.expires_after);
@@ -235,10 +255,10 @@ pub(super) async fn run(settings: &Settings, keys: &Path, asked: Change) -> Outc
     let signed = build(&name, expected, Some(expires), action, &signer).map_err(Failure::failed)?;
     send(settings, &name, &signed.envelope).await?;
     if sending.no_wait && !sending.wait {
-        return told(settings, kind, &signed, &name, "sent", None);
+        return Ok((signed, None));
     }
     let timeout = Duration::from_secs(sending.timeout);
-    let (entry, now) = blocking({
+    let decided = blocking({
         let (settings, id, name) = (settings.clone(), signed.command_id.clone(), name.clone());
         move || {
             let entry = decision(&settings, &id, audit_ends, timeout)?;
@@ -246,11 +266,10 @@ pub(super) async fn run(settings: &Settings, keys: &Path, asked: Change) -> Outc
         }
     })
     .await?;
-    if !entry.allowed {
-        return Err(Failure::Refused(entry.reason));
+    if !decided.0.allowed {
+        return Err(Failure::Refused(decided.0.reason));
     }
-    let changed = now.commands.contains(&signed.command_id) || entry.revision > Some(model.revision);
-    told(settings, kind, &signed, &name, if changed { "applied" } else { "unchanged" }, Some((&entry, &now)))
+    Ok((signed, Some(decided)))
 }
 
 fn told(

@@ -4,7 +4,7 @@
 //! `models`. These commands wait for the decision.
 
 pub mod artefact;
-mod change;
+pub(in crate::cli) mod change;
 mod diff;
 mod export;
 mod history;
@@ -133,7 +133,9 @@ pub async fn run(args: ModelArgs, settings: Settings) -> Outcome<()> {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 'static) -> Outcome<T> {
+pub(in crate::cli) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Outcome<T> + Send + 'static,
+) -> Outcome<T> {
     tokio::task::spawn_blocking(work).await.map_err(Failure::failed)?
 }
 
@@ -289,7 +291,7 @@ fn list(settings: &Settings) -> Outcome<()> {
 }
 
 /// A model by name.
-fn one(settings: &Settings, name: &str) -> Outcome<Model> {
+pub(in crate::cli) fn one(settings: &Settings, name: &str) -> Outcome<Model> {
     let mut models = models(settings)?;
     models.remove(name).ok_or_else(|| {
         let known: Vec<&str> = models.keys().map(String::as_str).collect();

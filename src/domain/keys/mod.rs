@@ -19,6 +19,7 @@
 //! | tokens of an epoch | the epoch's | `hk/pii-token/v1\0` ‖ tenant ‖ `\0` ‖ key id |
 //! | pseudonyms of an epoch | the epoch's | `hk/contributor/v1\0` ‖ tenant ‖ `\0` ‖ key id |
 //! | a model's dedup key | dedup | `hk/dedup/v1\0` ‖ model |
+//! | overlap of benchmarks | dedup | `hk/overlap/v1\0` |
 //! | tree | tree (used as it is) | |
 
 mod live;
@@ -231,6 +232,11 @@ impl KeyRing {
     /// Key of the digests of records that nobody could read, and that so belong to no model.
     pub fn dead_letter_key(&self) -> MacKey {
         MacKey::new(&self.dedup.derive(&[b"hk/dead-letter/v1\0"]), "hk/dead-letter/v1")
+    }
+
+    /// Key of the digests by which benchmarks of different models are told to share rows: one for the tenant.
+    pub fn overlap_key(&self) -> MacKey {
+        MacKey::new(&self.dedup.derive(&[b"hk/overlap/v1\0"]), "hk/overlap/v1")
     }
 
     /// The key of row salts (`attest::row`). It has no tag: each use brings its own.

@@ -84,6 +84,32 @@ impl SealingKey {
         Self::assemble(id, public.0, private)
     }
 
+    /// A new pair outside any ring, such as the one that sealed benchmarks are encrypted to.
+    ///
+    /// # Errors
+    /// [`KeyError::Randomness`]; [`KeyError::Field`] for an id that is not 1 to 16 of `a-z 0-9 - _`.
+    pub fn new(id: &str) -> Result<Self, KeyError> {
+        Self::generate(id.to_owned())
+    }
+
+    /// The pair as one line, `ID PUBLIC PRIVATE` in hex, for a file that only its holder may read.
+    #[must_use]
+    pub fn to_line(&self) -> Zeroizing<String> {
+        Zeroizing::new(format!("{} {} {}", self.public.id, self.public.hex(), self.private_hex().as_str()))
+    }
+
+    /// Reads what [`SealingKey::to_line`] wrote.
+    ///
+    /// # Errors
+    /// [`KeyError::Field`].
+    pub fn from_line(line: &str) -> Result<Self, KeyError> {
+        let mut words = line.split_ascii_whitespace();
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some(id), Some(public), Some(private), None) => Self::parse(id, public, private),
+            _ => Err(KeyError::Field { field: "pair", rule: "is not ID PUBLIC PRIVATE" }),
+        }
+    }
+
     /// Reads a stored pair.
     pub(super) fn parse(id: &str, public: &str, private: &str) -> Result<Self, KeyError> {
         let decode = |hex: &str, field| {

@@ -136,6 +136,12 @@ pub struct Manifest {
     pub contributor_pseudonyms: Vec<String>,
     /// How the contributor signed the chunk (`ed25519`, `eip191`), once it was verified; none when it is not signed.
     pub contributor_signature: Option<String>,
+    /// SHA-256 of the match filters of the sealed benchmarks that the rows were compared with, hex, sorted.
+    #[serde(default)]
+    pub match_filters: Vec<String>,
+    /// Highest natural collision rate among these benchmarks, in millionths.
+    #[serde(default)]
+    pub collision_ppm: i64,
 }
 
 /// A recorded fact about time: every source writes it into every partition of the marked topic.

@@ -18,6 +18,7 @@ macro_rules! record {
 }
 
 mod attestation;
+pub mod benchmark;
 mod chunks;
 mod operations;
 mod receipt;
@@ -25,6 +26,7 @@ mod registry;
 mod training;
 
 pub use attestation::*;
+pub use benchmark::Benchmark;
 pub use chunks::*;
 pub use operations::*;
 pub use receipt::*;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Position, Record};
+use super::{Benchmark, Position, Record};
 
 /// A signed command as it travels on `model.commands`: a DSSE envelope (JSON is the usual form there).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +89,9 @@ pub struct Model {
     /// The newest transitions of versions between stages, oldest first; all of them stand in the log.
     #[serde(default)]
     pub transitions: Vec<Transition>,
+    /// Its sealed benchmarks, in the order in which they were sealed.
+    #[serde(default)]
+    pub benchmarks: Vec<Benchmark>,
 }
 record!(Model, "model");
 

@@ -11,10 +11,13 @@
 //!   digest stands in the manifest; batch borders and time play no part;
 //! * `received` = rows in shards + Σ `refused`; a chunk that cannot be parsed counts as one row;
 //! * no value of a refused row and no detected personal data leaves, in any record, log line or error;
+//! * a row whose features stand in a sealed benchmark is refused, whatever its label: the answer tells that x is sealed, never
+//!   what its label is (`contamination`);
 //! * an id comes from the value, else from the record's key; without either, a chunk that is alone gets an HMAC of
 //!   contributor and content, and every other one an HMAC of its position (such a chunk is refused).
 
 mod checks;
+pub mod contamination;
 pub mod contract;
 mod decode;
 mod identity;
@@ -24,6 +27,7 @@ mod parts;
 mod protect;
 mod refusals;
 mod screen;
+pub mod sealing;
 mod shape;
 mod signature;
 mod sql;
@@ -31,6 +35,7 @@ mod sums;
 
 use std::sync::Arc;
 
+use self::contamination::{Benchmarks, FilterSource};
 use self::identity::Identity;
 use self::models::{Keys, Models, Ready};
 use self::refusals::{Account, Whole};
@@ -41,11 +46,12 @@ use crate::codec::sealed;
 use crate::codec::wire::Wire;
 use crate::domain::keys::LiveKeys;
 use crate::domain::records::{
-    ChunkId, Contribution, Manifest, ManifestEvent, Mark, Model, Position, Refused, ScreenedEvent, ScreenedRows,
-    ShardRows,
+    Benchmark, ChunkId, Contribution, Manifest, ManifestEvent, Mark, Model, Position, Refused, ScreenedEvent,
+    ScreenedRows, ShardRows,
 };
 use crate::domain::topics;
 use crate::domain::{limits, quality};
+use crate::sealing::filter::MatchFilter;
 use crate::stages::limits::split_by_size;
 use crate::stream::stage::{Batch, Context, Destination, Message, Outputs, Stage, StageError, Tick};
 
@@ -77,6 +83,7 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Intake {
     models: Models,
+    benchmarks: Benchmarks,
     limits: Limits,
 }
 
@@ -95,7 +102,14 @@ impl Intake {
     /// The stage with the tenant's keys.
     #[must_use]
     pub fn new(keys: impl Into<LiveKeys>, limits: Limits) -> Self {
-        Self { models: Models::new(keys.into()), limits }
+        Self { models: Models::new(keys.into()), benchmarks: Benchmarks::default(), limits }
+    }
+
+    /// The same, with where the match filters of sealed benchmarks come from.
+    #[must_use]
+    pub fn with_filters(mut self, source: Box<dyn FilterSource>) -> Self {
+        self.benchmarks.read_from(source);
+        self
     }
 
     fn chunk(
@@ -153,7 +167,10 @@ impl Intake {
             Ok(decoded) => decoded,
             Err(whole) => return Ok((Some(ready), Account::refused(whole, 1))),
         };
-        let account = self.rows(context, chunk, &ready, &keys, decoded)?;
+        // Before any row is looked at, so that what does not depend on rows does not depend on them.
+        let compared = self.benchmarks.of(&contribution.model)?;
+        let mut account = self.rows(context, chunk, &ready, &keys, &compared.filters, decoded)?;
+        (account.match_filters, account.collision_ppm) = (compared.digests, compared.collision_ppm);
         Ok((Some(ready), account))
     }
 
@@ -163,6 +180,7 @@ impl Intake {
         chunk: &Chunk<'_>,
         ready: &Ready,
         keys: &Keys,
+        sealed: &[Arc<MatchFilter>],
         decoded: Decoded,
     ) -> Result<Account, StageError> {
         let received = count_of(decoded.received);
@@ -178,6 +196,7 @@ impl Intake {
             appended: chunk.message.timestamp,
             shards: u32::try_from(context.partitions_of(topics::SCREENED)).unwrap_or(1).max(1),
             row_bytes: self.limits.row_bytes,
+            sealed,
         };
         let leaks = refusals::leaks(&ready.contract, &decoded);
         let mut account = screen::screen(ready, keys, self.models.ring(), &source, decoded)?;
@@ -233,6 +252,8 @@ impl Chunk<'_> {
             appended: self.message.timestamp,
             contributor_pseudonyms: self.pseudonyms.clone(),
             contributor_signature: self.signature.map(|scheme| scheme.name().to_owned()),
+            match_filters: account.match_filters,
+            collision_ppm: account.collision_ppm,
             id,
         };
         let key = manifest.id.contribution_id.clone();
@@ -299,6 +320,11 @@ impl Stage for Intake {
     fn state(&self) -> Self::State {}
 
     fn broadcast(&mut self, topic: &str, key: &[u8], value: Option<&[u8]>, wire: &Wire) -> Result<(), StageError> {
+        if topic == topics::BENCHMARKS {
+            let benchmark = value.map(|value| wire.decode::<Benchmark>(value)).transpose()?;
+            self.benchmarks.fold(&String::from_utf8_lossy(key), benchmark);
+            return Ok(());
+        }
         if topic != topics::MODELS {
             return Ok(());
         }

@@ -103,6 +103,10 @@ pub(super) struct Account {
     pub passed: String,
     /// [`crate::domain::records::ScreenedRows::refuse_label_conflicts`].
     pub refuse_label_conflicts: bool,
+    /// [`crate::domain::records::Manifest::match_filters`].
+    pub match_filters: Vec<String>,
+    /// [`crate::domain::records::Manifest::collision_ppm`].
+    pub collision_ppm: i64,
 }
 
 impl Account {

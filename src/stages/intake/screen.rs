@@ -1,5 +1,7 @@
 //! The rows of a chunk: checked, protected, hashed, cut by shard.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{filter_record_batch, not};
 use arrow::datatypes::DataType;
@@ -16,6 +18,7 @@ use crate::domain::contract::Flag;
 use crate::domain::keys::KeyRing;
 use crate::domain::reason::Reason;
 use crate::domain::records::{ChunkId, Refusal};
+use crate::sealing::filter::MatchFilter;
 use crate::stream::stage::StageError;
 
 /// Where the rows come from and go to.
@@ -27,6 +30,8 @@ pub(super) struct Source<'a> {
     /// Partitions of `contributions.screened`.
     pub shards: u32,
     pub row_bytes: usize,
+    /// Filters of the sealed benchmarks of the model.
+    pub sealed: &'a [Arc<MatchFilter>],
 }
 
 /// What becomes of decoded rows.
@@ -78,6 +83,14 @@ fn protect_and_hash(
     account.pii = found;
     let encoded = contract.encoder().encode(&canonical).map_err(compute)?;
     let hashes = encoded.hash(keys.model.rows());
+    if let Some((batch, rows)) = refuse_sealed(ready, keys, source, batch, rows, &hashes.features, account)? {
+        // What is left has no sealed row: this goes on once.
+        return if rows.is_empty() {
+            Ok(())
+        } else {
+            protect_and_hash(ready, keys, ring, source, &batch, &rows, account)
+        };
+    }
     let nears = ready.near.find(&canonical, &hashes.rows, keys.cells);
     let near_duplicates = nears.iter().flatten().count();
     if near_duplicates > 0 && contract.spec().refuse.contains(&Flag::NearDup) {
@@ -104,6 +117,47 @@ fn protect_and_hash(
         account.shards.push((shard, parts(&batch).map_err(compute)?));
     }
     Ok(())
+}
+
+/// Refuses the rows whose features stand in a sealed benchmark, whatever their label; gives the others with their numbers, or
+/// none when there is no such row.
+fn refuse_sealed(
+    ready: &Ready,
+    keys: &Keys,
+    source: &Source<'_>,
+    batch: &RecordBatch,
+    rows: &[u32],
+    features: &[[u8; 16]],
+    account: &mut Account,
+) -> Result<Option<(RecordBatch, Vec<u32>)>, StageError> {
+    if source.sealed.is_empty() {
+        return Ok(None);
+    }
+    let is_sealed = |features| source.sealed.iter().any(|filter| filter.contains(features));
+    let sealed: Vec<bool> = features.iter().map(is_sealed).collect();
+    let left: Vec<u32> = rows.iter().zip(&sealed).filter(|(_, sealed)| !**sealed).map(|(row, _)| *row).collect();
+    if left.len() == rows.len() {
+        return Ok(None);
+    }
+    let numbers: Vec<u32> = rows.iter().zip(&sealed).filter(|(_, sealed)| **sealed).map(|(row, _)| *row).collect();
+    let sealed = BooleanArray::from(sealed);
+    let refused = filter_record_batch(batch, &sealed).map_err(compute)?;
+    let canonical = ready.contract.encoder().encode(&refused).map_err(compute)?;
+    for (row, bytes) in numbers.iter().zip(canonical.iter()) {
+        account.refusals.push(Refusal {
+            row: i64::from(*row),
+            code: Reason::Contamination.code().to_owned(),
+            column: String::new(),
+            rule: "benchmark".to_owned(),
+            expected: "a row that no sealed benchmark holds".to_owned(),
+            shape: "the features of a sealed row".to_owned(),
+            row_digest: data_encoding::HEXLOWER.encode(&keys.model.refused_row_digest(bytes)),
+        });
+    }
+    account.refusals.sort_by_key(|refusal| refusal.row);
+    let count = i64::try_from(numbers.len()).unwrap_or(i64::MAX);
+    *account.refused.entry(Reason::Contamination.code().to_owned()).or_default() += count;
+    Ok(Some((filter_record_batch(batch, &not(&sealed).map_err(compute)?).map_err(compute)?, left)))
 }
 
 /// Refuses the rows that nearly repeat an earlier one; gives the others with their numbers.
@@ -150,14 +204,14 @@ fn compute(error: impl std::fmt::Display) -> StageError {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Failure {
+pub(super) enum Failure {
     None,
     TooLarge,
     /// Number of the check.
     Check(u32),
 }
 
-fn first_failures(contract: &CompiledContract, batch: &RecordBatch, source: &Source<'_>) -> Vec<Failure> {
+pub(super) fn first_failures(contract: &CompiledContract, batch: &RecordBatch, source: &Source<'_>) -> Vec<Failure> {
     let checks = contract.first_failures(batch, source.appended).into_iter();
     let mut failures: Vec<_> =
         checks.map(|number| if number == 0 { Failure::None } else { Failure::Check(number) }).collect();
@@ -177,14 +231,17 @@ fn first_failures(contract: &CompiledContract, batch: &RecordBatch, source: &Sou
 }
 
 /// The rows without a failure, with their numbers in the chunk.
-fn passed(decoded: &Decoded, failures: &[Failure]) -> Result<(RecordBatch, Vec<u32>), arrow::error::ArrowError> {
+pub(super) fn passed(
+    decoded: &Decoded,
+    failures: &[Failure],
+) -> Result<(RecordBatch, Vec<u32>), arrow::error::ArrowError> {
     let keep: Vec<bool> = failures.iter().map(|f| *f == Failure::None).collect();
     let rows = decoded.rows.iter().zip(&keep).filter(|(_, keep)| **keep).map(|(row, _)| *row).collect();
     Ok((filter_record_batch(&decoded.batch, &BooleanArray::from(keep))?, rows))
 }
 
 /// Refusals of the rows with a failure; only these rows are looked at one by one.
-fn refusals_of(
+pub(super) fn refusals_of(
     contract: &CompiledContract,
     keys: &Keys,
     decoded: &Decoded,

@@ -1,5 +1,6 @@
 //! Promises of the compiled contract and of the stage.
 
+mod contamination;
 mod contract;
 mod flags;
 mod fuzz;

@@ -132,6 +132,7 @@ impl Desk<'_, '_, '_> {
         merge_counts(&mut header.refused, &manifest.refused);
         merge_counts(&mut header.pii, &manifest.pii);
         merge(&mut header.quality, &manifest.quality);
+        header.collision_ppm = header.collision_ppm.max(manifest.collision_ppm);
         if header.contract_digest.is_empty() {
             header.contract_digest.clone_from(&manifest.id.contract_digest);
         }

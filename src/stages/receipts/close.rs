@@ -134,14 +134,16 @@ fn root_of(hex: &str, rows: i64) -> Option<Hash> {
 fn quality(desk: &Desk<'_, '_, '_>, header: &Header, verdicts: &Verdicts) -> Quality {
     let exact = verdicts.duplicates.iter().filter(|d| d.name != Reason::LabelConflict.code());
     let reference = desk.references.get(&header.contract_digest);
+    let contaminated = header.refused.iter().find(|refused| refused.name == Reason::Contamination.code());
     let mut quality = score(&QualityInputs {
         reference: reference.map(|r| &r.quality),
         received: header.received,
         sums: &header.quality,
         duplicates: exact.map(|d| d.count).sum(),
         label_conflicts: verdicts.label_conflicts,
-        contaminated: 0,
-        collision_rate: 0.0,
+        contaminated: contaminated.map_or(0, |refused| refused.count),
+        #[allow(clippy::cast_precision_loss)] // at most a million
+        collision_rate: header.collision_ppm as f64 / 1e6,
         leakage: reference.is_some_and(|r| r.leaks(&header.quality)),
     });
     if reference.is_none() {

@@ -1,10 +1,10 @@
-//! Entries of the receipts state as bytes: one version byte (1 is read as well), then the fields in order; integers as zigzag varints.
+//! Entries of the receipts state as bytes: one version byte (1 and 2 are read as well), then the fields in order; integers as zigzag varints.
 
 use crate::domain::records::{ColumnSums, Count, QualitySums};
 use crate::stream::stage::StageError;
 
 /// Format version of every entry.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// A value that can stand in an entry.
 pub trait Field: Sized {

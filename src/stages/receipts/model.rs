@@ -105,6 +105,8 @@ pub struct Header {
     pub pseudonyms: Vec<String>,
     /// How every chunk so far was signed; empty when one was not, or in another way.
     pub signature: String,
+    /// Highest natural collision rate among the sealed benchmarks that its rows were compared with, in millionths.
+    pub collision_ppm: i64,
 }
 
 impl super::codec::Field for Header {
@@ -124,6 +126,7 @@ impl super::codec::Field for Header {
         self.quality.put(out);
         self.pseudonyms.put(out);
         self.signature.put(out);
+        self.collision_ppm.put(out);
     }
     fn take(from: &mut super::codec::Reader<'_>) -> Result<Self, &'static str> {
         use super::codec::Field;
@@ -144,6 +147,8 @@ impl super::codec::Field for Header {
             // Version 1 knew neither.
             pseudonyms: if from.version() > 1 { Field::take(from)? } else { Vec::new() },
             signature: if from.version() > 1 { Field::take(from)? } else { String::new() },
+            // Version 2 knew no benchmarks.
+            collision_ppm: if from.version() > 2 { Field::take(from)? } else { 0 },
         })
     }
 }
@@ -168,6 +173,7 @@ impl Header {
             quality: QualitySums::default(),
             pseudonyms: first.contributor_pseudonyms.clone(),
             signature: first.contributor_signature.clone().unwrap_or_default(),
+            collision_ppm: 0,
         }
     }
 

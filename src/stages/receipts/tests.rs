@@ -66,6 +66,8 @@ impl Sent {
             appended: self.appended,
             contributor_pseudonyms: Vec::new(),
             contributor_signature: None,
+            match_filters: Vec::new(),
+            collision_ppm: 0,
         }
     }
 

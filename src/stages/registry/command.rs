@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use super::benchmark::{Retirement, Seal};
 use super::version::Stage;
 use crate::attest::dsse::{DsseError, Envelope};
 use crate::attest::trust::Role;
@@ -179,6 +180,10 @@ pub enum Action {
     Alias(AliasChange),
     /// Set or remove a tag.
     Tag(TagChange),
+    /// Enter a sealed benchmark.
+    Seal(Box<Seal>),
+    /// Retire a benchmark.
+    Retire(Retirement),
 }
 
 impl Action {
@@ -193,6 +198,8 @@ impl Action {
             Self::Archive(_) => "archive",
             Self::Alias(_) => "alias",
             Self::Tag(_) => "tag",
+            Self::Seal(_) => "seal",
+            Self::Retire(_) => "retire",
         }
     }
 
@@ -207,6 +214,8 @@ impl Action {
             Self::Archive(_) => Role::ModelArchive,
             Self::Alias(_) => Role::ModelAlias,
             Self::Tag(_) => Role::ModelTag,
+            Self::Seal(_) => Role::BenchmarkSeal,
+            Self::Retire(_) => Role::BenchmarkRetire,
         }
     }
 
@@ -229,6 +238,8 @@ impl Action {
             Self::Archive(version) => serde_json::to_value(ArchiveFields { version: version.clone() }),
             Self::Alias(alias) => serde_json::to_value(alias),
             Self::Tag(tag) => serde_json::to_value(tag),
+            Self::Seal(seal) => serde_json::to_value(seal),
+            Self::Retire(retirement) => serde_json::to_value(retirement),
         }
     }
 
@@ -249,6 +260,8 @@ impl Action {
             "archive" => Self::Archive(of::<ArchiveFields>(name, fields)?.version),
             "alias" => Self::Alias(of(name, fields)?),
             "tag" => Self::Tag(of(name, fields)?),
+            "seal" => Self::Seal(of(name, fields)?),
+            "retire" => Self::Retire(of(name, fields)?),
             _ => return Err(CommandError::Unknown),
         })
     }
@@ -282,7 +295,9 @@ pub enum CommandError {
     #[error("the payload is not canonical JSON (RFC 8785)")]
     NotCanonical,
     /// A command of a newer version.
-    #[error("it is none that this version knows: apply, register, promote, rollback, archive, alias, tag")]
+    #[error(
+        "it is none that this version knows: apply, register, promote, rollback, archive, alias, tag, seal, retire"
+    )]
     Unknown,
     /// A name that is empty or too long.
     #[error("the {0} is empty or longer than {1} bytes")]

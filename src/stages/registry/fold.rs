@@ -9,11 +9,11 @@ use super::command::{self, Action, Command, Expected, MAX_COMMAND_ID, MAX_REASON
 use super::lifecycle::{self, Changed};
 use super::result::{self, EvaluationResult, Found, RunResult};
 use super::version::{self, Registrar, Stage, is_decimal, is_name, is_sha256};
-use super::{apply, statement};
+use super::{apply, benchmark, statement};
 use crate::attest::dsse::Envelope;
 use crate::attest::trust::{Role, Signer, Trust, TrustedKey};
 use crate::domain::contract::Spec;
-use crate::domain::records::{AttestationRequest, Audit, Model, RegistryEvent, Transition};
+use crate::domain::records::{AttestationRequest, Audit, Benchmark, Model, RegistryEvent, Transition};
 
 /// Bytes that a model may have as JSON, in the state: it must fit into one message, and its Avro form is smaller.
 pub const MAX_MODEL_BYTES: usize = 1_000_000;
@@ -39,6 +39,8 @@ pub struct Decision {
     pub audit: Audit,
     /// What is to be attested of it.
     pub attest: Option<AttestationRequest>,
+    /// The benchmark, if the event entered or retired one.
+    pub benchmark: Option<Benchmark>,
 }
 
 /// Why an event is denied: a stable code and a text for people.
@@ -114,7 +116,8 @@ impl Rules<'_> {
             revision: Some(revision),
         };
         let (model, attest) = outcome.map_or((None, None), |o| (Some(o.model), o.attest));
-        Decision { model, audit, attest }
+        let benchmark = model.as_ref().and_then(|model| benchmark::changed(current, model)).cloned();
+        Decision { model, audit, attest, benchmark }
     }
 
     fn fold(
@@ -224,7 +227,10 @@ impl Rules<'_> {
         }
         let mut model = current.clone();
         let told = self.act(&mut model, command.action, key, place.serial, by)?;
-        let attest = told.as_ref().and_then(|_| transition_request(current, &model, digest));
+        let attest = told.as_ref().and_then(|_| match benchmark::changed(Some(current), &model) {
+            Some(changed) => statement::benchmark(changed, model.revision, by, digest),
+            None => transition_request(current, &model, digest),
+        });
         done(told.map(|told| (model, told, attest)), by)
     }
 
@@ -257,6 +263,8 @@ impl Rules<'_> {
             Action::Archive(version) => lifecycle::archive(model, &version, by),
             Action::Alias(change) => lifecycle::alias(model, change),
             Action::Tag(change) => lifecycle::tag(model, change),
+            Action::Seal(seal) => benchmark::seal(model, *seal, by),
+            Action::Retire(asked) => benchmark::retire(model, asked),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The registry: folds `registry.events` into `models`. The log decides; `models` can be rebuilt from it byte for byte.
+//! The registry: folds `registry.events` into `models` and, for sealed benchmarks, `benchmarks`. The log decides; `models` can
+//! be rebuilt from it byte for byte, and holds every benchmark's record too.
 //!
 //! Invariants:
 //! * a Kafka record does not carry its producer's principal, so a command counts by its signature alone: an Ed25519 key of
@@ -12,6 +13,7 @@
 //! * a model's record is bounded: past the bound a command is denied by name.
 
 mod apply;
+pub mod benchmark;
 pub mod command;
 pub mod fold;
 pub mod lifecycle;
@@ -102,6 +104,9 @@ impl Stage for Registry {
             if let Some(model) = decision.model {
                 state.put(event.model.clone().into_bytes(), encode(&model)?)?;
                 out.send(topics::MODELS, Destination::ByKey, event.model.as_bytes(), &model)?;
+            }
+            if let Some(benchmark) = decision.benchmark {
+                out.send(topics::BENCHMARKS, Destination::ByKey, benchmark.key().as_bytes(), &benchmark)?;
             }
             if let Some(request) = decision.attest {
                 out.send(topics::ATTESTATION_REQUESTS, Destination::Partition(0), LOG, &request)?;

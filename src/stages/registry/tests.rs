@@ -1,3 +1,4 @@
+mod benchmarks;
 mod hostile;
 mod lifecycle;
 mod properties;

@@ -5,6 +5,7 @@
 
 mod alerts;
 mod attestation;
+mod benchmarks;
 mod canaries;
 mod cli;
 mod contributions;

@@ -65,8 +65,14 @@ fn decoded(batch: RecordBatch) -> Decoded {
 }
 
 fn screened(ring: &KeyRing, ready: &Ready, batch: RecordBatch, shards: u32) -> Account {
-    let source =
-        Source { contribution_id: "c-1", chunk: 0, appended: NOW, shards, row_bytes: Limits::default().row_bytes };
+    let source = Source {
+        contribution_id: "c-1",
+        chunk: 0,
+        appended: NOW,
+        shards,
+        row_bytes: Limits::default().row_bytes,
+        sealed: &[],
+    };
     screen(ready, &Keys::new(ring, "signup-churn"), ring, &source, decoded(batch)).unwrap()
 }
 
