@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::ml::artefact;
 use crate::ml::bins::{Binned, Cut, cuts};
-use crate::ml::grow::{Grower, Leaf, Size};
+use crate::ml::grow::{Grower, Job, Leaf, Size};
 use crate::ml::model::{Forest, Predictor};
 use crate::ml::objective::{Objective, Rounding, Scored, Units};
 use crate::ml::parameters::Parameters;
@@ -214,9 +214,6 @@ struct Round<'a> {
     training: &'a Training<'a>,
 }
 
-/// A row that is in no leaf's list, because it was not in the sample: no tree has so many leaves.
-const ELSEWHERE: u16 = u16::MAX;
-
 impl Round<'_> {
     /// Whether any tree has more than one leaf.
     fn run(&mut self, state: &mut State, iteration: u32) -> bool {
@@ -249,47 +246,35 @@ impl Round<'_> {
 
     fn grow(&mut self, state: &State, units: Units, iteration: u32, output: usize) -> Tree {
         let step = iteration * self.gradients.len() as u32 + output as u32;
-        self.sample(state, iteration);
         let allowed = self.columns(step);
-        let gradients = &self.gradients[output];
-        let mut rules = self.rules(units);
-        let (mut tree, leaves) = self.grower.grow(gradients, &mut rules, &allowed);
-        self.leaf_of.fill(ELSEWHERE);
-        for (i, leaf) in leaves.iter().enumerate() {
-            let rows = &self.grower.rows[leaf.rows.clone()];
-            rows.iter().for_each(|&row| self.leaf_of[row as usize] = i as u16);
-            tree.leaves[i] = (self.value(state, units, &rules, leaf) * self.parameters.learning_rate) as f32 + 0.0;
+        let rules = self.rules(units);
+        let limit = share(self.parameters.row_sample);
+        let (seed, keys) = (self.training.seed, self.training.row_keys);
+        // One sample serves all outputs of an iteration.
+        let sampled = |row: u32| draw(seed, Purpose::Rows, iteration, keys[state.learn[row as usize] as usize]) < limit;
+        // For numbers the gradients are summed again, finer: their unit depends on the worst outlier.
+        let unit = finer(units);
+        let residual = |row: u32| ((state.scores[row as usize] - state.labels[row as usize]) / unit) as i64;
+        let job = Job {
+            gradients: &self.gradients[output],
+            rules: &rules,
+            allowed: &allowed,
+            sampled: (self.parameters.row_sample < 1.0).then_some(&sampled),
+            residual: (self.data.objective == Objective::Squared).then_some(&residual),
+        };
+        let (mut tree, leaves) = self.grower.grow(&job, &mut self.leaf_of);
+        for (value, leaf) in tree.leaves.iter_mut().zip(&leaves) {
+            *value = (self.value(units, &rules, leaf) * self.parameters.learning_rate) as f32 + 0.0;
         }
         tree
     }
 
-    /// The leaf's value. For numbers the gradients are summed again, finer: their unit depends on the worst outlier.
-    fn value(&self, state: &State, units: Units, rules: &Rules, leaf: &Leaf) -> f64 {
+    fn value(&self, units: Units, rules: &Rules, leaf: &Leaf) -> f64 {
         if self.data.objective != Objective::Squared {
             return rules.value(leaf.sums, leaf.lambda, leaf.bounds);
         }
-        let unit = units.gradient / f64::from(1 << 25);
-        let rows = &self.grower.rows[leaf.rows.clone()];
-        let sum = rows.iter().fold(0i128, |sum, &row| {
-            let row = row as usize;
-            sum + i128::from(((state.scores[row] - state.labels[row]) / unit) as i64)
-        });
-        let value = -(sum as f64 * unit) / (rows.len() as f64 + leaf.lambda);
+        let value = -(leaf.residual as f64 * finer(units)) / (leaf.rows as f64 + leaf.lambda);
         value.clamp(leaf.bounds.low, leaf.bounds.high)
-    }
-
-    /// Fills the grower's rows. One sample serves all outputs of an iteration.
-    fn sample(&mut self, state: &State, iteration: u32) {
-        let rows = &mut self.grower.rows;
-        rows.clear();
-        if self.parameters.row_sample >= 1.0 {
-            rows.extend(0..state.learn.len() as u32);
-            return;
-        }
-        let limit = share(self.parameters.row_sample);
-        let (seed, keys) = (self.training.seed, self.training.row_keys);
-        let drawn = |&(_, &row): &(usize, &u32)| draw(seed, Purpose::Rows, iteration, keys[row as usize]) < limit;
-        rows.extend(state.learn.iter().enumerate().filter(drawn).map(|(position, _)| position as u32));
     }
 
     fn columns(&self, step: u32) -> Vec<bool> {
@@ -321,6 +306,11 @@ impl Round<'_> {
             hessian_unit: units.hessian,
         }
     }
+}
+
+/// The unit in which a leaf's residuals are summed.
+fn finer(units: Units) -> f64 {
+    units.gradient / f64::from(1 << 25)
 }
 
 /// Adds what `tree` says about these rows to their scores. `leaf_of` may know their leaves already.

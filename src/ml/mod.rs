@@ -12,7 +12,7 @@
 //! | [`frame`] | raw columns as they come from tables or requests |
 //! | [`arrow`](self::arrow) | Arrow record batches → raw columns: besides `dataset` the only file that knows Arrow |
 //! | [`encoding`] | the declared encoding, compiled: raw columns → `f32` features |
-//! | [`boost`], [`parameters`], [`grow`], [`split`], [`histogram`], [`bins`], [`objective`] | gradient-boosted trees |
+//! | [`boost`], [`parameters`], [`grow`], [`team`], [`split`], [`histogram`], [`bins`], [`objective`] | gradient-boosted trees |
 //! | [`linear`], [`lbfgs`] | logistic and linear regression |
 //! | [`model`], [`tree`] | what was learned, and how it scores |
 //! | [`artefact`] | the model's canonical bytes |
@@ -37,6 +37,7 @@ pub mod parameters;
 pub mod random;
 pub mod search;
 pub mod split;
+pub mod team;
 pub mod tree;
 
 #[cfg(test)]

@@ -38,6 +38,10 @@ fn any_number_of_threads_learns_the_same_bytes() {
         let one = model(1);
         assert_eq!(one, model(2));
         assert_eq!(one, model(5));
+        let mut control = StopAt(2, Vec::new());
+        assert!(rows.learn_with("trees", parameters.clone(), 2, None, &mut control).is_err());
+        let resumed = rows.learn_with("trees", parameters.clone(), 5, Some(&control.1), &mut Unattended).unwrap();
+        assert_eq!(one.0, rows.model(resumed).to_bytes(), "begun with two threads, resumed with five");
     }
 }
 
