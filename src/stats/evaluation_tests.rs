@@ -201,6 +201,23 @@ fn scores_that_would_buy_a_better_loss_are_refused() {
     assert!(PairedRows::new(real, vec![0], vec![i64::MIN], vec![0]).is_err());
 }
 
+#[test]
+fn units_that_sums_and_bins_cannot_take_are_refused_before_anything_is_computed() {
+    let with = |task, unit, threshold| Frame { task, unit, threshold };
+    for (unit, threshold) in [(0, 0), (-1, 0), (i64::MIN, 0), (i64::MAX, 0), (1_000_000, -1), (1_000_000, 1_000_001)] {
+        let found = PairedRows::new(with(Task::Binary, unit, threshold), vec![0, 1], vec![0, 0], vec![0, 0]);
+        assert_eq!(found, Err(crate::stats::rows::RowsError::Unit { unit, threshold }));
+    }
+    // The largest errors that a regression takes, in the finest unit: every sum still fits.
+    let fine = with(Task::Regression, crate::stats::rows::MAX_UNIT, 0);
+    let most = 100_000_000_000_000;
+    let real = |label, score| PairedRows::new(fine, vec![label, -label], vec![score, -score], vec![-score, score]);
+    assert!(real(most + 1, 0).is_err() && real(0, i64::MAX).is_err());
+    let none = Plan { guardrails: Vec::new(), strata: Vec::new(), ..plan(Metric::Mse) };
+    let done = evaluate(&real(most, most).unwrap(), &none, &standing(), &resampling(1));
+    assert!(done.metrics.iter().all(|(metric, own)| own.is_ok() || *metric == Metric::Rmse), "{:?}", done.metrics);
+}
+
 /// Every published number to the last bit: a changed sum, formula or library function changes what strangers recompute.
 #[test]
 fn the_bits_of_a_whole_record_are_pinned() {
