@@ -273,6 +273,9 @@ impl Round<'_> {
         if self.data.objective != Objective::Squared {
             return rules.value(leaf.sums, leaf.lambda, leaf.bounds);
         }
+        if leaf.rows == 0 {
+            return 0.0; // an empty sample says nothing, and without regularisation 0/0
+        }
         let value = -(leaf.residual as f64 * finer(units)) / (leaf.rows as f64 + leaf.lambda);
         value.clamp(leaf.bounds.low, leaf.bounds.high)
     }

@@ -164,6 +164,15 @@ fn a_number_is_learned_even_beside_one_monstrous_outlier() {
 }
 
 #[test]
+fn a_sample_without_rows_adds_nothing_to_a_number() {
+    // Of 6 rows one in a hundred is sampled; without regularisation an empty leaf's value would be 0/0.
+    let rows = rows(6, 0);
+    let model = rows.model(rows.learn("trees", json!({"lambda": 0, "row_sample": 0.01, "min_rows": 0})));
+    assert_eq!(Model::from_bytes(&model.to_bytes()).as_ref(), Ok(&model), "what was learned can be read");
+    assert!(model.predict(&rows.frame).unwrap().iter().all(|number| number.is_finite()));
+}
+
+#[test]
 fn a_monotone_feature_never_moves_the_score_the_wrong_way() {
     let rows = rows(4000, 2);
     for way in [1, -1] {
