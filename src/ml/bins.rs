@@ -1,6 +1,7 @@
 //! Features cut into at most 255 bins: exact quantiles (every value is sorted), so the cuts depend on the values alone.
 
 use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::ml::encoding::{Encoded, Features};
 
@@ -133,18 +134,25 @@ fn fill(features: &Features, cuts: &[Cut], rows: &[u32], bins: &mut [u8]) {
     }
 }
 
-/// The cuts of all features.
+/// The cuts of all features. Each thread takes the next feature that nobody has: numbers take long, categories nothing.
 #[must_use]
 pub fn cuts(features: &Features, threads: usize) -> Vec<Cut> {
-    let block = features.columns.len().div_ceil(threads.max(1)).max(1);
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = features
-            .columns
-            .chunks(block)
-            .map(|columns| scope.spawn(move || columns.iter().map(Cut::of).collect::<Vec<_>>()))
-            .collect();
-        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
-    })
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let taken = std::iter::from_fn(|| {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            features.columns.get(at).map(|column| (at, Cut::of(column)))
+        });
+        taken.collect::<Vec<(usize, Cut)>>()
+    };
+    let mut all = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads.min(features.columns.len())).map(|_| scope.spawn(work)).collect();
+        let own = work();
+        let others = others.into_iter().flat_map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        own.into_iter().chain(others).collect::<Vec<_>>()
+    });
+    all.sort_by_key(|(at, _)| *at);
+    all.into_iter().map(|(_, cut)| cut).collect()
 }
 
 #[cfg(test)]

@@ -359,9 +359,10 @@ impl Member<'_, '_> {
         partials[self.me].write().unwrap_or_else(PoisonError::into_inner).fill(binned, job.gradients, rows);
         self.seat.wait()?;
         let histogram = &mut self.worker.histograms[slot];
-        histogram.clear();
-        for part in *partials {
-            histogram.add(&part.read().unwrap_or_else(PoisonError::into_inner), groups[self.me].start);
+        let first = groups[self.me].start;
+        for (at, part) in partials.iter().enumerate() {
+            let part = part.read().unwrap_or_else(PoisonError::into_inner);
+            if at == 0 { histogram.set(&part, first) } else { histogram.add(&part, first) }
         }
         Some(())
     }

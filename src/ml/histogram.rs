@@ -121,14 +121,17 @@ impl Partial {
         }
     }
 
-    /// Adds the sums of one feature.
-    fn add_to(&self, feature: usize, cells: &mut [Sums; BINS]) {
+    /// Changes each used cell of one feature, given its sums.
+    #[inline]
+    fn each(&self, feature: usize, cells: &mut [Sums; BINS], change: impl Fn(&mut Sums, Sums)) {
+        let (bins, missing) = (self.bins[feature], usize::from(MISSING));
         let packed = &self.packed[feature];
-        for (bin, cell) in used(self.bins[feature]).zip(in_use(cells, self.bins[feature])) {
-            *cell = cell.plus(unpack(packed[bin]));
-            if self.spilled {
-                *cell = cell.plus(self.wide[feature][bin]);
-            }
+        cells[..bins].iter_mut().zip(packed).for_each(|(cell, packed)| change(cell, unpack(*packed)));
+        change(&mut cells[missing], unpack(packed[missing]));
+        if self.spilled {
+            let wide = &self.wide[feature];
+            cells[..bins].iter_mut().zip(wide).for_each(|(cell, wide)| *cell = cell.plus(*wide));
+            cells[missing] = cells[missing].plus(wide[missing]);
         }
     }
 
@@ -137,7 +140,7 @@ impl Partial {
     pub fn total(&self) -> (Sums, usize) {
         let mut cells = [Sums::default(); BINS];
         if !self.bins.is_empty() {
-            self.add_to(0, &mut cells);
+            self.each(0, &mut cells, |cell, sums| *cell = sums);
         }
         (cells.iter().fold(Sums::default(), |total, cell| total.plus(*cell)), self.rows)
     }
@@ -149,12 +152,6 @@ fn unpack(packed: i64) -> Sums {
     Sums { gradient: (packed - hessian) >> 32, hessian }
 }
 
-/// The bins of a feature that [`in_use`] visits.
-#[inline]
-fn used(bins: usize) -> impl Iterator<Item = usize> {
-    (0..bins).chain([usize::from(MISSING)])
-}
-
 impl Histogram {
     /// All zero, for features with these numbers of bins.
     #[must_use]
@@ -162,17 +159,17 @@ impl Histogram {
         Self { cells: vec![[Sums::default(); BINS]; bins.len()], bins }
     }
 
-    /// Begins anew with zeros.
-    pub fn clear(&mut self) {
-        for (cells, &bins) in self.cells.iter_mut().zip(&self.bins) {
-            in_use(cells, bins).for_each(|cell| *cell = Sums::default());
+    /// Begins anew with one thread's part. This histogram's features are those from `first` on there.
+    pub fn set(&mut self, part: &Partial, first: usize) {
+        for (feature, cells) in (first..).zip(&mut self.cells) {
+            part.each(feature, cells, |cell, sums| *cell = sums);
         }
     }
 
-    /// Adds one thread's part. This histogram's features are those from `first` on there.
+    /// Adds another thread's part.
     pub fn add(&mut self, part: &Partial, first: usize) {
         for (feature, cells) in (first..).zip(&mut self.cells) {
-            part.add_to(feature, cells);
+            part.each(feature, cells, |cell, sums| *cell = cell.plus(sums));
         }
     }
 
@@ -225,7 +222,8 @@ mod tests {
         let block = rows.len().div_ceil(parts.len()).max(1);
         parts.iter_mut().for_each(|part| part.fill(binned, packed, &[]));
         parts.iter_mut().zip(rows.chunks(block)).for_each(|(part, rows)| part.fill(binned, packed, rows));
-        parts.iter().for_each(|part| histogram.add(part, 0));
+        histogram.set(&parts[0], 0);
+        parts[1..].iter().for_each(|part| histogram.add(part, 0));
         assert_eq!(parts.iter().map(|part| part.total().1).sum::<usize>(), rows.len());
         histogram
     }
