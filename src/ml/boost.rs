@@ -40,6 +40,7 @@ impl Learner for Trees {
         training.check()?;
         let parameters: Parameters = parameters_of(parameters)?;
         parameters.check()?;
+        bounded("trees", parameters.iterations as usize * training.task.outputs(), artefact::MAX_TREES)?;
         let (learn, judge) = folds(training, parameters.validation);
         let data = Data::new(training, &parameters, &learn)?;
         let mut state = State::new(training, &data, learn, judge);
@@ -51,6 +52,11 @@ impl Learner for Trees {
         };
         data.boost(&mut state, &parameters, training, known, control)
     }
+}
+
+/// Refuses before the model would be more than an artefact may hold: nobody could read it.
+fn bounded(what: &'static str, found: usize, limit: usize) -> Result<(), LearnError> {
+    if found > limit { Err(LearnError::TooLarge { what, found, limit }) } else { Ok(()) }
 }
 
 /// Positions of the rows to learn from and of those that only judge, cut by the rows' hashes.
@@ -153,7 +159,7 @@ impl Data {
 
     /// What a checkpoint is bound to: rows, labels, parameters, seed.
     fn digest(&self, training: &Training<'_>, parameters: &Parameters) -> [u8; 32] {
-        *self.digest.get_or_init(|| artefact::run_digest(training, parameters, &self.binned))
+        *self.digest.get_or_init(|| artefact::run_digest(training, parameters, &self.binned, &self.cuts))
     }
 
     fn boost(
@@ -176,10 +182,13 @@ impl Data {
             parameters,
             training,
         };
-        let mut iterations = 0;
+        let (mut iterations, mut bytes) = (0, 0);
         while iterations < parameters.iterations {
             let grew = round.run(state, iterations);
             iterations += 1;
+            let grown = state.forest.trees.len() - outputs;
+            bytes += state.forest.trees[grown..].iter().map(artefact::tree_bytes).sum::<usize>();
+            bounded("bytes of all trees", bytes, artefact::MAX_BYTES)?;
             let (validation_loss, stop) = state.judged(&self.objective, iterations, parameters.patience);
             let progress = Progress { iteration: iterations, of: parameters.iterations, validation_loss };
             let replayed = round.known.len() > 0;

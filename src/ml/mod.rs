@@ -222,6 +222,11 @@ impl Training<'_> {
         let Some(&first) = self.labels.first() else {
             return Err(LearnError::Empty);
         };
+        if let Task::Classes(names) = self.task
+            && let Some(found) = names.iter().map(String::len).find(|length| *length > artefact::MAX_TEXT)
+        {
+            return Err(LearnError::TooLarge { what: "bytes of a class's name", found, limit: artefact::MAX_TEXT });
+        }
         let classes = if let Task::Classes(classes) = self.task { Some(classes.len() as f64) } else { None };
         let fits = |label: f64| match classes {
             Some(classes) => label >= 0.0 && label < classes && label.fract() == 0.0,

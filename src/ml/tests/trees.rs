@@ -91,6 +91,36 @@ fn a_run_that_resumes_from_any_checkpoint_ends_with_the_same_bytes() {
 }
 
 #[test]
+fn a_checkpoint_of_other_values_is_refused_even_if_they_rank_alike() {
+    let (rows, mut other) = (rows(500, 2), rows(500, 2));
+    other.features.columns[0].values.iter_mut().for_each(|value| *value *= 2.0);
+    let mut control = StopAt(2, Vec::new());
+    let _ = rows.learn_with("trees", json!({}), 1, None, &mut control);
+    let error = other.learn_with("trees", json!({}), 1, Some(&control.1), &mut Unattended).unwrap_err();
+    assert_eq!(error.code(), "BAD_CHECKPOINT");
+}
+
+#[test]
+fn more_trees_than_an_artefact_may_hold_are_refused_before_the_first() {
+    let mut rows = rows(200, 0);
+    rows.labels.iter_mut().enumerate().for_each(|(row, label)| *label = (row % 60) as f64);
+    rows.task = Task::Classes((0..60).map(|class| format!("{class}")).collect());
+    let error = rows.learn_with("trees", json!({"iterations": 20_000}), 1, None, &mut Unattended).unwrap_err();
+    assert_eq!(error.code(), "TOO_LARGE");
+}
+
+#[test]
+fn the_bytes_of_trees_are_counted_as_they_are_written() {
+    let rows = rows(2000, 2);
+    let mut model = rows.model(rows.learn("trees", json!({"iterations": 1})));
+    let with = model.to_bytes().len();
+    let Predictor::Trees(forest) = &mut model.predictor else { unreachable!() };
+    let tree = forest.trees.pop().unwrap();
+    assert!(!tree.sets.is_empty());
+    assert_eq!(crate::ml::artefact::tree_bytes(&tree), with - model.to_bytes().len());
+}
+
+#[test]
 fn a_damaged_checkpoint_is_refused() {
     let rows = rows(500, 2);
     let mut control = StopAt(2, Vec::new());
