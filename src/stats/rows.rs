@@ -225,8 +225,9 @@ impl PairedRows {
         if scores.iter().any(|score| !(0..=self.frame.unit).contains(score)) {
             return wrong("no probability");
         }
-        // Rounding each of n probabilities moves their sum by at most n/2 quanta. More would be a way to a better log-loss.
-        let slack = i128::from(self.frame.width() as u64);
+        // Rounding each of n probabilities moves their sum by at most n/2 quanta, and single precision by another. More would be a way to
+        // a better log-loss.
+        let slack = i128::from(self.frame.width() as u64 / 2 + 1);
         let sum: i128 = scores.iter().map(|s| i128::from(*s)).sum();
         if matches!(self.frame.task, Task::Multiclass(_)) && (sum - i128::from(self.frame.unit)).abs() > slack {
             return wrong("not normalised");
