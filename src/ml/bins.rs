@@ -173,6 +173,14 @@ mod tests {
     }
 
     #[test]
+    fn a_threshold_between_neighbouring_numbers_is_the_lower_one() {
+        // Half-way between these two `f32` would round to the upper one, and both would share a bin.
+        let [low, high] = [0x3f80_0001, 0x3f80_0002].map(f32::from_bits);
+        let cut = Cut::of(&number(vec![low, high, f32::NEG_INFINITY, f32::INFINITY]));
+        assert_eq!([f32::NEG_INFINITY, low, high, f32::INFINITY].map(|value| cut.bin(value)), [0, 1, 2, 3]);
+    }
+
+    #[test]
     fn a_frequent_value_gets_a_bin_alone_and_the_others_are_even() {
         let mut values: Vec<f32> = (0..10_000).map(|i| i as f32).collect();
         values.extend(std::iter::repeat_n(5000.0, 20_000));

@@ -364,3 +364,25 @@ fn add(
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_iterations_that_judge_alike_the_first_is_the_best() {
+        let objective = Objective::Binary([1.0; 2]);
+        let mut state = State {
+            learn: Vec::new(),
+            judge: vec![0],
+            labels: Vec::new(),
+            judge_labels: vec![1.0],
+            scores: Vec::new(),
+            judge_scores: vec![0.0],
+            forest: Forest::default(),
+            best: None,
+        };
+        let stops = [1, 2, 3].map(|iteration| state.judged(&objective, iteration, 2).1);
+        assert_eq!((stops, state.best.map(|(_, best)| best)), ([false, false, true], Some(1)));
+    }
+}

@@ -81,3 +81,20 @@ fn features_are_shared_out_once_each_in_their_order() {
     }
     assert_eq!(groups(&[100, 100, 100, 100], 2), [0..2, 2..4]);
 }
+
+#[test]
+fn of_leaves_that_gain_alike_the_oldest_is_split() {
+    // The first feature parts the rows; in either half the second gains the same.
+    let bins: Vec<u8> = (0..64).flat_map(|row| [row / 32, row % 2]).collect();
+    let binned = Binned { bins, width: 2, rows: 64 };
+    let gradient = |row: usize| if row < 32 { -900 } else { 900 } + if row % 2 == 0 { 100 } else { -100 };
+    let gradients: Vec<u32> = (0..64).map(|row| pack(gradient(row), 1_000)).collect();
+    let cuts = [Cut::Number(vec![0.5]), Cut::Number(vec![0.5])];
+    let rules = Rules { lambda: 0.0, monotone: vec![Monotone::Free; 2], ..rules() };
+    let job = Job { gradients: &gradients, rules: &rules, allowed: &[true; 2], sampled: None, residual: None };
+    for order in [Order::Leaf, Order::Depth] {
+        let size = Size { leaves: 3, depth: 64, order };
+        let (tree, _) = Grower::new(&binned, &cuts, size, 1).grow(&job, &mut [0; 64]);
+        assert_eq!((tree.nodes[0].feature, tree.nodes[0].left, tree.nodes[0].right), (0, 1, !1), "{order:?}");
+    }
+}

@@ -222,6 +222,39 @@ fn a_monotone_feature_never_moves_the_score_the_wrong_way() {
 }
 
 #[test]
+fn no_leaf_is_deeper_and_no_tree_larger_than_declared() {
+    let rows = rows(3000, 2);
+    for growth in ["leaf", "depth"] {
+        for (depth, leaves, most) in [(1, 31, 2), (3, 31, 8), (64, 5, 5)] {
+            let parameters =
+                json!({"iterations": 5, "max_depth": depth, "leaves": leaves, "growth": growth, "min_rows": 1});
+            let Predictor::Trees(forest) = rows.learn("trees", parameters).predictor else { unreachable!() };
+            let largest = forest.trees.iter().map(|tree| tree.leaves.len()).max();
+            assert_eq!(largest, Some(most), "{growth} {depth} {leaves}");
+        }
+    }
+}
+
+/// Notes how many iterations there were.
+struct Count(u32);
+
+impl Control for Count {
+    fn after(&mut self, progress: Progress, _: &dyn Fn() -> Vec<u8>) -> ControlFlow<()> {
+        self.0 = progress.iteration;
+        ControlFlow::Continue(())
+    }
+}
+
+#[test]
+fn learning_stops_as_soon_as_patience_is_at_its_end() {
+    let rows = rows(1500, 2);
+    let mut count = Count(0);
+    let parameters = json!({"iterations": 400, "learning_rate": 0.5, "validation": 0.3, "patience": 4});
+    let learned = rows.learn_with("trees", parameters, 1, None, &mut count).unwrap();
+    assert_eq!(count.0, learned.iterations + 4);
+}
+
+#[test]
 fn learning_stops_early_at_the_best_validation_loss() {
     let rows = rows(1500, 2);
     let parameters = json!({"iterations": 400, "learning_rate": 0.5, "validation": 0.3, "patience": 10});
