@@ -13,7 +13,7 @@ use crate::ml::parameters::Parameters;
 use crate::ml::random::{Purpose, draw};
 use crate::ml::split::{Monotone, Rules};
 use crate::ml::tree::Tree;
-use crate::ml::{Control, LearnError, Learned, Learner, Progress, Training, parameters_of};
+use crate::ml::{Control, LearnError, Learned, Learner, Progress, Training, completed, parameters_of};
 
 /// The learner of this name.
 pub struct Trees;
@@ -24,10 +24,7 @@ impl Learner for Trees {
     }
 
     fn parameters(&self, given: &serde_json::Map<String, Value>) -> Result<Value, LearnError> {
-        let parameters: Parameters = parameters_of(&Value::Object(given.clone()))?;
-        parameters.check()?;
-        serde_json::to_value(parameters)
-            .map_err(|error| LearnError::Parameter { name: "params".into(), problem: error.to_string() })
+        completed(given, Parameters::check)
     }
 
     fn learn(
@@ -38,8 +35,7 @@ impl Learner for Trees {
         control: &mut dyn Control,
     ) -> Result<Learned, LearnError> {
         training.check()?;
-        let parameters: Parameters = parameters_of(parameters)?;
-        parameters.check()?;
+        let parameters = parameters_of(parameters, Parameters::check)?;
         bounded("trees", parameters.iterations as usize * training.task.outputs(), artefact::MAX_TREES)?;
         let (learn, judge) = folds(training, parameters.validation);
         let data = Data::new(training, &parameters, &learn)?;

@@ -322,13 +322,28 @@ pub fn learner(name: &str) -> Result<&'static dyn Learner, LearnError> {
     found.ok_or_else(|| LearnError::UnknownLearner { name: name.to_owned() })
 }
 
-/// Reads parameters of one type: unknown names and wrong types are refused, missing ones take their defaults.
-pub(crate) fn parameters_of<P: serde::de::DeserializeOwned>(given: &serde_json::Value) -> Result<P, LearnError> {
-    serde_json::from_value(given.clone()).map_err(|error| {
+/// Reads and checks parameters of one type: unknown names and wrong types are refused, missing ones take their defaults.
+pub(crate) fn parameters_of<P: serde::de::DeserializeOwned>(
+    given: &serde_json::Value,
+    check: impl FnOnce(&P) -> Result<(), LearnError>,
+) -> Result<P, LearnError> {
+    let parameters = serde_json::from_value(given.clone()).map_err(|error| {
         let problem = error.to_string();
         let name = problem.split('`').nth(1).unwrap_or("params").to_owned();
         LearnError::Parameter { name, problem }
-    })
+    })?;
+    check(&parameters)?;
+    Ok(parameters)
+}
+
+/// The complete parameters of a request.
+pub(crate) fn completed<P: serde::de::DeserializeOwned + serde::Serialize>(
+    given: &serde_json::Map<String, serde_json::Value>,
+    check: impl FnOnce(&P) -> Result<(), LearnError>,
+) -> Result<serde_json::Value, LearnError> {
+    let parameters = parameters_of(&serde_json::Value::Object(given.clone()), check)?;
+    serde_json::to_value(parameters)
+        .map_err(|error| LearnError::Parameter { name: "params".into(), problem: error.to_string() })
 }
 
 /// Refuses a parameter outside `low..=high`.

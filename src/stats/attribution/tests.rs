@@ -4,20 +4,10 @@ use super::shares::*;
 use super::uncertainty::*;
 use crate::stats::fixed::quantise;
 use crate::stats::random::Seed;
+use crate::stats::vector_tests::{PICO, cases, floats};
 use proptest::prelude::*;
 use serde_json::Value;
 use std::collections::BTreeMap;
-
-const PICO: i64 = 1_000_000_000_000;
-
-fn cases(text: &str) -> Vec<Value> {
-    let file: Value = serde_json::from_str(text).unwrap();
-    file["cases"].as_array().unwrap().clone()
-}
-
-fn floats(value: &Value) -> Vec<f64> {
-    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
-}
 
 fn all_close(ours: &[f64], known: &Value, tolerance: f64, what: &str) {
     let known = floats(known);
