@@ -210,6 +210,18 @@ fn two_of_three() -> PairedRows {
 }
 
 #[test]
+fn rows_of_a_stratum_that_nobody_declared_refuse_the_attempt() {
+    let mut all = columns(3_000, 5);
+    let straight: Vec<usize> = (0..3_000).collect();
+    let plan = plan(Metric::Auroc);
+    let done = evaluate(&rows(&all, &straight), &plan, &standing(), &resampling(1));
+    assert!(done.decision.accepted(), "{:?}", done.decision);
+    all.4[17] = 2;
+    let done = evaluate(&rows(&all, &straight), &plan, &standing(), &resampling(1));
+    assert_eq!(done.decision.codes(), ["STRATUM_MISSING"]);
+}
+
+#[test]
 fn the_ladder_hears_of_a_value_rounded_against_the_candidate() {
     for (primary, loss) in [(Metric::Accuracy, -666_666), (Metric::Brier, 333_334)] {
         let plan = Plan { strata: Vec::new(), ..plan(primary) };

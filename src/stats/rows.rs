@@ -288,6 +288,12 @@ impl PairedRows {
         (!positions.is_empty()).then(|| self.pick(&positions))
     }
 
+    /// Whether a row is in a stratum from `count` on.
+    #[must_use]
+    pub fn has_strata_beyond(&self, count: usize) -> bool {
+        self.strata.iter().any(|own| *own as usize >= count)
+    }
+
     /// Both models exchanged.
     #[must_use]
     pub fn exchanged(&self) -> Self {
