@@ -182,14 +182,17 @@ mod tests {
 
     #[test]
     fn a_frequent_value_gets_a_bin_alone_and_the_others_are_even() {
-        let mut values: Vec<f32> = (0..10_000).map(|i| i as f32).collect();
-        values.extend(std::iter::repeat_n(5000.0, 20_000));
-        let cut = Cut::of(&number(values.clone()));
-        let mut rows = [0usize; BINS];
-        values.iter().for_each(|&value| rows[usize::from(cut.bin(value))] += 1);
-        assert!(rows[usize::from(cut.bin(5000.0))] < 20_060);
-        let others: Vec<usize> = rows.into_iter().filter(|&rows| rows > 0 && rows < 20_000).collect();
-        assert!(others.len() >= 250 && others.iter().all(|&rows| rows <= 60), "{others:?}");
+        for frequent in [5000.0, 5010.0, 5020.0, 5030.0] {
+            let mut values: Vec<f32> = (0..10_000).map(|i| i as f32).collect();
+            values.extend(std::iter::repeat_n(frequent, 20_000));
+            let cut = Cut::of(&number(values.clone()));
+            let mut rows = [0usize; BINS];
+            values.iter().for_each(|&value| rows[usize::from(cut.bin(value))] += 1);
+            // At most half a bin of its neighbours shares it.
+            assert!(rows[usize::from(cut.bin(frequent))] <= 20_021, "{frequent}");
+            let others: Vec<usize> = rows.into_iter().filter(|&rows| rows > 0 && rows < 20_000).collect();
+            assert!(others.len() >= 250 && others.iter().all(|&rows| rows <= 60), "{others:?}");
+        }
     }
 
     proptest! {
