@@ -5,7 +5,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use hokusai::ml::bins::{Binned, Cut, cuts};
 use hokusai::ml::encoding::{Encoded, Features};
-use hokusai::ml::histogram::{Histogram, Scratch, pack};
+use hokusai::ml::histogram::{Histogram, Partial, pack};
 use hokusai::ml::model::{Model, Predictor};
 use hokusai::ml::random::{Purpose, draw, uniform};
 use hokusai::ml::{Task, Training, Unattended, learner};
@@ -51,10 +51,13 @@ fn parts(c: &mut Criterion) {
     let mut group = c.benchmark_group("trees");
     group.throughput(Throughput::Elements((ROWS * (NUMBERS + CATEGORIES)) as u64));
     group.bench_function("exact quantiles", |b| b.iter(|| black_box(cuts(&features, 1))));
-    let mut histogram = Histogram::new(cuts_of.iter().map(Cut::bins).collect());
-    let mut scratch = Scratch::new(1, cuts_of.len());
+    let bins: Vec<usize> = cuts_of.iter().map(Cut::bins).collect();
+    let (mut part, mut histogram) = (Partial::new(bins.clone()), Histogram::new(bins));
     group.bench_function("histogram of all rows", |b| {
-        b.iter(|| histogram.fill(&binned, black_box(&gradients), &rows, &mut scratch));
+        b.iter(|| {
+            part.fill(&binned, black_box(&gradients), &rows);
+            histogram.set(&part, 0);
+        });
     });
     group.finish();
 }

@@ -7,7 +7,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::ml::bins::Binned;
+use crate::ml::bins::{Binned, Cut};
 use crate::ml::encoding::{Encoding, Feature, Kind, MAX_LEVELS, TimePart};
 use crate::ml::linear::{Design, MAX_COEFFICIENTS, Weights};
 use crate::ml::model::{Forest, Model, Predictor};
@@ -21,8 +21,10 @@ pub const VERSION: u16 = 1;
 pub const MAX_BYTES: usize = 64 << 20;
 const MAGIC: &[u8; 4] = b"HKML";
 const CHECKPOINT: &[u8; 4] = b"HKCP";
-const MAX_TEXT: usize = 4096;
-const MAX_TREES: usize = 1 << 20;
+/// Longest name or level in bytes.
+pub const MAX_TEXT: usize = 4096;
+/// Most trees.
+pub const MAX_TREES: usize = 1 << 20;
 const MAX_LEAVES: usize = 4096;
 
 /// Why bytes are no artefact.
@@ -119,6 +121,11 @@ impl Model {
     }
 }
 
+/// Bytes of a tree in an artefact.
+pub(crate) fn tree_bytes(tree: &Tree) -> usize {
+    12 + 15 * tree.nodes.len() + 32 * tree.sets.len() + 4 * tree.leaves.len()
+}
+
 /// The bytes of a checkpoint that belongs to the run with this digest.
 #[must_use]
 pub fn write_checkpoint(forest: &Forest, run: [u8; 32]) -> Vec<u8> {
@@ -154,16 +161,25 @@ pub fn read_checkpoint(bytes: &[u8], run: [u8; 32]) -> Result<Forest, String> {
     Ok(forest)
 }
 
-/// What a checkpoint is bound to: the rows as bins, their labels, the parameters, the seed.
-pub(crate) fn run_digest(training: &Training<'_>, parameters: &Parameters, binned: &Binned) -> [u8; 32] {
+/// What a checkpoint is bound to: the rows as bins and where these are cut, their labels, the parameters, the seed.
+pub(crate) fn run_digest(training: &Training<'_>, parameters: &Parameters, binned: &Binned, cuts: &[Cut]) -> [u8; 32] {
     let mut hash = Sha256::new();
-    hash.update(b"hokusai training run 1\0");
+    hash.update(b"hokusai training run 2\0");
     hash.update(format!("{parameters:?}\0{:?}\0{}\0{}\0", training.task, training.seed, binned.rows));
     for label in training.labels {
         hash.update(label.to_bits().to_le_bytes());
     }
     for key in training.row_keys {
         hash.update(key.to_le_bytes());
+    }
+    for cut in cuts {
+        match cut {
+            Cut::Number(thresholds) => {
+                hash.update((thresholds.len() as u64).to_le_bytes());
+                thresholds.iter().for_each(|threshold| hash.update(threshold.to_bits().to_le_bytes()));
+            }
+            Cut::Category(codes) => hash.update((u64::MAX - u64::from(*codes)).to_le_bytes()),
+        }
     }
     hash.update(&binned.bins);
     hash.finalize().into()

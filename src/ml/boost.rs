@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use crate::ml::artefact;
 use crate::ml::bins::{Binned, Cut, cuts};
-use crate::ml::grow::{Grower, Leaf, Size};
+use crate::ml::grow::{Grower, Job, Leaf, Size};
 use crate::ml::model::{Forest, Predictor};
 use crate::ml::objective::{Objective, Rounding, Scored, Units};
 use crate::ml::parameters::Parameters;
 use crate::ml::random::{Purpose, draw};
 use crate::ml::split::{Monotone, Rules};
 use crate::ml::tree::Tree;
-use crate::ml::{Control, LearnError, Learned, Learner, Progress, Training, parameters_of};
+use crate::ml::{Control, LearnError, Learned, Learner, Progress, Training, completed, parameters_of};
 
 /// The learner of this name.
 pub struct Trees;
@@ -24,10 +24,7 @@ impl Learner for Trees {
     }
 
     fn parameters(&self, given: &serde_json::Map<String, Value>) -> Result<Value, LearnError> {
-        let parameters: Parameters = parameters_of(&Value::Object(given.clone()))?;
-        parameters.check()?;
-        serde_json::to_value(parameters)
-            .map_err(|error| LearnError::Parameter { name: "params".into(), problem: error.to_string() })
+        completed(given, Parameters::check)
     }
 
     fn learn(
@@ -38,8 +35,8 @@ impl Learner for Trees {
         control: &mut dyn Control,
     ) -> Result<Learned, LearnError> {
         training.check()?;
-        let parameters: Parameters = parameters_of(parameters)?;
-        parameters.check()?;
+        let parameters = parameters_of(parameters, Parameters::check)?;
+        bounded("trees", parameters.iterations as usize * training.task.outputs(), artefact::MAX_TREES)?;
         let (learn, judge) = folds(training, parameters.validation);
         let data = Data::new(training, &parameters, &learn)?;
         let mut state = State::new(training, &data, learn, judge);
@@ -51,6 +48,11 @@ impl Learner for Trees {
         };
         data.boost(&mut state, &parameters, training, known, control)
     }
+}
+
+/// Refuses before the model would be more than an artefact may hold: nobody could read it.
+fn bounded(what: &'static str, found: usize, limit: usize) -> Result<(), LearnError> {
+    if found > limit { Err(LearnError::TooLarge { what, found, limit }) } else { Ok(()) }
 }
 
 /// Positions of the rows to learn from and of those that only judge, cut by the rows' hashes.
@@ -153,7 +155,7 @@ impl Data {
 
     /// What a checkpoint is bound to: rows, labels, parameters, seed.
     fn digest(&self, training: &Training<'_>, parameters: &Parameters) -> [u8; 32] {
-        *self.digest.get_or_init(|| artefact::run_digest(training, parameters, &self.binned))
+        *self.digest.get_or_init(|| artefact::run_digest(training, parameters, &self.binned, &self.cuts))
     }
 
     fn boost(
@@ -176,10 +178,13 @@ impl Data {
             parameters,
             training,
         };
-        let mut iterations = 0;
+        let (mut iterations, mut bytes) = (0, 0);
         while iterations < parameters.iterations {
             let grew = round.run(state, iterations);
             iterations += 1;
+            let grown = state.forest.trees.len() - outputs;
+            bytes += state.forest.trees[grown..].iter().map(artefact::tree_bytes).sum::<usize>();
+            bounded("bytes of all trees", bytes, artefact::MAX_BYTES)?;
             let (validation_loss, stop) = state.judged(&self.objective, iterations, parameters.patience);
             let progress = Progress { iteration: iterations, of: parameters.iterations, validation_loss };
             let replayed = round.known.len() > 0;
@@ -214,9 +219,6 @@ struct Round<'a> {
     training: &'a Training<'a>,
 }
 
-/// A row that is in no leaf's list, because it was not in the sample: no tree has so many leaves.
-const ELSEWHERE: u16 = u16::MAX;
-
 impl Round<'_> {
     /// Whether any tree has more than one leaf.
     fn run(&mut self, state: &mut State, iteration: u32) -> bool {
@@ -249,47 +251,38 @@ impl Round<'_> {
 
     fn grow(&mut self, state: &State, units: Units, iteration: u32, output: usize) -> Tree {
         let step = iteration * self.gradients.len() as u32 + output as u32;
-        self.sample(state, iteration);
         let allowed = self.columns(step);
-        let gradients = &self.gradients[output];
-        let mut rules = self.rules(units);
-        let (mut tree, leaves) = self.grower.grow(gradients, &mut rules, &allowed);
-        self.leaf_of.fill(ELSEWHERE);
-        for (i, leaf) in leaves.iter().enumerate() {
-            let rows = &self.grower.rows[leaf.rows.clone()];
-            rows.iter().for_each(|&row| self.leaf_of[row as usize] = i as u16);
-            tree.leaves[i] = (self.value(state, units, &rules, leaf) * self.parameters.learning_rate) as f32 + 0.0;
+        let rules = self.rules(units);
+        let limit = share(self.parameters.row_sample);
+        let (seed, keys) = (self.training.seed, self.training.row_keys);
+        // One sample serves all outputs of an iteration.
+        let sampled = |row: u32| draw(seed, Purpose::Rows, iteration, keys[state.learn[row as usize] as usize]) < limit;
+        // For numbers the gradients are summed again, finer: their unit depends on the worst outlier.
+        let unit = finer(units);
+        let residual = |row: u32| ((state.scores[row as usize] - state.labels[row as usize]) / unit) as i64;
+        let job = Job {
+            gradients: &self.gradients[output],
+            rules: &rules,
+            allowed: &allowed,
+            sampled: (self.parameters.row_sample < 1.0).then_some(&sampled),
+            residual: (self.data.objective == Objective::Squared).then_some(&residual),
+        };
+        let (mut tree, leaves) = self.grower.grow(&job, &mut self.leaf_of);
+        for (value, leaf) in tree.leaves.iter_mut().zip(&leaves) {
+            *value = (self.value(units, &rules, leaf) * self.parameters.learning_rate) as f32 + 0.0;
         }
         tree
     }
 
-    /// The leaf's value. For numbers the gradients are summed again, finer: their unit depends on the worst outlier.
-    fn value(&self, state: &State, units: Units, rules: &Rules, leaf: &Leaf) -> f64 {
+    fn value(&self, units: Units, rules: &Rules, leaf: &Leaf) -> f64 {
         if self.data.objective != Objective::Squared {
             return rules.value(leaf.sums, leaf.lambda, leaf.bounds);
         }
-        let unit = units.gradient / f64::from(1 << 25);
-        let rows = &self.grower.rows[leaf.rows.clone()];
-        let sum = rows.iter().fold(0i128, |sum, &row| {
-            let row = row as usize;
-            sum + i128::from(((state.scores[row] - state.labels[row]) / unit) as i64)
-        });
-        let value = -(sum as f64 * unit) / (rows.len() as f64 + leaf.lambda);
-        value.clamp(leaf.bounds.low, leaf.bounds.high)
-    }
-
-    /// Fills the grower's rows. One sample serves all outputs of an iteration.
-    fn sample(&mut self, state: &State, iteration: u32) {
-        let rows = &mut self.grower.rows;
-        rows.clear();
-        if self.parameters.row_sample >= 1.0 {
-            rows.extend(0..state.learn.len() as u32);
-            return;
+        if leaf.rows == 0 {
+            return 0.0; // an empty sample says nothing, and without regularisation 0/0
         }
-        let limit = share(self.parameters.row_sample);
-        let (seed, keys) = (self.training.seed, self.training.row_keys);
-        let drawn = |&(_, &row): &(usize, &u32)| draw(seed, Purpose::Rows, iteration, keys[row as usize]) < limit;
-        rows.extend(state.learn.iter().enumerate().filter(drawn).map(|(position, _)| position as u32));
+        let value = -(leaf.residual as f64 * finer(units)) / (leaf.rows as f64 + leaf.lambda);
+        value.clamp(leaf.bounds.low, leaf.bounds.high)
     }
 
     fn columns(&self, step: u32) -> Vec<bool> {
@@ -321,6 +314,11 @@ impl Round<'_> {
             hessian_unit: units.hessian,
         }
     }
+}
+
+/// The unit in which a leaf's residuals are summed.
+fn finer(units: Units) -> f64 {
+    units.gradient / f64::from(1 << 25)
 }
 
 /// Adds what `tree` says about these rows to their scores. `leaf_of` may know their leaves already.
@@ -361,4 +359,26 @@ fn add(
             one(0, scores);
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_iterations_that_judge_alike_the_first_is_the_best() {
+        let objective = Objective::Binary([1.0; 2]);
+        let mut state = State {
+            learn: Vec::new(),
+            judge: vec![0],
+            labels: Vec::new(),
+            judge_labels: vec![1.0],
+            scores: Vec::new(),
+            judge_scores: vec![0.0],
+            forest: Forest::default(),
+            best: None,
+        };
+        let stops = [1, 2, 3].map(|iteration| state.judged(&objective, iteration, 2).1);
+        assert_eq!((stops, state.best.map(|(_, best)| best)), ([false, false, true], Some(1)));
+    }
 }

@@ -1,20 +1,19 @@
 //! The declared encoding, compiled once into the artefact: raw columns → `f32` features. Serving runs the same code.
 //!
 //! * number: cast to `f32` once (both zeros are +0); missing is NaN.
-//! * category: the code of its level, levels in the order of their UTF-8 bytes. Levels past the limit (the rarest) and levels
-//!   never seen share one further code, "other"; missing is NaN.
+//! * category: the code of its level, levels in the order of their UTF-8 bytes. Levels past the limit (the rarest), texts longer than
+//!   an artefact may hold and levels never seen share one further code, "other"; missing is NaN.
 //! * time: one number per declared part, in UTC; missing is NaN.
 
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ml::artefact::MAX_TEXT;
 use crate::ml::frame::{Column, Frame};
 
 /// Most levels of a category; the code after the last is "other".
 pub const MAX_LEVELS: usize = 254;
-/// Longest level in bytes; longer texts are "other".
-pub const MAX_LEVEL_BYTES: usize = 4096;
 
 /// How a raw column becomes features.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,13 +176,19 @@ pub enum EncodingError {
         /// What was declared.
         wanted: &'static str,
     },
+    /// Two features with one name: a column declared twice, or a part of a time.
+    #[error("two features are called {name}\nhelp: declare each column, and each part of a time, once")]
+    Twice {
+        /// Their name.
+        name: String,
+    },
 }
 
 impl Encoding {
     /// Compiles the declaration: the levels of categories are those of these rows.
     ///
     /// # Errors
-    /// A column is missing or of another kind.
+    /// A column is missing, of another kind, or declared twice.
     pub fn compile(declared: &[Declared], frame: &Frame) -> Result<Self, EncodingError> {
         let mut features = Vec::new();
         for Declared { column, encode } in declared {
@@ -197,7 +202,12 @@ impl Encoding {
             };
             features.extend(kinds.into_iter().map(|kind| Feature { column: column.clone(), kind }));
         }
-        Ok(Self { features })
+        let mut names: Vec<String> = features.iter().map(Feature::name).collect();
+        names.sort_unstable();
+        match names.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(EncodingError::Twice { name: pair[0].clone() }),
+            None => Ok(Self { features }),
+        }
     }
 
     /// Encodes the rows of `frame`.
@@ -249,7 +259,7 @@ fn kind_of(column: &Column) -> &'static str {
     }
 }
 
-/// The levels of a column, at most `most`: the most frequent, ties by their bytes; sorted by their bytes.
+/// The levels of a column, at most `most` of at most [`MAX_TEXT`] bytes: the most frequent, ties by their bytes; sorted by their bytes.
 fn levels(column: &str, raw: &Column, most: usize) -> Result<Vec<String>, EncodingError> {
     let Column::Texts { codes, values } = raw else {
         return Err(EncodingError::Kind { column: column.to_owned(), found: kind_of(raw), wanted: "texts" });
@@ -262,7 +272,7 @@ fn levels(column: &str, raw: &Column, most: usize) -> Result<Vec<String>, Encodi
     }
     let mut counts: HashMap<&str, usize> = HashMap::new();
     for (value, rows) in values.iter().zip(rows) {
-        if rows > 0 && value.len() <= MAX_LEVEL_BYTES {
+        if rows > 0 && value.len() <= MAX_TEXT {
             *counts.entry(value).or_default() += rows;
         }
     }
@@ -315,13 +325,40 @@ mod tests {
     }
 
     #[test]
-    fn a_declared_limit_keeps_the_most_frequent_levels_and_one_that_no_artefact_can_hold_is_other() {
-        let long = "x".repeat(MAX_LEVEL_BYTES + 1);
+    fn a_declared_limit_keeps_the_most_frequent_levels() {
+        let long = "x".repeat(MAX_TEXT + 1);
         let rows = ["b", "a", "c", "c", &long, &long, &long].map(Some);
         let frame = Frame::new(vec![("x".into(), Column::texts(rows))]).unwrap();
         let encoding = Encoding::compile(&[declared("x", Encode::Categories(2))], &frame).unwrap();
         assert_eq!(encoding.features[0].kind, Kind::Category(vec!["a".into(), "c".into()]));
         assert_eq!(encoding.encode(&frame).unwrap().columns[0].values, [2.0, 0.0, 1.0, 1.0, 2.0, 2.0, 2.0]);
+    }
+
+    #[test]
+    fn a_text_too_long_for_an_artefact_becomes_other() {
+        let long = "x".repeat(MAX_TEXT + 1);
+        let frame = Frame::new(vec![("x".into(), Column::texts([Some(&long[1..]), Some(&long), Some("a")]))]).unwrap();
+        let encoding = Encoding::compile(&[declared("x", Encode::Categories(8))], &frame).unwrap();
+        assert_eq!(encoding.encode(&frame).unwrap().columns[0].values, [1.0, 2.0, 0.0]);
+        let predictor = crate::ml::model::Predictor::Trees(crate::ml::model::Forest { base: vec![0.0], trees: vec![] });
+        let model = crate::ml::model::Model { task: crate::ml::Task::Number, encoding, predictor };
+        assert_eq!(crate::ml::model::Model::from_bytes(&model.to_bytes()), Ok(model), "what is written can be read");
+    }
+
+    #[test]
+    fn a_feature_that_is_declared_twice_is_named() {
+        let numbers = || Column::Numbers(vec![1.0]);
+        let times = Column::Times(vec![Some(0)]);
+        let frame =
+            Frame::new(vec![("x".into(), numbers()), ("t".into(), times), ("t.hour".into(), numbers())]).unwrap();
+        let hours = |count| declared("t", Encode::Time(vec![TimePart::Hour; count]));
+        for (all, twice) in [
+            (vec![declared("x", Encode::Number), declared("x", Encode::Number)], "x"),
+            (vec![hours(2)], "t.hour"),
+            (vec![hours(1), declared("t.hour", Encode::Number)], "t.hour"),
+        ] {
+            assert_eq!(Encoding::compile(&all, &frame), Err(EncodingError::Twice { name: twice.into() }));
+        }
     }
 
     #[test]

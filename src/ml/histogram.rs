@@ -12,8 +12,6 @@ pub const MAX_GRADIENT: i32 = i16::MAX as i32;
 pub const MAX_HESSIAN: i32 = u16::MAX as i32;
 /// Rows after which the halves of packed cells might overflow.
 const FLUSH: usize = 65_535;
-/// Rows below which starting a thread costs more than it saves.
-const PER_THREAD: usize = 8192;
 
 /// A gradient and a hessian in one word.
 #[inline]
@@ -72,17 +70,86 @@ fn in_use<T, const N: usize>(cells: &mut [T; N], bins: usize) -> impl Iterator<I
 /// for the same few lines of the first-level cache.
 type Packed = [i64; BINS + 8];
 
-/// Packed cells, used again and again.
-pub struct Scratch {
-    packed: Vec<Vec<Packed>>,
+/// One thread's part of a histogram: the sums over its own rows, of all features, in memory that is used again and again.
+#[derive(Clone, Debug)]
+pub struct Partial {
+    packed: Vec<Packed>,
+    /// Sums of the rows before the last [`FLUSH`]; empty until a node has so many.
+    wide: Vec<[Sums; BINS]>,
+    spilled: bool,
+    bins: Vec<usize>,
+    rows: usize,
 }
 
-impl Scratch {
-    /// For this many threads and features.
+impl Partial {
+    /// All zero, for features with these numbers of bins.
     #[must_use]
-    pub fn new(threads: usize, features: usize) -> Self {
-        Self { packed: vec![vec![[0; BINS + 8]; features]; threads.max(1)] }
+    pub fn new(bins: Vec<usize>) -> Self {
+        Self { packed: vec![[0; BINS + 8]; bins.len()], wide: Vec::new(), spilled: false, bins, rows: 0 }
     }
+
+    /// Holds the sums over `rows` from now on.
+    pub fn fill(&mut self, binned: &Binned, gradients: &[u32], rows: &[u32]) {
+        self.rows = rows.len();
+        self.clear();
+        self.spilled = false;
+        for (turn, rows) in rows.chunks(FLUSH).enumerate() {
+            if turn > 0 {
+                self.spill();
+            }
+            add(&mut self.packed, binned, gradients, rows);
+        }
+    }
+
+    fn clear(&mut self) {
+        for (packed, &bins) in self.packed.iter_mut().zip(&self.bins) {
+            in_use(packed, bins).for_each(|cell| *cell = 0);
+        }
+    }
+
+    /// Moves packed sums to the wide cells.
+    fn spill(&mut self) {
+        if !self.spilled {
+            self.wide.clear();
+            self.wide.resize(self.bins.len(), [Sums::default(); BINS]);
+            self.spilled = true;
+        }
+        for ((cells, packed), &bins) in self.wide.iter_mut().zip(&mut self.packed).zip(&self.bins) {
+            for (cell, packed) in in_use(cells, bins).zip(in_use(packed, bins)) {
+                *cell = cell.plus(unpack(std::mem::take(packed)));
+            }
+        }
+    }
+
+    /// Changes each used cell of one feature, given its sums.
+    #[inline]
+    fn each(&self, feature: usize, cells: &mut [Sums; BINS], change: impl Fn(&mut Sums, Sums)) {
+        let (bins, missing) = (self.bins[feature], usize::from(MISSING));
+        let packed = &self.packed[feature];
+        cells[..bins].iter_mut().zip(packed).for_each(|(cell, packed)| change(cell, unpack(*packed)));
+        change(&mut cells[missing], unpack(packed[missing]));
+        if self.spilled {
+            let wide = &self.wide[feature];
+            cells[..bins].iter_mut().zip(wide).for_each(|(cell, wide)| *cell = cell.plus(*wide));
+            cells[missing] = cells[missing].plus(wide[missing]);
+        }
+    }
+
+    /// Sums over all rows, and their number.
+    #[must_use]
+    pub fn total(&self) -> (Sums, usize) {
+        let mut cells = [Sums::default(); BINS];
+        if !self.bins.is_empty() {
+            self.each(0, &mut cells, |cell, sums| *cell = sums);
+        }
+        (cells.iter().fold(Sums::default(), |total, cell| total.plus(*cell)), self.rows)
+    }
+}
+
+#[inline]
+fn unpack(packed: i64) -> Sums {
+    let hessian = packed & 0xffff_ffff;
+    Sums { gradient: (packed - hessian) >> 32, hessian }
 }
 
 impl Histogram {
@@ -92,43 +159,17 @@ impl Histogram {
         Self { cells: vec![[Sums::default(); BINS]; bins.len()], bins }
     }
 
-    /// Fills this histogram with the sums over `rows`.
-    pub fn fill(&mut self, binned: &Binned, gradients: &[u32], rows: &[u32], scratch: &mut Scratch) {
-        for (cells, &bins) in self.cells.iter_mut().zip(&self.bins) {
-            in_use(cells, bins).for_each(|cell| *cell = Sums::default());
-        }
-        let threads = scratch.packed.len().min(rows.len() / PER_THREAD).max(1);
-        let span = FLUSH * threads;
-        for rows in rows.chunks(span) {
-            let block = rows.len().div_ceil(threads);
-            if threads == 1 {
-                add(&mut scratch.packed[0], binned, gradients, rows);
-            } else {
-                std::thread::scope(|scope| {
-                    let mut work = scratch.packed.iter_mut().zip(rows.chunks(block));
-                    let own = work.next();
-                    for (packed, rows) in work {
-                        scope.spawn(move || add(packed, binned, gradients, rows));
-                    }
-                    if let Some((packed, rows)) = own {
-                        add(packed, binned, gradients, rows);
-                    }
-                });
-            }
-            for packed in &mut scratch.packed[..threads] {
-                self.flush(packed);
-            }
+    /// Begins anew with one thread's part. This histogram's features are those from `first` on there.
+    pub fn set(&mut self, part: &Partial, first: usize) {
+        for (feature, cells) in (first..).zip(&mut self.cells) {
+            part.each(feature, cells, |cell, sums| *cell = sums);
         }
     }
 
-    fn flush(&mut self, packed: &mut [Packed]) {
-        for ((cells, packed), &bins) in self.cells.iter_mut().zip(packed).zip(&self.bins) {
-            for (cell, packed) in in_use(cells, bins).zip(in_use(packed, bins)) {
-                let hessian = *packed & 0xffff_ffff;
-                cell.gradient += (*packed - hessian) >> 32;
-                cell.hessian += hessian;
-                *packed = 0;
-            }
+    /// Adds another thread's part.
+    pub fn add(&mut self, part: &Partial, first: usize) {
+        for (feature, cells) in (first..).zip(&mut self.cells) {
+            part.each(feature, cells, |cell, sums| *cell = cell.plus(sums));
         }
     }
 
@@ -176,6 +217,17 @@ mod tests {
         histogram
     }
 
+    fn filled(binned: &Binned, packed: &[u32], rows: &[u32], parts: &mut [Partial]) -> Histogram {
+        let mut histogram = Histogram::new(parts[0].bins.clone());
+        let block = rows.len().div_ceil(parts.len()).max(1);
+        parts.iter_mut().for_each(|part| part.fill(binned, packed, &[]));
+        parts.iter_mut().zip(rows.chunks(block)).for_each(|(part, rows)| part.fill(binned, packed, rows));
+        histogram.set(&parts[0], 0);
+        parts[1..].iter().for_each(|part| histogram.add(part, 0));
+        assert_eq!(parts.iter().map(|part| part.total().1).sum::<usize>(), rows.len());
+        histogram
+    }
+
     #[test]
     fn extreme_gradients_in_one_bin_are_summed_exactly_past_the_packed_range() {
         let rows: Vec<u32> = (0..200_000).collect();
@@ -183,9 +235,9 @@ mod tests {
         for gradient in [MAX_GRADIENT, -MAX_GRADIENT] {
             let gradients = vec![(gradient, MAX_HESSIAN); rows.len()];
             let packed: Vec<u32> = gradients.iter().map(|&(g, h)| pack(g, h)).collect();
-            for threads in [1, 3] {
-                let mut histogram = Histogram::new(vec![8]);
-                histogram.fill(&binned, &packed, &rows, &mut Scratch::new(threads, 1));
+            let mut parts = vec![Partial::new(vec![8]); 3];
+            for threads in [1, 3, 2] {
+                let histogram = filled(&binned, &packed, &rows, &mut parts[..threads]);
                 assert_eq!(histogram.cells, plain(&binned, &gradients, &rows).cells);
             }
         }
@@ -208,12 +260,10 @@ mod tests {
             let packed: Vec<u32> = gradients.iter().map(|&(g, h)| pack(g, h)).collect();
             let all: Vec<u32> = (0..rows as u32).collect();
             let (left, right): (Vec<u32>, Vec<u32>) = all.iter().partition(|&&row| at(row as usize) & 1 == 0);
-            let mut scratch = Scratch::new(threads, width);
-            let mut parent = Histogram::new(vec![255; width]);
-            parent.fill(&binned, &packed, &all, &mut scratch);
+            let mut parts = vec![Partial::new(vec![255; width]); threads];
+            let mut parent = filled(&binned, &packed, &all, &mut parts);
             prop_assert_eq!(&parent, &plain(&binned, &gradients, &all));
-            let mut child = Histogram::new(vec![255; width]);
-            child.fill(&binned, &packed, &left, &mut scratch);
+            let child = filled(&binned, &packed, &left, &mut parts);
             parent.subtract(&child);
             prop_assert_eq!(parent, plain(&binned, &gradients, &right));
         }

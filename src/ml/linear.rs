@@ -14,7 +14,9 @@ use crate::ml::encoding::{Encoded, Features};
 use crate::ml::lbfgs::minimise;
 use crate::ml::model::Predictor;
 use crate::ml::objective::{Objective, Scored, softmax};
-use crate::ml::{Control, LearnError, Learned, Learner, Progress, Task, Training, boost, parameters_of, within};
+use crate::ml::{
+    Control, LearnError, Learned, Learner, Progress, Task, Training, boost, completed, parameters_of, within,
+};
 
 /// The learner of this name.
 pub struct Linear;
@@ -148,10 +150,7 @@ impl Learner for Linear {
     }
 
     fn parameters(&self, given: &serde_json::Map<String, Value>) -> Result<Value, LearnError> {
-        let parameters: Parameters = parameters_of(&Value::Object(given.clone()))?;
-        parameters.check()?;
-        serde_json::to_value(parameters)
-            .map_err(|error| LearnError::Parameter { name: "params".into(), problem: error.to_string() })
+        completed(given, Parameters::check)
     }
 
     /// Checkpoints are empty and ignored: the search is short and takes the same path again.
@@ -163,8 +162,7 @@ impl Learner for Linear {
         control: &mut dyn Control,
     ) -> Result<Learned, LearnError> {
         training.check()?;
-        let parameters: Parameters = parameters_of(parameters)?;
-        parameters.check()?;
+        let parameters = parameters_of(parameters, Parameters::check)?;
         let (learn, judge) = boost::folds(training, parameters.validation);
         if learn.is_empty() {
             return Err(LearnError::Empty);

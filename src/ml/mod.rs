@@ -13,7 +13,7 @@
 //! | [`frame`] | raw columns as they come from tables or requests |
 //! | [`arrow`](self::arrow) | Arrow record batches → raw columns: besides `dataset` the only file that knows Arrow |
 //! | [`encoding`] | the declared encoding, compiled: raw columns → `f32` features |
-//! | [`boost`], [`parameters`], [`grow`], [`split`], [`histogram`], [`bins`], [`objective`] | gradient-boosted trees |
+//! | [`boost`], [`parameters`], [`grow`], [`team`], [`split`], [`histogram`], [`bins`], [`objective`] | gradient-boosted trees |
 //! | [`linear`], [`lbfgs`] | logistic and linear regression |
 //! | [`model`], [`tree`] | what was learned, and how it scores |
 //! | [`artefact`] | the model's canonical bytes |
@@ -39,6 +39,7 @@ pub mod parameters;
 pub mod random;
 pub mod search;
 pub mod split;
+pub mod team;
 pub mod tree;
 
 #[cfg(test)]
@@ -223,6 +224,11 @@ impl Training<'_> {
         let Some(&first) = self.labels.first() else {
             return Err(LearnError::Empty);
         };
+        if let Task::Classes(names) = self.task
+            && let Some(found) = names.iter().map(String::len).find(|length| *length > artefact::MAX_TEXT)
+        {
+            return Err(LearnError::TooLarge { what: "bytes of a class's name", found, limit: artefact::MAX_TEXT });
+        }
         let classes = if let Task::Classes(classes) = self.task { Some(classes.len() as f64) } else { None };
         let fits = |label: f64| match classes {
             Some(classes) => label >= 0.0 && label < classes && label.fract() == 0.0,
@@ -318,13 +324,28 @@ pub fn learner(name: &str) -> Result<&'static dyn Learner, LearnError> {
     found.ok_or_else(|| LearnError::UnknownLearner { name: name.to_owned() })
 }
 
-/// Reads parameters of one type: unknown names and wrong types are refused, missing ones take their defaults.
-pub(crate) fn parameters_of<P: serde::de::DeserializeOwned>(given: &serde_json::Value) -> Result<P, LearnError> {
-    serde_json::from_value(given.clone()).map_err(|error| {
+/// Reads and checks parameters of one type: unknown names and wrong types are refused, missing ones take their defaults.
+pub(crate) fn parameters_of<P: serde::de::DeserializeOwned>(
+    given: &serde_json::Value,
+    check: impl FnOnce(&P) -> Result<(), LearnError>,
+) -> Result<P, LearnError> {
+    let parameters = serde_json::from_value(given.clone()).map_err(|error| {
         let problem = error.to_string();
         let name = problem.split('`').nth(1).unwrap_or("params").to_owned();
         LearnError::Parameter { name, problem }
-    })
+    })?;
+    check(&parameters)?;
+    Ok(parameters)
+}
+
+/// The complete parameters of a request.
+pub(crate) fn completed<P: serde::de::DeserializeOwned + serde::Serialize>(
+    given: &serde_json::Map<String, serde_json::Value>,
+    check: impl FnOnce(&P) -> Result<(), LearnError>,
+) -> Result<serde_json::Value, LearnError> {
+    let parameters = parameters_of(&serde_json::Value::Object(given.clone()), check)?;
+    serde_json::to_value(parameters)
+        .map_err(|error| LearnError::Parameter { name: "params".into(), problem: error.to_string() })
 }
 
 /// Refuses a parameter outside `low..=high`.

@@ -281,6 +281,19 @@ mod tests {
     }
 
     #[test]
+    fn a_row_that_is_certain_keeps_a_hessian_and_so_a_place_in_its_leaf() {
+        for (objective, scores) in [
+            (Objective::Binary([1.0; 2]), vec![60.0, -60.0]),
+            (Objective::Softmax(vec![1.0; 3]), vec![60.0, 0.0, 0.0, 0.0, 0.0, 60.0]),
+        ] {
+            let mut out = vec![vec![0; 2]; objective.outputs()];
+            let rows = Scored { scores: &scores, labels: &[1.0, 0.0] };
+            objective.gradients(rows, Rounding { seed: 1, step: 0 }, 1, &mut out);
+            assert!(out.iter().flatten().all(|packed| packed & 0xffff >= 1), "{objective:?} {out:?}");
+        }
+    }
+
+    #[test]
     fn gradients_of_a_softmax_sum_to_zero_over_the_classes() {
         let objective = Objective::Softmax(vec![1.0; 3]);
         let mut out = vec![vec![0; 2]; 3];

@@ -138,11 +138,15 @@ impl Search {
     /// What follows on `rung`, whose trials were `trials`, once these outcomes are in, in any order.
     #[must_use]
     pub fn next(&self, rung: u32, trials: &[u32], outcomes: &[Outcome]) -> Next {
+        let mut known = std::collections::BTreeMap::new();
+        for outcome in outcomes {
+            known.entry(outcome.trial).or_insert(outcome.loss); // the first, should one come twice
+        }
         let mut ranked = Vec::with_capacity(trials.len());
         for &trial in trials {
-            match outcomes.iter().find(|outcome| outcome.trial == trial) {
+            match known.get(&trial) {
                 None => return Next::Wait,
-                Some(outcome) => ranked.extend(outcome.loss.filter(|loss| !loss.is_nan()).map(|loss| (loss, trial))),
+                Some(loss) => ranked.extend(loss.filter(|loss| !loss.is_nan()).map(|loss| (loss, trial))),
             }
         }
         ranked.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));

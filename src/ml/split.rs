@@ -141,9 +141,11 @@ impl Rules {
 pub struct Search<'a> {
     /// What restrains splits.
     pub rules: &'a Rules,
-    /// How features are cut.
+    /// The number of the histogram's first feature.
+    pub first: usize,
+    /// How the histogram's features are cut.
     pub cuts: &'a [Cut],
-    /// Which features may be split on.
+    /// Which of them may be split on.
     pub allowed: &'a [bool],
 }
 
@@ -168,11 +170,12 @@ impl Search<'_> {
         let value = self.rules.value_of(real, self.rules.lambda, bounds);
         let parent_gain = self.rules.gain(real, self.rules.lambda, value);
         let mut best: Option<Split> = None;
-        for (feature, (cells, cut)) in histogram.cells.iter().zip(self.cuts).enumerate() {
-            if !self.allowed[feature] || cut.bins() + usize::from(cells[usize::from(MISSING)].hessian > 0) < 2 {
+        for (at, (cells, cut)) in histogram.cells.iter().zip(self.cuts).enumerate() {
+            if !self.allowed[at] || cut.bins() + usize::from(cells[usize::from(MISSING)].hessian > 0) < 2 {
                 continue;
             }
-            let mut place = Place { cells, feature: feature as u16, total, parent_gain, bounds, best };
+            let feature = (self.first + at) as u16;
+            let mut place = Place { cells, feature, total, parent_gain, bounds, best };
             match cut {
                 Cut::Number(_) => self.number(&mut place, cut.bins()),
                 Cut::Category(_) => self.category(&mut place, cut.bins()),

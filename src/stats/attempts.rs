@@ -140,7 +140,7 @@ struct Version {
 }
 
 /// The state of one family.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Family {
     /// Attempt t is at position t − 1.
     attempts: Vec<Attempt>,
@@ -153,11 +153,24 @@ pub struct Family {
     scoring: Option<u64>,
 }
 
+impl Default for Family {
+    fn default() -> Self {
+        Self {
+            attempts: Vec::new(),
+            by_request: BTreeMap::new(),
+            by_recipe: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            head: 1,
+            scoring: None,
+        }
+    }
+}
+
 impl Family {
     /// A family without attempts.
     #[must_use]
     pub fn new() -> Self {
-        Self { head: 1, ..Self::default() }
+        Self::default()
     }
 
     /// Folds one event and says what is to be done, in this order.
@@ -208,7 +221,9 @@ impl Family {
         if count >= MAX_ATTEMPTS {
             return Step::Refuse(Refusal::Exhausted);
         }
-        let open = self.attempts.iter().filter(|own| !matches!(own.progress, Progress::Over(_))).count();
+        // All before the head have ended.
+        let later = self.attempts.iter().skip(self.head.saturating_sub(1) as usize);
+        let open = later.filter(|own| !matches!(own.progress, Progress::Over(_))).count();
         if open >= MAX_OPEN {
             return Step::Refuse(Refusal::TooManyOpen);
         }
@@ -348,6 +363,18 @@ mod tests {
         let mut other = Family::new();
         other.fold(Event::Retired { benchmark: "b/1".to_owned() });
         assert_eq!(other.fold(request("r1", "x")), [Step::Refuse(Refusal::Retired)]);
+    }
+
+    #[test]
+    fn a_family_has_ten_thousand_attempts_and_no_more() {
+        let mut family = Family::default();
+        for number in 1..=MAX_ATTEMPTS {
+            assert_eq!(family.fold(request(&format!("r{number}"), &format!("x{number}"))), [Step::Preregister(number)]);
+            assert_eq!(family.fold(acknowledged(number)), [Step::Score(number)]);
+            family.fold(ended(number, End::Refused));
+        }
+        assert_eq!(family.fold(request("more", "more")), [Step::Refuse(Refusal::Exhausted)]);
+        assert_eq!(family.counted(), MAX_ATTEMPTS);
     }
 
     #[test]

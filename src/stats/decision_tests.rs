@@ -114,6 +114,55 @@ fn zero_variance_is_no_evidence_and_few_rows_are_named() {
     assert!(!decide(&inputs(Some(&nan), &[], &[])).accepted());
 }
 
+#[test]
+fn whoever_only_reaches_a_bound_has_not_passed_it_but_the_minimum_effect_is_enough() {
+    let good = comparison(Metric::Auroc, 0.01, 0.002);
+    let codes = |changed: &Comparison, minimum| {
+        let primary = Ok(changed.clone());
+        decide(&Inputs { minimum_effect: Some(minimum), ..inputs(Some(&primary), &[], &[]) }).codes()
+    };
+    // A p-value of exactly the level: a few of these are so to the bit.
+    let part = std::f64::consts::PI * std::f64::consts::PI / 6.0;
+    let mut equal = 0;
+    for step in 0..200 {
+        let weak = Ok(comparison(Metric::Auroc, 0.01 + f64::from(step) * 1e-5, 0.005));
+        let p = weak.as_ref().map(|own: &Comparison| own.evidence.p_value()).unwrap();
+        let decision = decide(&Inputs { alpha: Some(p * part), ..inputs(Some(&weak), &[], &[]) });
+        if decision.level == decision.p_value {
+            assert!(decision.codes().contains(&"NOT_SIGNIFICANT"));
+            equal += 1;
+        }
+    }
+    assert!(equal > 20, "{equal}");
+    let exact = |numerator| Value::Exact(crate::stats::fixed::Ratio::new(numerator, 100).unwrap());
+    let one_point = Comparison { baseline: exact(70), candidate: exact(71), ..good.clone() };
+    assert_eq!(codes(&one_point, 10_000), [""; 0]);
+    assert_eq!(codes(&one_point, 10_001), ["BELOW_MINIMUM_EFFECT"]);
+    let cells =
+        |class, discordant| Comparison { smallest_class: Some(class), discordant: Some(discordant), ..good.clone() };
+    assert_eq!(codes(&cells(50, 50), 0), [""; 0]);
+    assert_eq!(codes(&cells(49, 50), 0), ["BENCHMARK_TOO_SMALL"]);
+    assert_eq!(codes(&cells(50, 49), 0), ["BENCHMARK_TOO_SMALL"]);
+}
+
+#[test]
+fn non_inferiority_is_above_the_margin_and_needs_rows_unless_the_test_is_exact() {
+    let good = Ok(comparison(Metric::Auroc, 0.01, 0.002));
+    let codes = |own: Comparison| {
+        let own = Ok(own);
+        let stratum = [Requirement { name: "north", margin: Some(5_000), observed: Some(&own) }];
+        decide(&inputs(Some(&good), &[], &stratum)).codes()
+    };
+    // Without variance the bound is the difference itself.
+    assert_eq!(codes(comparison(Metric::Mae, -0.004_999, 0.0)), [""; 0]);
+    assert_eq!(codes(comparison(Metric::Mae, -0.005, 0.0)), ["STRATUM_INFERIOR"]);
+    let few = |rows, evidence| Comparison { rows, evidence, smallest_class: None, ..comparison(Metric::Mae, 0.0, 0.0) };
+    let mean = Evidence::Student { delta: 0.0, error: 1e-4, freedom: 48.0 };
+    assert_eq!((codes(few(50, mean)), codes(few(49, mean))), (vec![], vec!["STRATUM_TOO_SMALL"]));
+    let discordance = crate::stats::proportion::Discordance { baseline_only: 0, candidate_only: 0 };
+    assert_eq!(codes(few(10, Evidence::Binomial { discordance, rows: 10 })), [""; 0]);
+}
+
 /// Scores of a made-up benchmark: labels, and two models that are equally good.
 fn models(rows: usize, seed: Seed, number: u64) -> (Vec<i64>, Vec<i64>, Vec<i64>) {
     let mut stream = seed.stream(number);

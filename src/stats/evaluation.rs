@@ -99,7 +99,9 @@ pub fn evaluate(rows: &PairedRows, plan: &Plan, standing: &Standing, resampling:
     let strata: Vec<_> = (0..plan.strata.len() as u32)
         .map(|level| rows.stratum(level).map(|own| compare(&own, &plan.primary)))
         .collect();
-    let decision = decision(plan, standing, &wanted, &compared, &strata);
+    // Rows of a stratum that nobody declared would be protected by none.
+    let undeclared = !plan.strata.is_empty() && rows.has_strata_beyond(plan.strata.len());
+    let decision = decision(plan, standing, &wanted, &compared, &strata, undeclared);
     let seed = |purpose| Seed::derive(purpose, &resampling.seed);
     let defined: Vec<Metric> =
         wanted.iter().zip(&compared).filter(|(_, own)| own.is_ok()).map(|(metric, _)| metric.clone()).collect();
@@ -145,6 +147,7 @@ fn decision(
     wanted: &[Metric],
     compared: &[Compared],
     strata: &[Option<Compared>],
+    undeclared: bool,
 ) -> Decision {
     let find = |metric: &Metric| wanted.iter().position(|own| own == metric).and_then(|at| compared.get(at));
     let guardrails: Vec<Requirement<'_>> = plan
@@ -157,6 +160,7 @@ fn decision(
         .iter()
         .zip(strata)
         .map(|((name, margin), own)| Requirement { name, margin: *margin, observed: own.as_ref() })
+        .chain(undeclared.then_some(Requirement { name: "undeclared", margin: Some(0), observed: None }))
         .collect();
     decide(&Inputs {
         preregistered: standing.preregistered,

@@ -190,6 +190,9 @@ fn scores_that_would_buy_a_better_loss_are_refused() {
     let padded = vec![900_000, 900_000, 900_000];
     assert!(PairedRows::new(frame, vec![0], good.clone(), good.clone()).is_ok());
     assert!(PairedRows::new(frame, vec![0], good.clone(), padded).is_err());
+    // Rounding three probabilities moves their sum by less than two quanta; single precision may add one.
+    let off_by = |quanta: i64| PairedRows::new(frame, vec![0], good.clone(), vec![400_000 + quanta, 300_000, 300_000]);
+    assert!(off_by(2).is_ok() && off_by(-2).is_ok() && off_by(3).is_err() && off_by(-3).is_err());
     assert!(PairedRows::new(frame, vec![3], good.clone(), good.clone()).is_err());
     assert!(PairedRows::new(frame, vec![0, 1], good.clone(), good).is_err());
     let binary = Frame::new(Task::Binary);
@@ -199,6 +202,82 @@ fn scores_that_would_buy_a_better_loss_are_refused() {
     let real = Frame::new(Task::Regression);
     assert!(PairedRows::new(real, vec![i64::MAX], vec![0], vec![0]).is_err());
     assert!(PairedRows::new(real, vec![0], vec![i64::MIN], vec![0]).is_err());
+}
+
+/// Labels, baseline and candidate of three rows: the candidate has two of them right, and a Brier score of 1/3.
+fn two_of_three() -> PairedRows {
+    PairedRows::new(Frame::new(Task::Binary), vec![0, 1, 1], vec![0, 0, 0], vec![0, 1_000_000, 0]).unwrap()
+}
+
+#[test]
+fn rows_of_a_stratum_that_nobody_declared_refuse_the_attempt() {
+    let mut all = columns(3_000, 5);
+    let straight: Vec<usize> = (0..3_000).collect();
+    let plan = plan(Metric::Auroc);
+    let done = evaluate(&rows(&all, &straight), &plan, &standing(), &resampling(1));
+    assert!(done.decision.accepted(), "{:?}", done.decision);
+    all.4[17] = 2;
+    let done = evaluate(&rows(&all, &straight), &plan, &standing(), &resampling(1));
+    assert_eq!(done.decision.codes(), ["STRATUM_MISSING"]);
+}
+
+#[test]
+fn the_ladder_hears_of_a_value_rounded_against_the_candidate() {
+    for (primary, loss) in [(Metric::Accuracy, -666_666), (Metric::Brier, 333_334)] {
+        let plan = Plan { strata: Vec::new(), ..plan(primary) };
+        let done = evaluate(&two_of_three(), &plan, &standing(), &resampling(1));
+        assert_eq!(done.ladder_loss(&plan), Some(loss));
+    }
+}
+
+#[test]
+fn a_perfect_baseline_is_published_as_one_and_not_as_more() {
+    let (base, cand) = (crate::stats::metric::Value::Real(1.0), crate::stats::metric::Value::Real(0.5));
+    let published = publish(&Metric::F1Macro, true, base, cand).unwrap();
+    assert_eq!((published.baseline.as_str(), published.baseline_bps), ("1.000000", Some(10_000)));
+    assert_eq!((published.candidate.as_str(), published.candidate_bps), ("0.499999", Some(4_999)));
+}
+
+#[test]
+fn equal_probabilities_predict_the_first_class_and_the_threshold_itself_predicts_one() {
+    let frame = Frame::new(Task::Multiclass(3));
+    let rows = PairedRows::new(frame, vec![0], vec![400_000, 400_000, 200_000], vec![200_000, 400_000, 400_000]);
+    let rows = rows.unwrap();
+    assert_eq!((rows.predicted(Model::Baseline), rows.predicted(Model::Candidate)), (vec![0], vec![1]));
+    let binary = PairedRows::new(Frame::new(Task::Binary), vec![0], vec![500_000], vec![499_999]).unwrap();
+    assert_eq!((binary.predicted(Model::Baseline), binary.predicted(Model::Candidate)), (vec![1], vec![0]));
+}
+
+#[test]
+fn sampled_sign_flips_count_ties_as_enumerated_ones_do() {
+    // Every eleventh of 2^18 patterns ties with the observed sum.
+    let values: Vec<i128> = (0..18).map(|at| if at % 3 == 0 { -1 } else { 1 }).collect();
+    let observed: i128 = values.iter().sum();
+    let sum = |pattern: u32| -> i128 {
+        values.iter().enumerate().map(|(at, v)| if pattern >> at & 1 == 1 { -v } else { *v }).sum()
+    };
+    let exact = (0..1_u32 << 18).filter(|pattern| sum(*pattern) >= observed).count() as f64 / f64::from(1 << 18);
+    let seed = Seed::derive("ties", b"");
+    assert!((crate::stats::permutation::sign_flip(&values, 20_000, seed, 1) - exact).abs() < 0.02);
+    let large: Vec<i128> = values.iter().map(|value| value << 70).collect();
+    assert!((crate::stats::permutation::sign_flip(&large, 20_000, seed, 2) - exact).abs() < 0.02);
+}
+
+#[test]
+fn units_that_sums_and_bins_cannot_take_are_refused_before_anything_is_computed() {
+    let with = |task, unit, threshold| Frame { task, unit, threshold };
+    for (unit, threshold) in [(0, 0), (-1, 0), (i64::MIN, 0), (i64::MAX, 0), (1_000_000, -1), (1_000_000, 1_000_001)] {
+        let found = PairedRows::new(with(Task::Binary, unit, threshold), vec![0, 1], vec![0, 0], vec![0, 0]);
+        assert_eq!(found, Err(crate::stats::rows::RowsError::Unit { unit, threshold }));
+    }
+    // The largest errors that a regression takes, in the finest unit: every sum still fits.
+    let fine = with(Task::Regression, crate::stats::rows::MAX_UNIT, 0);
+    let most = 100_000_000_000_000;
+    let real = |label, score| PairedRows::new(fine, vec![label, -label], vec![score, -score], vec![-score, score]);
+    assert!(real(most + 1, 0).is_err() && real(0, i64::MAX).is_err());
+    let none = Plan { guardrails: Vec::new(), strata: Vec::new(), ..plan(Metric::Mse) };
+    let done = evaluate(&real(most, most).unwrap(), &none, &standing(), &resampling(1));
+    assert!(done.metrics.iter().all(|(metric, own)| own.is_ok() || *metric == Metric::Rmse), "{:?}", done.metrics);
 }
 
 /// Every published number to the last bit: a changed sum, formula or library function changes what strangers recompute.

@@ -165,9 +165,15 @@ pub struct Published {
 /// Rounds both values for publication; `None` if one does not fit.
 #[must_use]
 pub fn publish(metric: &Metric, higher_is_better: bool, baseline: Value, candidate: Value) -> Option<Published> {
-    let at = |scale| Some((baseline.rounded(scale, higher_is_better)?, candidate.rounded(scale, !higher_is_better)?));
+    let bounded = metric.in_unit_interval();
+    // Real values are rounded with a guard, which must not take a perfect baseline above 1.
+    let inside = |value: i128, scale: u32| if bounded { value.clamp(0, i128::from(scale)) } else { value };
+    let at = |scale| {
+        let (base, cand) = (baseline.rounded(scale, higher_is_better)?, candidate.rounded(scale, !higher_is_better)?);
+        Some((inside(base, scale), inside(cand, scale)))
+    };
     let (base_ppm, cand_ppm) = at(1_000_000)?;
-    let bps = if metric.in_unit_interval() { at(10_000) } else { None };
+    let bps = if bounded { at(10_000) } else { None };
     let delta = if higher_is_better { cand_ppm - base_ppm } else { base_ppm - cand_ppm };
     Some(Published {
         baseline_bps: bps.and_then(|(base, _)| i64::try_from(base).ok()),

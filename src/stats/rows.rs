@@ -10,6 +10,9 @@ pub const MAX_CLASSES: u16 = 1_000;
 /// Largest absolute label or score of a regression, in whole units; beyond it squares would not fit the exact sums.
 pub const MAX_REAL: i64 = 100_000_000;
 
+/// Largest unit: scores are at most as fine as 10⁻¹².
+pub const MAX_UNIT: i64 = 1_000_000_000_000;
+
 /// What a model predicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Task {
@@ -106,9 +109,17 @@ pub enum RowsError {
         /// What is wrong with it.
         what: &'static str,
     },
-    /// A frame with an impossible number of classes, unit or threshold.
+    /// A frame with an impossible number of classes.
     #[error("a task of {0} classes is not possible; help: 2 to 1000")]
     Classes(u16),
+    /// A frame with an impossible unit or threshold.
+    #[error("a unit of {unit} with the threshold {threshold} is not possible; help: 1 to 10^12, and 0 to the unit")]
+    Unit {
+        /// Quanta per 1.
+        unit: i64,
+        /// The threshold in quanta.
+        threshold: i64,
+    },
 }
 
 /// Labels and both models' scores. Rows stand in an order that their content decides, so nothing that is computed from
@@ -163,6 +174,10 @@ impl PairedRows {
         {
             return Err(RowsError::Classes(classes));
         }
+        let Frame { unit, threshold, .. } = self.frame;
+        if !(1..=MAX_UNIT).contains(&unit) || !(0..=unit).contains(&threshold) {
+            return Err(RowsError::Unit { unit, threshold });
+        }
         let length = |column: &str, found: usize, expected: usize| {
             if found == expected {
                 Ok(())
@@ -191,24 +206,28 @@ impl PairedRows {
         match self.frame.task {
             Task::Binary => label == 0 || label == 1,
             Task::Multiclass(classes) => (0..i64::from(classes)).contains(&label),
-            Task::Regression => {
-                label.unsigned_abs() <= MAX_REAL.unsigned_abs().saturating_mul(self.frame.unit.unsigned_abs())
-            }
+            Task::Regression => label.unsigned_abs() <= self.largest(),
         }
+    }
+
+    /// Of a regression's labels and scores, in quanta: in finer units than millionths squares would not fit either.
+    fn largest(&self) -> u64 {
+        MAX_REAL.unsigned_abs() * self.frame.unit.min(MICRO).unsigned_abs()
     }
 
     fn check_scores(&self, row: usize, model: Model) -> Result<(), RowsError> {
         let wrong = |what| Err(RowsError::Score { row, model, what });
         let scores = self.scores(model, row);
         if self.frame.task == Task::Regression {
-            let largest = MAX_REAL.unsigned_abs().saturating_mul(self.frame.unit.unsigned_abs());
-            return if scores.iter().all(|s| s.unsigned_abs() <= largest) { Ok(()) } else { wrong("beyond 10^8") };
+            let fits = scores.iter().all(|score| score.unsigned_abs() <= self.largest());
+            return if fits { Ok(()) } else { wrong("beyond 10^8, or 10^14 quanta") };
         }
         if scores.iter().any(|score| !(0..=self.frame.unit).contains(score)) {
             return wrong("no probability");
         }
-        // Rounding each of n probabilities moves their sum by at most n/2 quanta. More would be a way to a better log-loss.
-        let slack = i128::from(self.frame.width() as u64);
+        // Rounding each of n probabilities moves their sum by at most n/2 quanta, and single precision by another. More would be a way to
+        // a better log-loss.
+        let slack = i128::from(self.frame.width() as u64 / 2 + 1);
         let sum: i128 = scores.iter().map(|s| i128::from(*s)).sum();
         if matches!(self.frame.task, Task::Multiclass(_)) && (sum - i128::from(self.frame.unit)).abs() > slack {
             return wrong("not normalised");
@@ -267,6 +286,12 @@ impl PairedRows {
         let positions: Vec<usize> =
             self.strata.iter().enumerate().filter(|(_, own)| **own == level).map(|(position, _)| position).collect();
         (!positions.is_empty()).then(|| self.pick(&positions))
+    }
+
+    /// Whether a row is in a stratum from `count` on.
+    #[must_use]
+    pub fn has_strata_beyond(&self, count: usize) -> bool {
+        self.strata.iter().any(|own| *own as usize >= count)
     }
 
     /// Both models exchanged.

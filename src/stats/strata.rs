@@ -1,6 +1,6 @@
 //! Strata are frozen when a benchmark is sealed, before any candidate is seen; afterwards each must not get worse.
 
-use super::compare::{Comparison, SMALLEST_CELL};
+use super::compare::{Comparison, Evidence, SMALLEST_CELL};
 use crate::math;
 
 /// One-sided level at which every guardrail and stratum is tested. No correction: all must pass, so the chance that an inferior
@@ -104,14 +104,16 @@ pub enum NonInferiority {
     Shown,
     /// It is not.
     NotShown,
-    /// A class has too few rows for the method.
+    /// A class has too few rows for the method, or there are too few rows at all for one that holds for many.
     TooSmall,
 }
 
 /// Tests that the candidate is not worse by `margin` (≥ 0, in the metric's unit) or more.
 #[must_use]
 pub fn non_inferior(comparison: &Comparison, margin: f64) -> NonInferiority {
-    if comparison.smallest_class.is_some_and(|rows| rows < SMALLEST_CELL) {
+    let few = |rows: u64| rows < SMALLEST_CELL;
+    let exact = matches!(comparison.evidence, Evidence::Binomial { .. });
+    if comparison.smallest_class.is_some_and(few) || (!exact && few(comparison.rows)) {
         return NonInferiority::TooSmall;
     }
     // Written so that a bound that is no number fails.

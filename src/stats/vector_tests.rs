@@ -16,14 +16,14 @@ use super::rows::{Frame, Model, PairedRows, Task};
 use crate::math;
 use serde_json::Value;
 
-const PICO: i64 = 1_000_000_000_000;
+pub(super) const PICO: i64 = 1_000_000_000_000;
 
-fn cases(text: &str) -> Vec<Value> {
+pub(super) fn cases(text: &str) -> Vec<Value> {
     let file: Value = serde_json::from_str(text).unwrap();
     file["cases"].as_array().unwrap().clone()
 }
 
-fn floats(value: &Value) -> Vec<f64> {
+pub(super) fn floats(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
 }
 

@@ -112,6 +112,9 @@ fn data_that_nothing_can_be_learned_from_are_refused_with_their_reason() {
     let mut no_class = rows(200, 2);
     no_class.labels[3] = 2.0;
     assert_eq!(learn(&no_class), Err("BAD_LABEL"));
+    let mut long_name = rows(200, 2);
+    long_name.task = Task::Classes(vec!["x".repeat(5000), "y".into()]);
+    assert_eq!(learn(&long_name), Err("TOO_LARGE"));
     let mut short = rows(200, 2);
     short.keys.pop();
     assert_eq!(learn(&short), Err("BAD_DATASET"));

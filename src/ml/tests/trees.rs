@@ -38,6 +38,10 @@ fn any_number_of_threads_learns_the_same_bytes() {
         let one = model(1);
         assert_eq!(one, model(2));
         assert_eq!(one, model(5));
+        let mut control = StopAt(2, Vec::new());
+        assert!(rows.learn_with("trees", parameters.clone(), 2, None, &mut control).is_err());
+        let resumed = rows.learn_with("trees", parameters.clone(), 5, Some(&control.1), &mut Unattended).unwrap();
+        assert_eq!(one.0, rows.model(resumed).to_bytes(), "begun with two threads, resumed with five");
     }
 }
 
@@ -84,6 +88,36 @@ fn a_run_that_resumes_from_any_checkpoint_ends_with_the_same_bytes() {
         let error = rows.learn_with("trees", other, 1, Some(&control.1), &mut Unattended).unwrap_err();
         assert_eq!(error.code(), "BAD_CHECKPOINT");
     }
+}
+
+#[test]
+fn a_checkpoint_of_other_values_is_refused_even_if_they_rank_alike() {
+    let (rows, mut other) = (rows(500, 2), rows(500, 2));
+    other.features.columns[0].values.iter_mut().for_each(|value| *value *= 2.0);
+    let mut control = StopAt(2, Vec::new());
+    let _ = rows.learn_with("trees", json!({}), 1, None, &mut control);
+    let error = other.learn_with("trees", json!({}), 1, Some(&control.1), &mut Unattended).unwrap_err();
+    assert_eq!(error.code(), "BAD_CHECKPOINT");
+}
+
+#[test]
+fn more_trees_than_an_artefact_may_hold_are_refused_before_the_first() {
+    let mut rows = rows(200, 0);
+    rows.labels.iter_mut().enumerate().for_each(|(row, label)| *label = (row % 60) as f64);
+    rows.task = Task::Classes((0..60).map(|class| format!("{class}")).collect());
+    let error = rows.learn_with("trees", json!({"iterations": 20_000}), 1, None, &mut Unattended).unwrap_err();
+    assert_eq!(error.code(), "TOO_LARGE");
+}
+
+#[test]
+fn the_bytes_of_trees_are_counted_as_they_are_written() {
+    let rows = rows(2000, 2);
+    let mut model = rows.model(rows.learn("trees", json!({"iterations": 1})));
+    let with = model.to_bytes().len();
+    let Predictor::Trees(forest) = &mut model.predictor else { unreachable!() };
+    let tree = forest.trees.pop().unwrap();
+    assert!(!tree.sets.is_empty());
+    assert_eq!(crate::ml::artefact::tree_bytes(&tree), with - model.to_bytes().len());
 }
 
 #[test]
@@ -160,6 +194,15 @@ fn a_number_is_learned_even_beside_one_monstrous_outlier() {
 }
 
 #[test]
+fn a_sample_without_rows_adds_nothing_to_a_number() {
+    // Of 6 rows one in a hundred is sampled; without regularisation an empty leaf's value would be 0/0.
+    let rows = rows(6, 0);
+    let model = rows.model(rows.learn("trees", json!({"lambda": 0, "row_sample": 0.01, "min_rows": 0})));
+    assert_eq!(Model::from_bytes(&model.to_bytes()).as_ref(), Ok(&model), "what was learned can be read");
+    assert!(model.predict(&rows.frame).unwrap().iter().all(|number| number.is_finite()));
+}
+
+#[test]
 fn a_monotone_feature_never_moves_the_score_the_wrong_way() {
     let rows = rows(4000, 2);
     for way in [1, -1] {
@@ -176,6 +219,39 @@ fn a_monotone_feature_never_moves_the_score_the_wrong_way() {
             assert!(along.windows(2).all(|pair| (pair[1] - pair[0]) * f64::from(way) >= 0.0));
         }
     }
+}
+
+#[test]
+fn no_leaf_is_deeper_and_no_tree_larger_than_declared() {
+    let rows = rows(3000, 2);
+    for growth in ["leaf", "depth"] {
+        for (depth, leaves, most) in [(1, 31, 2), (3, 31, 8), (64, 5, 5)] {
+            let parameters =
+                json!({"iterations": 5, "max_depth": depth, "leaves": leaves, "growth": growth, "min_rows": 1});
+            let Predictor::Trees(forest) = rows.learn("trees", parameters).predictor else { unreachable!() };
+            let largest = forest.trees.iter().map(|tree| tree.leaves.len()).max();
+            assert_eq!(largest, Some(most), "{growth} {depth} {leaves}");
+        }
+    }
+}
+
+/// Notes how many iterations there were.
+struct Count(u32);
+
+impl Control for Count {
+    fn after(&mut self, progress: Progress, _: &dyn Fn() -> Vec<u8>) -> ControlFlow<()> {
+        self.0 = progress.iteration;
+        ControlFlow::Continue(())
+    }
+}
+
+#[test]
+fn learning_stops_as_soon_as_patience_is_at_its_end() {
+    let rows = rows(1500, 2);
+    let mut count = Count(0);
+    let parameters = json!({"iterations": 400, "learning_rate": 0.5, "validation": 0.3, "patience": 4});
+    let learned = rows.learn_with("trees", parameters, 1, None, &mut count).unwrap();
+    assert_eq!(count.0, learned.iterations + 4);
 }
 
 #[test]

@@ -4,20 +4,10 @@ use super::shares::*;
 use super::uncertainty::*;
 use crate::stats::fixed::quantise;
 use crate::stats::random::Seed;
+use crate::stats::vector_tests::{PICO, cases, floats};
 use proptest::prelude::*;
 use serde_json::Value;
 use std::collections::BTreeMap;
-
-const PICO: i64 = 1_000_000_000_000;
-
-fn cases(text: &str) -> Vec<Value> {
-    let file: Value = serde_json::from_str(text).unwrap();
-    file["cases"].as_array().unwrap().clone()
-}
-
-fn floats(value: &Value) -> Vec<f64> {
-    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
-}
 
 fn all_close(ours: &[f64], known: &Value, tolerance: f64, what: &str) {
     let known = floats(known);
@@ -171,6 +161,8 @@ fn every_reason_not_to_pay_is_named() {
     for (changed, reason) in [
         (Claim { recipe_controlled: false, ..good }, Unpayable::RecipeControl),
         (Claim { seeds: 4, ..good }, Unpayable::Seeds),
+        // Twice its standard error is above the normal quantile, and below Student's with five seeds.
+        (Claim { variances: &[9e-6], ..good }, Unpayable::NobodySignificant),
         (Claim { baseline_is_head: false, ..good }, Unpayable::StaleBaseline),
         (Claim { delta_lower_bound: None, ..good }, Unpayable::LowerBound),
         (Claim { delta_lower_bound: Some(0.0), ..good }, Unpayable::LowerBound),
@@ -182,6 +174,22 @@ fn every_reason_not_to_pay_is_named() {
     }
     let broken = Claim { variances: &[f64::NAN], ..good };
     assert_eq!(shares(&broken), Err(vec![Unpayable::Incomplete, Unpayable::NobodySignificant]));
+}
+
+#[test]
+fn a_value_of_nothing_passes_for_significant_in_at_most_one_of_twenty_cases_with_five_seeds() {
+    let seed = Seed::derive("five seeds", b"");
+    let significant = (0..4_000).filter(|number| {
+        let mut stream = seed.stream(*number);
+        // Sums of twelve uniform numbers are near enough to normal ones.
+        let mut normal = || (0..12).map(|_| f64::from(stream.bits()) / f64::from(u32::MAX)).sum::<f64>() - 6.0;
+        let seeded = over_seeds(&[(); 5].map(|()| (normal(), 0.0))).unwrap();
+        let values = Shapley { values: vec![(seeded.mean * 1e9) as i128], denominator: 1_000_000_000 };
+        worth(&values, &[seeded.variance], 5).unwrap()[0].significant
+    });
+    // 5 % of 4,000 are 200, give or take 14; by the normal quantile they would be 350.
+    let count = significant.count();
+    assert!((150..250).contains(&count), "{count}");
 }
 
 #[test]
