@@ -89,7 +89,7 @@ fn of_leaves_that_gain_alike_the_oldest_is_split() {
     // The first feature parts the rows; in either half the second gains the same.
     let bins: Vec<u8> = (0..64).flat_map(|row| [row / 32, row % 2]).collect();
     let binned = Binned { bins, width: 2, rows: 64 };
-    let gradient = |row: usize| if row < 32 { -900 } else { 900 } + if row % 2 == 0 { 100 } else { -100 };
+    let gradient = |row: usize| if row < 32 { -900 } else { 900 } + if row.is_multiple_of(2) { 100 } else { -100 };
     let gradients: Vec<u32> = (0..64).map(|row| pack(gradient(row), 1_000)).collect();
     let cuts = [Cut::Number(vec![0.5]), Cut::Number(vec![0.5])];
     let rules = Rules { lambda: 0.0, monotone: vec![Monotone::Free; 2], ..rules() };

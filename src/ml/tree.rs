@@ -124,6 +124,21 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_leads_to_itself_or_back_is_refused_and_not_walked_for_ever() {
+        let mut to_itself = tree();
+        to_itself.nodes[1].left = 1;
+        let mut back = tree();
+        back.nodes[1].left = 0;
+        for tree in [to_itself, back] {
+            assert_eq!(tree.check(&[false, true]), Err("a child is not reached exactly once"));
+        }
+        let test = Test::AtMost(0.0);
+        let root = Node { feature: 0, missing_left: false, test, left: 0, right: !0 };
+        let alone = Tree { nodes: vec![root], sets: Vec::new(), leaves: vec![0.0, 1.0] };
+        assert_eq!(alone.check(&[false]), Err("a child is not reached exactly once"));
+    }
+
+    #[test]
     fn rows_go_by_threshold_set_and_missing_direction() {
         let leaf = |row: [f32; 2]| tree().leaf(|feature| row[feature]);
         assert_eq!(leaf([1.5, 2.0]), 0);

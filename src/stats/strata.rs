@@ -147,6 +147,16 @@ mod tests {
     }
 
     #[test]
+    fn fifty_rows_are_a_stratum_and_forty_nine_are_not_however_precise() {
+        let frozen = freeze(vec![level("a", 50), level("b", 49), level("c", 49)], 1e-6, 0.02).unwrap();
+        assert_eq!(frozen.merged, ["b", "c"]);
+        let frozen = freeze(vec![level("a", 50), level("b", 49), level("c", 60)], 1e-6, 0.02).unwrap();
+        assert_eq!(frozen.merged, ["a", "b"], "forty-nine are too few for `other` as well");
+        let frozen = freeze(vec![level("a", 60), level("b", 25), level("c", 25)], 1e-6, 0.02).unwrap();
+        assert_eq!(frozen.merged, ["b", "c"], "fifty are enough for `other`");
+    }
+
+    #[test]
     fn other_grows_by_the_smallest_level_until_it_can_be_tested() {
         let frozen = freeze(vec![level("a", 10), level("b", 2_000), level("c", 9_000)], 0.3, 0.02).unwrap();
         assert_eq!(frozen.merged, ["a", "b"]);

@@ -48,6 +48,20 @@ fn a_list_that_claims_more_than_the_file_holds_takes_no_memory() {
     assert!(matches!(Model::from_bytes(&bytes), Err(ArtefactError::Form { .. })));
 }
 
+#[test]
+fn a_forest_has_as_many_outputs_as_its_task() {
+    for mut model in models().into_iter().take(3) {
+        let crate::ml::model::Predictor::Trees(forest) = &mut model.predictor else { unreachable!() };
+        forest.trees.clear();
+        let right = forest.base.len();
+        for outputs in [0, 1, 2, 3, 4] {
+            let crate::ml::model::Predictor::Trees(forest) = &mut model.predictor else { unreachable!() };
+            forest.base = vec![0.0; outputs];
+            assert_eq!(Model::from_bytes(&model.to_bytes()).is_ok(), outputs == right, "{outputs}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]

@@ -193,6 +193,21 @@ fn a_value_of_nothing_passes_for_significant_in_at_most_one_of_twenty_cases_with
 }
 
 #[test]
+fn of_equal_remainders_the_first_and_of_equally_near_rows_the_first_is_served() {
+    assert_eq!(largest_remainder(&[1, 1, 1], 10), [4, 3, 3]);
+    assert_eq!(largest_remainder(&[1, 1], 3), [2, 1]);
+    // Two rows at the same place, one of them of the test row's label, and one vote.
+    let features = [1.0, 1.0];
+    let of = |labels| {
+        let test = Labelled { features: &[1.0], labels: &[7] };
+        knn_shapley(Labelled { features: &features, labels }, test, 1, 1).unwrap()
+    };
+    let (first, last) = (of(&[7, 0]), of(&[0, 7]));
+    assert!((first[0] - 1.0).abs() < 1e-12 && first[1].abs() < 1e-12, "{first:?}");
+    assert!((last[0] + 0.5).abs() < 1e-12 && (last[1] - 0.5).abs() < 1e-12, "{last:?}");
+}
+
+#[test]
 fn more_than_sixteen_contributors_become_fifteen_and_a_rest() {
     let own = |n: u32| Contributor { id: format!("{n:03}"), rows: u64::from(n), value: f64::from(n % 20) };
     let merged = players((0..40).map(own).collect());
