@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Builder;
 
-use crate::domain::records::TopicEnd;
+use crate::domain::records::{Artefact, TopicEnd};
 use crate::domain::topics;
+use crate::sealing::filter::{MAX_BYTES, MatchFilter};
 use crate::stages::training::outside::{Each, Outside, Refusal, Trouble};
 use crate::store::{Digest, Store, StoreError};
 use crate::stream::client::{Cluster, FetchBounds, Logged};
@@ -124,6 +125,19 @@ impl Outside for Trainer {
             heard = Instant::now();
         }
         Ok(())
+    }
+
+    fn filter(&self, filter: &Artefact) -> Result<MatchFilter, Trouble> {
+        let missing = |why: &dyn std::fmt::Display| {
+            Refusal::new("FILTER_MISSING", format!("the match filter {} of a benchmark: {why}", filter.digest)).into()
+        };
+        let digest: Digest = filter.digest.parse().map_err(|why: &str| missing(&why))?;
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(passing)?;
+        let bytes = runtime.block_on(self.store.blobs().get(digest, MAX_BYTES)).map_err(|error| match error {
+            StoreError::Io { .. } => passing(error),
+            error => missing(&error),
+        })?;
+        MatchFilter::parse(bytes).map_err(|error| missing(&error))
     }
 
     fn keep(&self, artefact: Vec<u8>) -> Result<(), Trouble> {

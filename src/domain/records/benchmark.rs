@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Artefact, Record};
 
 /// A sealed benchmark, on `benchmarks`. No row, label or cell stands in it but the names of strata.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Benchmark {
     /// Name and version, `NAME@VERSION`.
     pub benchmark: String,

@@ -128,7 +128,7 @@ pub struct NamedValue {
 }
 
 /// A blob that is named by its content.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Artefact {
     /// SHA-256 of the blob, hex.

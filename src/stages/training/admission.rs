@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::outside::Refusal;
 use crate::domain::contract::Spec;
-use crate::domain::records::{Model, NamedValue, Position, TrainingRequest, TrainingRun};
+use crate::domain::records::{Artefact, Model, NamedValue, Position, TrainingRequest, TrainingRun};
 use crate::ml::declare::declaration;
 use crate::ml::learner;
 
@@ -30,6 +30,8 @@ pub struct Open {
     pub as_of: Option<String>,
     /// The model's specification at admission, canonical JSON.
     pub spec: String,
+    /// Match filters of the model's sealed benchmarks at admission: their rows are not learned from.
+    pub sealed: Vec<Artefact>,
     /// How often a worker began to learn.
     pub begun: u32,
 }
@@ -99,8 +101,16 @@ pub fn admit(run: TrainingRun, request: &TrainingRequest, model: Option<&Model>)
         contract_digest: contract.digest.clone(),
         ..run
     };
-    let (budget, as_of) = (request.budget, request.as_of.clone());
-    Ok(Open { run, parameters: parameters.to_string(), budget, as_of, spec: contract.spec.clone(), begun: 0 })
+    let in_force = model.benchmarks.iter().filter(|benchmark| !benchmark.retired);
+    Ok(Open {
+        run,
+        parameters: parameters.to_string(),
+        budget: request.budget,
+        as_of: request.as_of.clone(),
+        spec: contract.spec.clone(),
+        sealed: in_force.map(|benchmark| benchmark.match_filter.clone()).collect(),
+        begun: 0,
+    })
 }
 
 /// What the request's form knows and this version does not do is refused by name.
@@ -108,7 +118,7 @@ fn not_yet(request: &TrainingRequest) -> Result<(), Refusal> {
     let said = [
         ("search", request.search.is_some(), "send one request for each set of parameters"),
         ("warm_start", request.warm_start == Some(true), "leave it out: training starts from scratch"),
-        ("benchmark", request.benchmark.is_some(), "leave it out: no benchmark can be sealed yet"),
+        ("benchmark", request.benchmark.is_some(), "leave it out: nothing evaluates on it yet"),
     ];
     if let Some((name, _, help)) = said.into_iter().find(|(_, is_said, _)| *is_said) {
         return refuse("NOT_IMPLEMENTED", format!("{name} is not implemented in this version; help: {help}"));

@@ -1,6 +1,7 @@
 //! What a training run needs from outside its log: the topics' ends, their records again from the start, and the store.
 
-use crate::domain::records::TopicEnd;
+use crate::domain::records::{Artefact, TopicEnd};
+use crate::sealing::filter::MatchFilter;
 
 /// Why there is no model, told to whoever asked for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +55,12 @@ pub trait Outside: Send + Sync {
     /// # Errors
     /// Brokers out of reach, records that are gone, and what `each` returns.
     fn read(&self, topic: &str, ends: &[TopicEnd], each: &mut Each<'_>) -> Result<(), Trouble>;
+
+    /// The match filter of a sealed benchmark.
+    ///
+    /// # Errors
+    /// The store is out of reach, or the filter is not there or damaged.
+    fn filter(&self, filter: &Artefact) -> Result<MatchFilter, Trouble>;
 
     /// Puts an artefact into the store; it is durable when this returns.
     ///

@@ -1,5 +1,7 @@
 //! The rows of a dataset: those below its ends whose chunk an admitted receipt below its ends binds.
 //!
+//! Rows whose features stand in a sealed benchmark are left out: they may have been contributed before it was sealed.
+//!
 //! Columns come in the form that their encoding wants, whatever contract a row was checked against; a column that a contract did
 //! not have is empty there. Every limit is checked before the next record is taken in.
 
@@ -22,6 +24,7 @@ use crate::ml::Task;
 use crate::ml::dataset::ROW_HASH;
 use crate::ml::declare::Declaration;
 use crate::ml::encoding::Encode;
+use crate::sealing::filter::{MatchFilter, without_sealed};
 
 /// Most chunks that the receipts of a dataset bind.
 const MAX_CHUNKS: usize = 4 << 20;
@@ -114,7 +117,7 @@ impl Admitted {
     }
 }
 
-/// Reads the rows of a model.
+/// Reads the rows of a model; `sealed` are the match filters of its benchmarks.
 ///
 /// # Errors
 /// Limits, records that cannot be read, rows that are not all there, trouble outside.
@@ -124,6 +127,7 @@ pub fn read(
     model: &str,
     declared: &Declaration,
     ends: &[TopicEnd],
+    sealed: &[MatchFilter],
     limits: Limits,
     stopped: &dyn Fn() -> bool,
 ) -> Result<Rows, Trouble> {
@@ -136,7 +140,7 @@ pub fn read(
         return Err(too_large("rows", limits.rows));
     }
     let wanted = columns(declared);
-    let (mut batches, mut rows, mut bytes) = (Vec::new(), 0_usize, 0_usize);
+    let (mut batches, mut found, mut rows, mut bytes) = (Vec::new(), 0_usize, 0_usize, 0_usize);
     outside.read(topics::ACCEPTED, ends, &mut |value| {
         if stopped() {
             return Err(Trouble::Cancelled);
@@ -147,7 +151,8 @@ pub fn read(
         }
         let batch = ipc::read(&accepted.batch, ipc::Limits::default());
         let batch = batch.map_err(|e| Refusal::new("UNREADABLE", format!("rows of an accepted chunk: {e}")))?;
-        let batch = conform(&batch, &wanted)?;
+        found += batch.num_rows();
+        let batch = conform(&unsealed(batch, sealed)?, &wanted)?;
         rows += batch.num_rows();
         // What a batch keeps alive is at least the record's bytes, its columns share them.
         let own = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or(0);
@@ -158,12 +163,21 @@ pub fn read(
         batches.push(batch);
         Ok(())
     })?;
-    if i64::try_from(rows).ok() != Some(admitted.rows) {
-        let detail = format!("the receipts admit {} rows, {rows} are on the topic; help: restore it", admitted.rows);
+    if i64::try_from(found).ok() != Some(admitted.rows) {
+        let detail = format!("the receipts admit {} rows, {found} are on the topic; help: restore it", admitted.rows);
         return Err(Refusal::new("INCOMPLETE_DATASET", detail).into());
     }
     let contributions = i64::try_from(admitted.roots.len()).unwrap_or(i64::MAX);
     Ok(Rows { batches, contributions, contributions_root: admitted.root() })
+}
+
+/// The rows that no benchmark holds.
+fn unsealed(batch: RecordBatch, sealed: &[MatchFilter]) -> Result<RecordBatch, Trouble> {
+    if sealed.is_empty() {
+        return Ok(batch);
+    }
+    let (rows, _) = without_sealed(&batch, sealed).map_err(|e| Refusal::new("UNREADABLE", e))?;
+    Ok(rows)
 }
 
 /// Row hash, features and label, each once, in the types that they are learned from in.

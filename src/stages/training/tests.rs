@@ -12,8 +12,9 @@ use crate::attest::dsse::Envelope;
 use crate::codec::ipc::{self, Compression};
 use crate::domain::contract::Spec;
 use crate::domain::records::{
-    Accepted, ChunkId, ModelContract, Quality, Receipt, ReceiptChunk, RegistryEvent, TopicEnd,
+    Accepted, Benchmark, ChunkId, ModelContract, Quality, Receipt, ReceiptChunk, RegistryEvent, TopicEnd,
 };
+use crate::sealing::filter::MatchFilter;
 use crate::stages::testing::{End, Task, batch};
 use crate::store::Digest;
 
@@ -69,6 +70,12 @@ impl Outside for Shelf {
         let end = ends.iter().find(|end| end.topic == topic).unwrap().end as usize;
         let values = lock(&self.topics).get(topic).cloned().unwrap_or_default();
         values.iter().take(end).try_for_each(|value| each(value))
+    }
+
+    fn filter(&self, filter: &Artefact) -> Result<MatchFilter, Trouble> {
+        let bytes = lock(&self.kept).get(&filter.digest.parse().unwrap()).cloned();
+        let bytes = bytes.ok_or_else(|| Refusal::new("FILTER_MISSING", "not there"))?;
+        Ok(MatchFilter::parse(bytes.into()).unwrap())
     }
 
     fn keep(&self, artefact: Vec<u8>) -> Result<(), Trouble> {
@@ -132,14 +139,19 @@ impl Shelf {
     }
 }
 
+/// Row hash of an order, and here its feature hash.
+fn hash(row: u32) -> [u8; 16] {
+    u128::from(row).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835).to_be_bytes()
+}
+
 fn orders(rows: std::ops::Range<u32>) -> RecordBatch {
-    let hash = |row: u32| u128::from(row).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835).to_be_bytes();
     let column = |of: fn(u32) -> f64| Arc::new(Float64Array::from_iter_values(rows.clone().map(of))) as ArrayRef;
     let plan = rows.clone().map(|row| if row % 3 == 0 { "premium" } else { "basic" });
     let label = rows.clone().map(|row| i64::from(row % 7 > 3 || row % 3 == 0));
     RecordBatch::try_from_iter([
         ("_row", Arc::new(UInt32Array::from_iter_values(rows.clone())) as ArrayRef),
         ("_row_hash", Arc::new(FixedSizeBinaryArray::try_from_iter(rows.clone().map(hash)).unwrap())),
+        ("_feature_hash", Arc::new(FixedSizeBinaryArray::try_from_iter(rows.clone().map(hash)).unwrap())),
         ("amount", column(|row| f64::from(row % 7) + 0.5)),
         ("plan", Arc::new(plan.map(Some).collect::<StringArray>())),
         ("again", Arc::new(Int64Array::from_iter_values(label))),
@@ -188,6 +200,12 @@ fn stage(shelf: &Arc<Shelf>, threads: usize) -> Training {
         bench: Arc::default(),
     };
     let mut stage = Training::new(config);
+    tell(&mut stage, Vec::new());
+    stage
+}
+
+/// Tells the stage of the model and its benchmarks.
+fn tell(stage: &mut Training, benchmarks: Vec<Benchmark>) {
     let spec = Spec::parse_yaml(SPEC, "f").unwrap();
     let contract =
         ModelContract { digest: spec.contract_digest().unwrap(), revision: 1, spec: spec.canonical_json().unwrap() };
@@ -196,11 +214,11 @@ fn stage(shelf: &Arc<Shelf>, threads: usize) -> Training {
         revision: 1,
         contract_digest: contract.digest.clone(),
         contracts: vec![contract],
+        benchmarks,
         ..Model::default()
     };
     let wire = Wire::default();
     stage.broadcast(topics::MODELS, b"shop", Some(&wire.encode(&model).unwrap()), &wire).unwrap();
-    stage
 }
 
 fn asked(id: &str) -> TrainingRequest {
@@ -268,6 +286,29 @@ fn a_run_learns_from_admitted_rows_alone_keeps_its_bytes_in_the_store_and_regist
     assert_eq!((told.run_id, told.registration.artefact), (run.run_id, artefact));
     assert_eq!(told.registration.features, ["amount", "plan"]);
     assert_eq!(told.registration.lineage.recipe_digest, run.recipe_digest);
+}
+
+#[test]
+fn rows_that_a_benchmark_in_force_holds_are_not_learned_from_whenever_they_came() {
+    let shelf = Arc::new(Shelf::default());
+    shelf.contribute("a", 0..300, "admitted");
+    let filter = MatchFilter::new(&[hash(7), hash(200), hash(5_000)], &[]);
+    shelf.keep(filter.bytes().to_vec()).unwrap();
+    let artefact = |digest: Digest| Artefact { digest: digest.to_string(), ..Artefact::default() };
+    let benchmark = |match_filter: Artefact, retired| Benchmark { match_filter, retired, ..Benchmark::default() };
+    let run = |benchmarks| {
+        let mut task = Task::new(stage(&shelf, 1), 0, &[]);
+        tell(&mut task.stage, benchmarks);
+        ask(&mut task, 0, asked("r"));
+        work_off(&mut task);
+        last(&task)
+    };
+    let known = artefact(Digest::of(filter.bytes()));
+    let rows = |run: TrainingRun| run.dataset.map(|dataset| dataset.rows);
+    assert_eq!(rows(run(vec![benchmark(known.clone(), false)])), Some(298));
+    assert_eq!(rows(run(vec![benchmark(known, true)])), Some(300), "a retired one holds nothing back");
+    let missing = run(vec![benchmark(artefact(Digest::of(b"gone")), false)]);
+    assert_eq!((missing.status.as_str(), missing.reason.as_str()), (TrainingRun::FAILED, "FILTER_MISSING"));
 }
 
 #[test]

@@ -178,9 +178,11 @@ fn made(shop: &Shop, open: &Open, slate: &Slate) -> Result<Found, Option<Refusal
     let refused = |code, detail: String| Some(Refusal::new(code, detail));
     let spec = Spec::from_canonical_json(&open.spec).map_err(|e| refused("BAD_CONTRACT", e.to_string()))?;
     let declared = declaration(&spec).map_err(|e| refused("NOTHING_TO_LEARN", e.to_string()))?;
+    let one = |filter| persist(slate, open, || shop.outside.filter(filter));
+    let sealed = open.sealed.iter().map(one).collect::<Result<Vec<_>, _>>()?;
     let rows = persist(slate, open, || {
         let stopped = || slate.is_cancelled();
-        read(&*shop.outside, &shop.wire, &open.run.model, &declared, &open.run.offsets, shop.limits, &stopped)
+        read(&*shop.outside, &shop.wire, &open.run.model, &declared, &open.run.offsets, &sealed, shop.limits, &stopped)
     })?;
     let run_id = open.run.run_id.as_str();
     let checkpoint = persist(slate, open, || shop.outside.checkpointed(run_id))?;
