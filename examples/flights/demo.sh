@@ -109,7 +109,11 @@ show sql --format table "
   select code, \"column\", rule, shape, count(*) as rows from refusals where contributor = 'F9' and code not like 'DUP%' group by 1, 2, 3, 4 order by 1, 2 limit 12"
 show sql --format table "select agent_email, agent_note from rows where agent_email is not null order by row limit 2"
 
-say "10. Frontier's troubled receipt is attested. A stranger checks it offline, without brokers and keys"
+say "10. A model learns from the accepted rows; its bytes follow from them, the parameters and the seed"
+show train flight-delay --param iterations=50 --request-id demo --wait
+"$hokusai" sql --fresh --format table "select run_id, status, iterations from runs"
+
+say "11. Frontier's troubled receipt is attested. A stranger checks it offline, without brokers and keys"
 stranger=$data/stranger
 mkdir -p "$stranger/receipts"
 troubled=$("$hokusai" sql --format csv "select distinct contribution_id from refusals where code = 'DUP_OTHER_OWNER' order by 1 limit 1" | tail -1)

@@ -117,20 +117,31 @@ impl Admitted {
     }
 }
 
-/// Reads the rows of a model; `sealed` are the match filters of its benchmarks.
+/// Which rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Of this model.
+    pub model: &'a str,
+    /// With these columns.
+    pub declared: &'a Declaration,
+    /// Below these ends.
+    pub ends: &'a [TopicEnd],
+    /// Not in these benchmarks.
+    pub sealed: &'a [MatchFilter],
+}
+
+/// Reads the rows of a model.
 ///
 /// # Errors
 /// Limits, records that cannot be read, rows that are not all there, trouble outside.
 pub fn read(
     outside: &dyn Outside,
     wire: &Wire,
-    model: &str,
-    declared: &Declaration,
-    ends: &[TopicEnd],
-    sealed: &[MatchFilter],
+    wanted: Wanted<'_>,
     limits: Limits,
     stopped: &dyn Fn() -> bool,
 ) -> Result<Rows, Trouble> {
+    let Wanted { model, declared, ends, sealed } = wanted;
     let mut admitted = Admitted::default();
     outside.read(topics::RECEIPTS, ends, &mut |value| {
         let receipt: Receipt = wire.decode(value).map_err(|e| unreadable(&e, topics::RECEIPTS))?;
@@ -139,7 +150,7 @@ pub fn read(
     if usize::try_from(admitted.rows).unwrap_or(usize::MAX) > limits.rows {
         return Err(too_large("rows", limits.rows));
     }
-    let wanted = columns(declared);
+    let schema = columns(declared);
     let (mut batches, mut found, mut rows, mut bytes) = (Vec::new(), 0_usize, 0_usize, 0_usize);
     outside.read(topics::ACCEPTED, ends, &mut |value| {
         if stopped() {
@@ -152,7 +163,7 @@ pub fn read(
         let batch = ipc::read(&accepted.batch, ipc::Limits::default());
         let batch = batch.map_err(|e| Refusal::new("UNREADABLE", format!("rows of an accepted chunk: {e}")))?;
         found += batch.num_rows();
-        let batch = conform(&unsealed(batch, sealed)?, &wanted)?;
+        let batch = conform(&unsealed(batch, sealed)?, &schema)?;
         rows += batch.num_rows();
         // What a batch keeps alive is at least the record's bytes, its columns share them.
         let own = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or(0);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::admission::Open;
 use super::learn::{Made, learn};
 use super::outside::{Outside, Refusal, Trouble};
-use super::rows::{Limits, read};
+use super::rows::{Limits, Wanted, read};
 use crate::codec::wire::Wire;
 use crate::domain::contract::Spec;
 use crate::domain::records::TopicEnd;
@@ -182,7 +182,9 @@ fn made(shop: &Shop, open: &Open, slate: &Slate) -> Result<Found, Option<Refusal
     let sealed = open.sealed.iter().map(one).collect::<Result<Vec<_>, _>>()?;
     let rows = persist(slate, open, || {
         let stopped = || slate.is_cancelled();
-        read(&*shop.outside, &shop.wire, &open.run.model, &declared, &open.run.offsets, &sealed, shop.limits, &stopped)
+        let run = &open.run;
+        let wanted = Wanted { model: &run.model, declared: &declared, ends: &run.offsets, sealed: &sealed };
+        read(&*shop.outside, &shop.wire, wanted, shop.limits, &stopped)
     })?;
     let run_id = open.run.run_id.as_str();
     let checkpoint = persist(slate, open, || shop.outside.checkpointed(run_id))?;
