@@ -172,8 +172,14 @@ fn receipts_are_what_a_stranger_recomputes_from_the_committed_records(kind: Kind
     });
     let receipts = verify(&plant, &log, &BTreeMap::from([(digest, reference)]));
     assert_eq!(receipts.keys().map(String::as_str).collect::<BTreeSet<_>>(), ids, "exactly one receipt each");
-    let refused = receipts.values().filter(|receipt| receipt["status"] == "refused").count();
-    assert_eq!(refused, (0..120).filter(|n| n % 11 == 5).count(), "contributions with a chunk of another schema");
+    let id = |n: usize| format!("load-{seed}-{n:04}");
+    let refused = |id: &String| receipts[id]["status"] == "refused";
+    let misfits: Vec<String> = (0..120).filter(|n| n % 11 == 5).map(id).collect();
+    assert!(misfits.iter().all(refused), "a chunk of another schema refuses its contribution");
+    // Where an id was used for two contents, dedup may see the one first and receipts the other, whose rows are then all duplicates.
+    let rest = (0..120).filter(|n| n % 11 != 5 && n % 13 != 6).map(id);
+    let rest: Vec<&Value> = rest.filter(refused).map(|id| &receipts[&id]).collect();
+    assert!(rest.is_empty(), "refused, although nothing is wrong with them: {rest:?}");
     eventually("what the stranger has committed is purged", || match starts(&plant) {
         starts if starts.iter().all(|start| *start > 0) => Ok(()),
         starts => Err(format!("{starts:?}")),
