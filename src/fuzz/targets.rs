@@ -17,11 +17,13 @@ use crate::codec::wire::Wire;
 use crate::domain::contract::Spec;
 use crate::domain::limits::{MAX_CHUNKS, MAX_ID};
 use crate::domain::records::{Contribution, ManifestEvent, Receipt, ScreenedEvent, Verdict};
+use crate::ml::declare::declaration;
 use crate::pii::column::ColumnHints;
 use crate::pii::normal::normalise;
 use crate::pii::scan::Scanner;
 use crate::stages::intake::contract::Compiler;
 use crate::stages::registry::{command, result};
+use crate::stats::declare::declared;
 use crate::topology::Topology;
 
 const JSON: &[&str] = &["{", "}", "[", "]", ":", ",", "null", "true", "\"\"", "\\u0000", "\\ud800", "1e400", "-0.0"];
@@ -160,7 +162,12 @@ pub(super) fn contracts() -> Target {
         let again = Spec::from_canonical_json(&canonical).unwrap();
         assert_eq!(again.contract_digest().unwrap(), spec.contract_digest().unwrap());
         thread_local!(static COMPILER: Compiler = Compiler::new());
-        COMPILER.with(|compiler| compiler.compile(spec)).map_or_else(|error| error.problem, |_| "compiled".to_owned())
+        let learned = declaration(&spec).map_or_else(|error| error.problem, |_| "learned".to_owned());
+        if let Some(said) = &spec.evaluation {
+            declared(said).unwrap();
+        }
+        let compiled = COMPILER.with(|compiler| compiler.compile(spec));
+        format!("{learned} {}", compiled.map_or_else(|error| error.problem, |_| "compiled".to_owned()))
     }
     let seeds = vec![
         include_bytes!("../domain/contract/example.yaml").to_vec(),
