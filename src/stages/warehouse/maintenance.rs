@@ -17,6 +17,7 @@ use deltalake_core::protocol::checkpoints::cleanup_metadata;
 use deltalake_core::{DeltaTable, DeltaTableError};
 
 use super::error::WarehouseError;
+use super::exclusive::exclusive;
 use super::store::Store;
 use super::tables::Table;
 
@@ -53,24 +54,35 @@ pub async fn compact(store: &Store, table: Table) -> Result<Maintained, Warehous
     for tier in TIERS {
         let Some(delta) = store.load(table).await? else { return Ok(done) };
         let Some(target) = due(&delta, tier).map_err(|e| WarehouseError::delta(table, "read", e))? else { continue };
-        let session = Arc::new(create_session_state_with_spill_config(Some(MEMORY), Some(SPILL)));
-        let optimize = delta
-            .optimize()
-            .with_target_size(target)
-            .with_max_concurrent_tasks(1)
-            .with_writer_properties(super::writer::properties())
-            .with_session_state(session);
-        match optimize.await {
-            Ok((_, metrics)) => {
-                done.merged += metrics.num_files_removed;
-                done.into += metrics.num_files_added;
-            }
-            // Another worker has merged the same files.
-            Err(DeltaTableError::Transaction { .. }) => return Ok(done),
-            Err(source) => return Err(WarehouseError::delta(table, "compacted", source)),
-        }
+        let Some((merged, into)) = merge(table, &delta, target).await? else { return Ok(done) };
+        done.merged += merged;
+        done.into += into;
     }
     Ok(done)
+}
+
+/// Merges the small files of a version of the table; how many, and into how many. None when another worker has merged one of
+/// them meanwhile: then nothing is changed.
+pub(super) async fn merge(
+    table: Table,
+    delta: &DeltaTable,
+    target: NonZeroU64,
+) -> Result<Option<(u64, u64)>, WarehouseError> {
+    let fail = |source| WarehouseError::delta(table, "compacted", source);
+    let session = Arc::new(create_session_state_with_spill_config(Some(MEMORY), Some(SPILL)));
+    let optimize = exclusive(delta)
+        .await
+        .map_err(fail)?
+        .optimize()
+        .with_target_size(target)
+        .with_max_concurrent_tasks(1)
+        .with_writer_properties(super::writer::properties())
+        .with_session_state(session);
+    match optimize.await {
+        Ok((_, metrics)) => Ok(Some((metrics.num_files_removed, metrics.num_files_added))),
+        Err(DeltaTableError::Transaction { .. }) => Ok(None),
+        Err(source) => Err(fail(source)),
+    }
 }
 
 fn due(delta: &DeltaTable, tier: u64) -> Result<Option<NonZeroU64>, DeltaTableError> {

@@ -22,6 +22,7 @@
 pub mod columns;
 pub mod decode;
 pub mod error;
+mod exclusive;
 mod lane;
 pub mod maintenance;
 mod records;

@@ -208,6 +208,25 @@ async fn small_files_are_merged_while_rows_positions_and_running_queries_stay() 
 }
 
 #[tokio::test]
+async fn of_two_compactions_of_the_same_files_one_is_refused_and_every_row_stands_once() {
+    let (_folder, store) = temporary();
+    let mut first = writer(&store).await;
+    for round in 0..maintenance::SMALL_FILES as i64 {
+        let rows = batches(Table::Rows, &[accepted("c1", "m", vec![("delay", longs(&[round]))])]);
+        first.commit(&rows, &to(0, round + 1), None).await.unwrap();
+    }
+    let (one, other) =
+        (store.load(Table::Rows).await.unwrap().unwrap(), store.load(Table::Rows).await.unwrap().unwrap());
+    let target = std::num::NonZeroU64::new(1 << 20).unwrap();
+    // Rows that come meanwhile are no conflict.
+    let rows = batches(Table::Rows, &[accepted("c2", "m", vec![("delay", longs(&[99]))])]);
+    first.commit(&rows, &to(0, 17), None).await.unwrap();
+    assert_eq!(maintenance::merge(Table::Rows, &one, target).await.unwrap(), Some((16, 1)));
+    assert_eq!(maintenance::merge(Table::Rows, &other, target).await.unwrap(), None);
+    assert_eq!(count(&store, "select count(*) from rows").await, 17);
+}
+
+#[tokio::test]
 async fn receipts_keep_their_nested_parts() {
     let (_folder, store) = temporary();
     let mut first = TableWriter::open(&store, Table::Receipts, "t.receipts", None).await.unwrap();

@@ -2,8 +2,8 @@
 
 use crate::support::broker::{Broker, Kind, shared};
 use crate::support::client::{Isolation, read, watermarks};
-use crate::support::eventually;
 use crate::support::hokusai::{Launched, Running, command, finish};
+use crate::support::{DEADLINE, eventually};
 use serde_json::Value;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -107,7 +107,8 @@ impl Plant {
 
     /// The rows of a query, after the tables have reached the topics' ends.
     pub fn sql(&self, query: &str) -> Vec<Value> {
-        finish(self.command(&["sql", query, "--fresh", "--format", "json"])).lines(0)
+        let limit = DEADLINE.as_secs().to_string();
+        finish(self.command(&["sql", query, "--fresh", "--fresh-timeout", &limit, "--format", "json"])).lines(0)
     }
 
     /// Starts the embedded broker, again on the address it had.

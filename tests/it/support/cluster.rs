@@ -1,5 +1,6 @@
 //! All stages on a broker: `hokusai up` for the embedded one, `hokusai worker` on Apache Kafka, where a prefix keeps tests apart.
 
+use super::DEADLINE;
 use super::broker::{Broker, Kind, shared as shared_broker};
 use super::hokusai::{Finished, Launched, Running, command, finish, wait_until_ready};
 use serde_json::Value;
@@ -137,7 +138,7 @@ impl Cluster {
 
     /// The rows of a query, after the tables have reached the topics' present ends.
     pub fn sql(&self, query: &str) -> Vec<Value> {
-        self.lines(&["sql", query, "--fresh"])
+        self.lines(&["sql", query, "--fresh", "--fresh-timeout", &DEADLINE.as_secs().to_string()])
     }
 
     /// The one number that a query gives in a column `n`.
