@@ -40,6 +40,7 @@ use crate::domain::records::{
     Artefact, Lineage, Model, NamedValue, Position, TrainingJob, TrainingRefusal, TrainingRequest, TrainingRun,
 };
 use crate::domain::topics;
+use crate::stages::entry;
 use crate::stages::registry::command::{Origin, Registration};
 use crate::stages::registry::result::{self, Found as Finding, RunResult, StageResult};
 use crate::stream::stage::{Batch, Context, Destination, Outputs, Stage, StageError};
@@ -341,19 +342,9 @@ fn finished(run: TrainingRun, made: &Made) -> TrainingRun {
 }
 
 fn encode(open: &Open) -> Result<Vec<u8>, StageError> {
-    let mut bytes = vec![VERSION];
-    serde_json::to_writer(&mut bytes, open).map_err(|e| damaged(e.to_string()))?;
-    Ok(bytes)
+    entry::encode(VERSION, &"a training run", open)
 }
 
 fn decode(bytes: &[u8]) -> Result<Open, StageError> {
-    match bytes.split_first() {
-        Some((&VERSION, json)) => serde_json::from_slice(json).map_err(|e| damaged(e.to_string())),
-        Some((version, _)) => Err(damaged(format!("format version {version}, this program reads {VERSION}"))),
-        None => Err(damaged("empty".to_owned())),
-    }
-}
-
-fn damaged(detail: String) -> StageError {
-    StageError::State { what: "a training run".to_owned(), detail }
+    entry::decode(VERSION, &"a training run", bytes)
 }

@@ -23,6 +23,10 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// Pause before what is out of reach is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// Rows that a benchmark holds are never learned from, so what is below the same ends depends on the benchmarks in force.
+const DATASET_CHANGED: &str = "the rows below the published ends have another digest now: a benchmark that holds some of them may have \
+    been sealed or retired since; help: leave as_of out to train on the rows that are free now, or compare with a run made since";
+
 /// What every run of a process shares.
 #[derive(Clone)]
 pub struct Shop {
@@ -192,7 +196,7 @@ fn made(shop: &Shop, open: &Open, slate: &Slate) -> Result<Found, Option<Refusal
     let made = learn(open, &declared, rows, shop.limits.threads, checkpoint.as_deref(), &mut following);
     let Some(made) = made.map_err(Some)? else { return Err(None) };
     if open.as_of.as_ref().is_some_and(|digest| *digest != made.dataset.digest) {
-        return Err(refused("DATASET_CHANGED", "the rows below the published ends have another digest now".to_owned()));
+        return Err(refused("DATASET_CHANGED", DATASET_CHANGED.to_owned()));
     }
     persist(slate, open, || shop.outside.publish(&open.run.model, &made.dataset.digest, &open.run.offsets))?;
     persist(slate, open, || shop.outside.keep(made.artefact.clone()))?;
@@ -217,10 +221,8 @@ impl Control for Following<'_> {
         }
         if self.kept.elapsed() >= self.shop.limits.checkpoint_every {
             let bytes = checkpoint();
-            // Without one only time is lost; linear learners have none.
-            if !bytes.is_empty()
-                && let Err(trouble) = self.shop.outside.checkpoint(self.run_id, bytes)
-            {
+            // Without one only time is lost.
+            if let Err(trouble) = self.shop.outside.checkpoint(self.run_id, bytes) {
                 tracing::warn!(run = self.run_id, ?trouble, "no checkpoint was kept");
             }
             self.kept = Instant::now();
