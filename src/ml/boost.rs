@@ -384,6 +384,7 @@ mod tests {
             judge_scores: vec![0.0],
             forest: Forest::default(),
             best: None,
+            last: None,
         };
         let stops = [1, 2, 3].map(|iteration| state.judged(&objective, iteration, 2).1);
         assert_eq!((stops, state.best.map(|(_, best)| best)), ([false, false, true], Some(1)));

@@ -13,4 +13,5 @@ pub mod registry;
 #[cfg(test)]
 mod testing;
 pub mod training;
+pub mod trials;
 pub mod warehouse;

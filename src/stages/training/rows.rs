@@ -29,6 +29,9 @@ use crate::sealing::filter::{MatchFilter, without_sealed};
 /// Most chunks that the receipts of a dataset bind.
 const MAX_CHUNKS: usize = 4 << 20;
 
+/// Rows times iterations of a search, unless the settings say otherwise: some ten hours of one core with trees of 31 leaves.
+const BUDGET: u64 = 1_000_000_000_000;
+
 /// What a run may take at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -36,6 +39,8 @@ pub struct Limits {
     pub rows: usize,
     /// Their bytes in memory, as they are read, and those of the receipts that bind them; learning takes a few times that.
     pub bytes: usize,
+    /// Rows times iterations of all trials of a search.
+    pub budget: u64,
     /// Threads of the learner; no influence on the result.
     pub threads: usize,
     /// A checkpoint is kept so often.
@@ -44,7 +49,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { rows: 20_000_000, bytes: 1 << 30, threads: 1, checkpoint_every: Duration::from_secs(30) }
+        Self { rows: 20_000_000, bytes: 1 << 30, budget: BUDGET, threads: 1, checkpoint_every: Duration::from_secs(30) }
     }
 }
 

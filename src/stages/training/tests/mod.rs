@@ -1,12 +1,15 @@
 //! The stage without Kafka: real learners on rows of topics that live in memory.
 
+mod cancelling;
+mod search;
 mod shelf;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::outside::Trouble;
+use super::outside::{Outside, Trouble};
+use super::rows::Limits;
 use super::*;
 use crate::attest::dsse::Envelope;
 use crate::domain::contract::Spec;
@@ -17,21 +20,25 @@ use crate::store::Digest;
 use shelf::{SPEC, Shelf, hash, lock};
 
 fn stage(shelf: &Arc<Shelf>, threads: usize) -> Training {
-    let config = TrainingConfig {
-        outside: shelf.clone(),
-        limits: Limits { rows: 5_000, bytes: 1 << 20, threads, checkpoint_every: Duration::ZERO },
-        wire: Wire::default(),
-        trust: LiveTrust::default(),
-        key: SigningKey::from_bytes(&[7; 32]),
-        bench: Arc::default(),
-    };
-    let mut stage = Training::new(config);
+    let key = SigningKey::from_bytes(&[7; 32]);
+    let mut stage = Training::new(TrainingConfig { shop: shop(shelf, threads), trust: LiveTrust::default(), key });
     tell(&mut stage, Vec::new());
     stage
 }
 
+/// What a worker works with.
+fn shop(shelf: &Arc<Shelf>, threads: usize) -> Shop {
+    Shop {
+        outside: shelf.clone(),
+        limits: Limits { rows: 5_000, bytes: 1 << 20, budget: 1 << 40, threads, checkpoint_every: Duration::ZERO },
+        wire: Wire::default(),
+        bench: Arc::default(),
+        larder: Arc::default(),
+    }
+}
+
 /// Tells the stage of the model and its benchmarks.
-fn tell(stage: &mut Training, benchmarks: Vec<Benchmark>) {
+fn tell(stage: &mut impl Stage, benchmarks: Vec<Benchmark>) {
     let spec = Spec::parse_yaml(SPEC, "f").unwrap();
     let contract =
         ModelContract { digest: spec.contract_digest().unwrap(), revision: 1, spec: spec.canonical_json().unwrap() };
@@ -59,7 +66,16 @@ fn asked(id: &str) -> TrainingRequest {
 
 fn job(request: TrainingRequest) -> TrainingJob {
     let position = Position { topic: topics::TRAINING_REQUESTS.to_owned(), partition: 0, offset: 3 };
-    TrainingJob { run_id: admission::run_id(&request.request_id), position, request: Some(request), refusal: None }
+    let run_id = admission::run_id(&request.request_id);
+    TrainingJob { run_id, position, request: Some(request), ..TrainingJob::default() }
+}
+
+/// A record that asks for the end of a run.
+fn cancel(task: &mut Task<Training>, offset: i64, request_id: &str) {
+    let position = Position { topic: topics::TRAINING_REQUESTS.to_owned(), partition: 0, offset: 9 };
+    let job =
+        TrainingJob { run_id: admission::run_id(request_id), position, cancel: true, ..TrainingJob::default() };
+    task.commit(&[batch(topics::TRAINING_JOBS, 0, offset, 0, &[job])]).unwrap();
 }
 
 fn ask(task: &mut Task<Training>, offset: i64, request: TrainingRequest) {
@@ -272,7 +288,7 @@ fn what_cannot_be_done_is_refused_by_name_and_nothing_is_begun() {
         ("UNKNOWN_MODEL", TrainingRequest { model: "other".to_owned(), ..asked("1") }),
         ("UNKNOWN_ALGORITHM", TrainingRequest { algorithm: said("oracle"), ..asked("2") }),
         ("NOT_IMPLEMENTED", TrainingRequest { algorithm: said("external"), ..asked("3") }),
-        ("NOT_IMPLEMENTED", TrainingRequest { search: said("{}"), ..asked("4") }),
+        ("BAD_SEARCH", TrainingRequest { search: said("{}"), ..asked("4") }),
         ("NOT_IMPLEMENTED", TrainingRequest { warm_start: Some(true), ..asked("5") }),
         ("NOT_IMPLEMENTED", TrainingRequest { benchmark: said("b"), ..asked("6") }),
         ("BAD_PARAMETER", TrainingRequest { params: param("treees", "3"), ..asked("7") }),
@@ -332,7 +348,7 @@ fn a_run_that_no_worker_brings_to_its_end_is_given_up() {
     let mut task = Task::new(stage(&shelf, 1), 0, &[]);
     ask(&mut task, 0, asked("r"));
     patiently("the run is given up", || {
-        if task.stage.work.as_ref().is_some_and(|work| work.step == work::Step::Learn) {
+        if task.stage.work.as_ref().is_some_and(|work| work.step == Step::Learn) {
             task.stage = stage(&shelf, 1);
         }
         step(&mut task);
