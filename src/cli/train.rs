@@ -108,9 +108,9 @@ struct CancelArgs {
 }
 
 fn object(text: &str) -> Result<Value, String> {
-    serde_json::from_str(text).map_err(|e| e.to_string()).and_then(|value: Value| {
-        if value.is_object() { Ok(value) } else { Err("expected a JSON object".to_owned()) }
-    })
+    serde_json::from_str(text)
+        .map_err(|e| e.to_string())
+        .and_then(|value: Value| if value.is_object() { Ok(value) } else { Err("expected a JSON object".to_owned()) })
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

@@ -122,7 +122,8 @@ pub fn minimise(
         let direction = direction(&gradient, &path.pairs);
         let slope = dot(&direction, &gradient);
         let first = if path.pairs.is_empty() { 1.0 / math::sqrt(dot(&gradient, &gradient)).max(1.0) } else { 1.0 };
-        let Some((length, next, next_value, next_gradient)) = search(&function, &path.at, value, &direction, slope, first)
+        let Some((length, next, next_value, next_gradient)) =
+            search(&function, &path.at, value, &direction, slope, first)
         else {
             break; // no step gains any more: the sums' last bits
         };

@@ -11,6 +11,7 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::wire::Wire;
@@ -30,6 +31,10 @@ const VERSION: u8 = 1;
 const OPEN: u8 = b'o';
 /// The offsets of open trials, by run, number and rung.
 const NAMED: u8 = b'n';
+/// Specifications that open trials need, by contract digest: a trial begins on committed state alone, before any broadcast is read.
+const SPEC: u8 = b's';
+/// Specifications that are looked at in one go.
+const MAX_SPECS: usize = 1_000;
 
 /// A trial that has no result yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,14 +79,19 @@ impl Trials {
     ) -> Result<(), StageError> {
         let name = name_of(&trial);
         if trial.cancel {
-            if let Some(key) = state.get(&name)? {
-                state.delete(key)?;
-                state.delete(name)?;
-            }
-            return Ok(());
+            return match state.get(&name)? {
+                Some(key) => close(state, key, name),
+                None => Ok(()),
+            };
         }
-        if self.spec(&trial).is_none() && !context.broadcast_is_current {
-            return Err(StageError::NeedsBroadcast);
+        let known = spec_key(&trial);
+        if state.get(&known)?.is_none() {
+            match self.spec(&trial) {
+                Some(spec) => state.put(known, spec.as_bytes().to_vec())?,
+                None if !context.broadcast_is_current => return Err(StageError::NeedsBroadcast),
+                // It will be refused.
+                None => {}
+            }
         }
         let mut key = vec![OPEN];
         key.extend_from_slice(&offset.to_be_bytes());
@@ -100,8 +110,8 @@ impl Trials {
         oldest.map(|(key, value)| Ok((key.to_vec(), decode(&value)?))).transpose()
     }
 
-    fn begin(&mut self, key: Vec<u8>, trial: TrainingTrial) -> Result<(), StageError> {
-        let spec = self.spec(&trial).map(str::to_owned);
+    fn begin(&mut self, state: &KeyValue, key: Vec<u8>, trial: TrainingTrial) -> Result<(), StageError> {
+        let spec = state.get(&spec_key(&trial))?.and_then(|spec| String::from_utf8(spec.to_vec()).ok());
         let checkpoint = steps::checkpoint_of(&trial);
         let work = move |shop: &Shop, pace: &Pace| match spec {
             Some(spec) => steps::of_trial(&trial, &spec, shop, pace),
@@ -166,12 +176,11 @@ impl Stage for Trials {
             None => {
                 open.begun += 1;
                 state.put(key.clone(), encode(&open)?)?;
-                return self.begin(key, open.trial);
+                return self.begin(state, key, open.trial);
             }
         };
         let Some(found) = found else { return Ok(()) };
-        state.delete(name_of(&open.trial))?;
-        state.delete(key)?;
+        close(state, key.into(), name_of(&open.trial))?;
         metrics::counter!("hokusai_training_trials_total").increment(1);
         tell(open.trial, found, out)
     }
@@ -195,18 +204,32 @@ impl Stage for Trials {
     }
 }
 
+/// A trial is open no more; with the last one go the specifications.
+fn close(state: &mut KeyValue, key: Bytes, name: Vec<u8>) -> Result<(), StageError> {
+    state.delete(key)?;
+    state.delete(name)?;
+    if state.scan_prefix(&[OPEN], 1)?.is_empty() {
+        for (key, _) in state.scan_prefix(&[SPEC], MAX_SPECS)? {
+            state.delete(key)?;
+        }
+    }
+    Ok(())
+}
+
 /// Tells the run what came of a trial.
 fn tell(trial: TrainingTrial, found: Judged, out: &mut Outputs<'_>) -> Result<(), StageError> {
     let TrainingTrial { run_id, position, number, rung, model, algorithm, parameters, seed, .. } = trial;
     let result = TrialResult { number, rung, model, algorithm, parameters, seed, ..TrialResult::default() };
     let result = match found {
         Judged::Loss(loss, metrics, iterations) => TrialResult { loss: Some(loss), metrics, iterations, ..result },
-        Judged::Refused(refusal) => {
-            TrialResult { reason: refusal.code.to_owned(), detail: refusal.detail, ..result }
-        }
+        Judged::Refused(refusal) => TrialResult { reason: refusal.code.to_owned(), detail: refusal.detail, ..result },
     };
     let job = TrainingJob { run_id, position, trial: Some(result), ..TrainingJob::default() };
     out.send(topics::TRAINING_JOBS, Destination::ByKey, job.run_id.as_bytes(), &job)
+}
+
+fn spec_key(trial: &TrainingTrial) -> Vec<u8> {
+    [&[SPEC], trial.contract_digest.as_bytes()].concat()
 }
 
 fn name_of(trial: &TrainingTrial) -> Vec<u8> {

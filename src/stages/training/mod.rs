@@ -383,12 +383,7 @@ fn find(state: &KeyValue, run_id: &str) -> Result<Option<(Vec<u8>, Open)>, Stage
 }
 
 /// Ends a run, if it is not over: whoever works on it finds it gone.
-fn cancelled(
-    state: &mut KeyValue,
-    run_id: &str,
-    position: &Position,
-    out: &mut Outputs<'_>,
-) -> Result<(), StageError> {
+fn cancelled(state: &mut KeyValue, run_id: &str, position: &Position, out: &mut Outputs<'_>) -> Result<(), StageError> {
     let Some((key, open)) = find(state, run_id)? else { return Ok(()) };
     if key.first() == Some(&WAITING) {
         issue(&open, true, out)?;

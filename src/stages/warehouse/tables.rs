@@ -115,7 +115,9 @@ impl Table {
                 "One row per signed statement in the log; `hokusai verify` checks them, a table does not"
             }
             Self::RunStates => "One row per state that a training run has told; the view runs has the newest",
-            Self::TrialResults => "One row per trial and rung of a search: parameters, loss, metrics; the view trials ranks them",
+            Self::TrialResults => {
+                "One row per trial and rung of a search: parameters, loss, metrics; the view trials ranks them"
+            }
         }
     }
 

@@ -73,8 +73,7 @@ fn job(request: TrainingRequest) -> TrainingJob {
 /// A record that asks for the end of a run.
 fn cancel(task: &mut Task<Training>, offset: i64, request_id: &str) {
     let position = Position { topic: topics::TRAINING_REQUESTS.to_owned(), partition: 0, offset: 9 };
-    let job =
-        TrainingJob { run_id: admission::run_id(request_id), position, cancel: true, ..TrainingJob::default() };
+    let job = TrainingJob { run_id: admission::run_id(request_id), position, cancel: true, ..TrainingJob::default() };
     task.commit(&[batch(topics::TRAINING_JOBS, 0, offset, 0, &[job])]).unwrap();
 }
 

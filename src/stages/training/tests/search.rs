@@ -92,8 +92,11 @@ fn a_search_has_the_same_winner_and_bytes_with_one_worker_and_with_three_and_aft
             plant.training.stage = stage(&shelf, 1);
             plant.training.end(End::Elsewhere).unwrap();
             for task in &mut plant.trials {
-                task.stage = worker(&shelf);
+                // A successor begins before it has read any broadcast.
+                task.stage = Trials::new(shop(&shelf, 1));
                 task.end(End::Elsewhere).unwrap();
+                step(task);
+                tell(&mut task.stage, Vec::new());
             }
         }
         let run = plant.work_off();

@@ -184,4 +184,3 @@ fn receipt(id: &str, digest: &str, rows: i64, status: &str) -> Receipt {
         contributor_signature: None,
     }
 }
-
