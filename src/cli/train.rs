@@ -99,7 +99,7 @@ struct CancelArgs {
     /// Id of the request that asked for the run, instead
     #[arg(long, value_name = "ID", conflicts_with = "run_id")]
     request_id: Option<String>,
-    /// Wait until the run is over, however it ends, and print it
+    /// Wait until the run is over, however it ends, and print it; an id that no run has is waited for, too
     #[arg(long)]
     wait: bool,
     /// Give up waiting after this many seconds

@@ -53,7 +53,8 @@ fn the_winner_of_a_search_becomes_a_version_and_every_trial_can_be_seen(cluster:
     assert_eq!((&won["params"], text(won, "/reason")), (&run["params"], ""));
     let version = &cluster.lines(&["model", "show", &model])[0]["versions"][0];
     let params = version["params"].as_array().expect("parameters");
-    assert!(params.iter().any(|p| p["name"] == "trial" && p["value"] == second[0].to_string()), "{version}");
+    let winner = json!({"name": "trial", "value": second[0].to_string()});
+    assert!(params.contains(&winner), "{version}");
     // Nothing of a search is left to chance, and its winner is what a request for its parameters gives.
     let again = searched(cluster, &model, &unique("request"), &search(6, 9), &[]);
     assert_eq!((&again["artefact"], &again["recipe_digest"]), (&run["artefact"], &run["recipe_digest"]));

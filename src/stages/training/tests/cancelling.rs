@@ -74,3 +74,16 @@ fn an_aborted_cancellation_changes_nothing() {
     work_off(&mut task);
     assert_eq!(last(&task), expected);
 }
+
+#[test]
+fn a_run_whose_entry_is_of_an_earlier_version_is_found_too() {
+    let mut task = Task::new(stage(&Arc::new(Shelf::default()), 1), 0, &[]);
+    ask(&mut task, 0, asked("first"));
+    ask(&mut task, 1, asked("second"));
+    let known = [b"r", admission::run_id("second").as_bytes()].concat();
+    assert_eq!(task.state.get(&known).unwrap().unwrap().len(), 9, "the place of its job");
+    task.state.put(known, vec![1]).unwrap();
+    cancel(&mut task, 2, "second");
+    let run = last(&task);
+    assert_eq!((run.request_id.as_str(), run.status.as_str()), ("second", TrainingRun::CANCELLED));
+}
