@@ -253,7 +253,7 @@ impl Patience<'_> {
         }
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Err(Failure::because(format!(
-                "run {run_id} is not over within --timeout\nhelp: it goes on; `hokusai doctor` tells whether the stages keying, training and registry run"
+                "run {run_id} is not over within --timeout\nhelp: it goes on; `hokusai doctor` tells whether the stages keying, training, trials and registry run"
             )));
         }
         Ok(())
