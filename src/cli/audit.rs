@@ -1,19 +1,14 @@
 //! What people do with commands, recorded on `audit` beside what stages decide.
 
 use std::path::Path;
-use std::time::Duration;
-
-use rdkafka::producer::{FutureProducer, FutureRecord};
 
 use super::common::Settings;
 use super::exit::{Failure, Outcome};
+use super::producer::produce;
 use crate::attest::dsse::key_id;
 use crate::domain::records::{Audit, Position};
 use crate::domain::topics;
 use crate::ops::secrets::{self, DEVELOPMENT_KEY};
-
-/// How long the brokers may take to acknowledge a record.
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Records an action that this process may do and is about to do.
 ///
@@ -36,16 +31,8 @@ pub async fn record(
         position,
         ..Audit::default()
     };
-    let producer: FutureProducer = settings
-        .client()
-        .set("enable.idempotence", "true")
-        .set("message.timeout.ms", TIMEOUT.as_millis().to_string())
-        .create()
-        .map_err(|e| Failure::Usage(e.to_string()))?;
-    let topic = settings.topic(topics::AUDIT);
     let value = settings.wire.encode(&entry).map_err(Failure::failed)?;
-    let record = FutureRecord::to(&topic).key(&entry.actor).payload(&value);
-    producer.send(record, TIMEOUT).await.map(drop).map_err(|(error, _)| settings.no_broker(error))
+    produce(settings, topics::AUDIT, &entry.actor, &value).await
 }
 
 /// The key that the operator signs with on this machine, if there is one.

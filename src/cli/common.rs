@@ -18,6 +18,14 @@ use crate::store::{Store, StoreError, StoreOptions};
 use crate::stream::client::ClientError;
 use crate::topology::{Profile, Topology};
 
+/// Runs work that waits for brokers or disks on a thread that may wait.
+///
+/// # Errors
+/// What the work returns; a failure when it panicked.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 'static) -> Outcome<T> {
+    tokio::task::spawn_blocking(work).await.map_err(Failure::failed)?
+}
+
 /// Default bootstrap servers when nothing else is known.
 pub const DEFAULT_BROKERS: &str = "127.0.0.1:9092";
 

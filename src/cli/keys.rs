@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::common::{KeyFolder, Settings};
+use super::common::{KeyFolder, Settings, blocking};
 use super::exit::{Failure, Outcome, say};
 use super::reader::{Polled, Reader, Start, ends};
 use super::{audit, model};
@@ -319,10 +319,6 @@ fn told(settings: &Settings, id: &str, models: usize) -> Outcome<()> {
     } else {
         say(format_args!("intake key {id} is published with {models} models"))
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 'static) -> Outcome<T> {
-    tokio::task::spawn_blocking(work).await.map_err(Failure::failed)?
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod exit;
 pub mod keys;
 pub mod model;
 pub mod predict;
+pub mod producer;
 pub mod reader;
 pub mod sql;
 pub mod submit;

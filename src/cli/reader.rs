@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::BorrowedMessage;
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::common::Settings;
 use super::exit::{Failure, Outcome};
+use crate::domain::records::Record;
 use crate::stream::client::{FetchBounds, Logged};
 
 /// How long a broker may take to answer a request about metadata.
@@ -116,6 +117,23 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// The records of a compacted topic as it has them now, by key.
+///
+/// # Errors
+/// No broker, no topic, or a record that cannot be read.
+pub fn latest<R: Record>(settings: &Settings, topic: &str) -> Outcome<BTreeMap<String, R>> {
+    let mut latest = BTreeMap::new();
+    Reader::open(settings, topic, &Start::Beginning)?.for_each_to_end(|message| {
+        let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
+        match message.payload() {
+            None => latest.remove(&key),
+            Some(payload) => latest.insert(key, settings.wire.decode(payload).map_err(Failure::failed)?),
+        };
+        Ok(())
+    })?;
+    Ok(latest)
 }
 
 /// Present ends of a topic's partitions, as a reader of committed records sees them.

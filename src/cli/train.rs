@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rdkafka::message::Message;
-use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::common::Settings;
+use super::common::{Settings, blocking};
 use super::exit::{Failure, Outcome, say};
+use super::model::models;
+use super::producer::produce;
 use super::reader::{Polled, Reader, Start, ends};
 use crate::codec::training::{self, Asked};
 use crate::domain::records::{Audit, Model, TrainingRun};
@@ -137,7 +138,7 @@ pub async fn run(args: TrainArgs, settings: Settings) -> Outcome<()> {
         move || Before::take(&settings, is_known)
     })
     .await?;
-    send(&settings, &request_id, request).await?;
+    produce(&settings, topics::TRAINING_REQUESTS, &request_id, request.as_bytes()).await?;
     let run_id = run_id(&request_id);
     if !args.wait {
         if settings.json() {
@@ -160,7 +161,8 @@ async fn cancel(args: CancelArgs, settings: Settings, stop: CancellationToken) -
         let help = "32 hex digits, as `hokusai train` prints it; or --request-id";
         return Err(Failure::Usage(format!("{run_id:?} is no id of a run\nhelp: {help}")));
     }
-    send(&settings, &run_id, json!({"cancel": run_id}).to_string()).await?;
+    let record = json!({"cancel": run_id}).to_string();
+    produce(&settings, topics::TRAINING_REQUESTS, &run_id, record.as_bytes()).await?;
     if !args.wait {
         if settings.json() {
             return say(json!({"run_id": run_id, "cancel": true}));
@@ -173,10 +175,6 @@ async fn cancel(args: CancelArgs, settings: Settings, stop: CancellationToken) -
         if settings.json() { say(serde_json::to_value(&run).map_err(Failure::failed)?) } else { show(&run, None) }
     })
     .await
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 'static) -> Outcome<T> {
-    tokio::task::spawn_blocking(work).await.map_err(Failure::failed)?
 }
 
 fn request(args: &TrainArgs, request_id: &str) -> Outcome<String> {
@@ -207,18 +205,6 @@ fn request(args: &TrainArgs, request_id: &str) -> Outcome<String> {
         Ok(_) => Ok(text),
         Err(error) => Err(Failure::Usage(error.to_string())),
     }
-}
-
-async fn send(settings: &Settings, key: &str, value: String) -> Outcome<()> {
-    let producer: FutureProducer = settings
-        .client()
-        .set("enable.idempotence", "true")
-        .set("message.timeout.ms", "30000")
-        .create()
-        .map_err(|e| Failure::Usage(e.to_string()))?;
-    let topic = settings.topic(topics::TRAINING_REQUESTS);
-    let record = FutureRecord::to(&topic).key(key).payload(&value);
-    producer.send(record, Duration::from_secs(30)).await.map(drop).map_err(|(e, _)| settings.no_broker(e))
 }
 
 /// Where answers begin: an id that was used before may be answered already.
@@ -340,17 +326,9 @@ fn decision(settings: &Settings, before: &Before, run_id: &str, patience: &Patie
 
 /// The version whose artefact this is.
 fn registered(settings: &Settings, model: &str, digest: &str) -> Outcome<Option<String>> {
-    let mut found = None;
-    Reader::open(settings, topics::MODELS, &Start::Beginning)?.for_each_to_end(|message| {
-        if message.key() == Some(model.as_bytes())
-            && let Some(payload) = message.payload()
-        {
-            let model: Model = settings.wire.decode(payload).map_err(Failure::failed)?;
-            found = model.versions.into_iter().find(|v| v.artefact.digest == digest).map(|v| v.version);
-        }
-        Ok(())
-    })?;
-    Ok(found)
+    let model = models(settings)?.remove(model);
+    let of_artefact = |model: Model| model.versions.into_iter().find(|v| v.artefact.digest == digest);
+    Ok(model.and_then(of_artefact).map(|v| v.version))
 }
 
 fn show(run: &TrainingRun, version: Option<&str>) -> Outcome<()> {

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::attestation::write;
-use super::common::Settings;
+use super::common::{Settings, blocking};
 use super::exit::{Failure, Outcome, say};
 use crate::attest::bundle;
 use crate::attest::dsse::{self, Envelope};
@@ -60,7 +60,7 @@ pub struct VerifyArgs {
 /// # Errors
 /// A file that cannot be read (exit 1), or what the check found (10 to 19).
 pub async fn run(args: VerifyArgs, settings: Settings) -> Outcome<()> {
-    tokio::task::spawn_blocking(move || check(&args, &settings)).await.map_err(Failure::failed)?
+    blocking(move || check(&args, &settings)).await
 }
 
 fn check(args: &VerifyArgs, settings: &Settings) -> Outcome<()> {

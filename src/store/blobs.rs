@@ -3,21 +3,21 @@
 //! A blob is written once and never changed, so any number of machines may put the same one. Whoever stops naming a blob
 //! leaves it to [`Blobs::collect`], which spares the young: one that is put now and named in a moment.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path as FilePath;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStoreExt, WriteMultipart};
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 
 use super::{Store, StoreError, folder};
 
-/// Bytes of a part of a large upload; at most [`PARTS_AT_ONCE`] of them are in memory.
+/// Bytes of a part of a large upload or download; of an upload at most [`PARTS_AT_ONCE`] are in memory, of a download two more.
 const PART: usize = 8 << 20;
 const PARTS_AT_ONCE: usize = 2;
 /// A blob that is put again after this long is written again, so that a collection takes it for young.
@@ -214,29 +214,24 @@ impl Blobs {
 
     async fn download(&self, digest: Digest, limit: u64, file: &FilePath) -> Result<u64, StoreError> {
         let path = self.path(digest);
-        let failed = |e| self.store.failed("read", &path, e);
         let local = |source| StoreError::Local { path: file.to_owned(), source };
-        let found = match self.store.inner.get(&self.store.path(&path)).await {
-            Err(object_store::Error::NotFound { .. }) => return Err(self.missing(digest)),
-            found => found.map_err(failed)?,
-        };
-        let too_large = |size| StoreError::TooLarge { path: self.url(digest), size, limit };
-        if found.meta.size > limit {
-            return Err(too_large(found.meta.size));
+        let size = self.stored(digest).await?.ok_or_else(|| self.missing(digest))?.size;
+        if size > limit {
+            return Err(StoreError::TooLarge { path: self.url(digest), size, limit });
         }
-        let mut to = tokio::fs::File::create(file).await.map_err(local)?;
-        let (mut hash, mut size) = (Sha256::new(), 0);
-        let mut parts = found.into_stream();
-        while let Some(part) = parts.try_next().await.map_err(failed)? {
-            size += part.len() as u64;
-            if size > limit {
-                return Err(too_large(size));
-            }
-            hash.update(&part);
-            to.write_all(&part).await.map_err(local)?;
+        let (inner, from) = (&self.store.inner, self.store.path(&path));
+        let ranges = (0..size).step_by(PART).map(|start| start..size.min(start + PART as u64));
+        let mut parts = stream::iter(ranges).map(|range| inner.get_range(&from, range)).buffered(PARTS_AT_ONCE);
+        let mut taken =
+            Taken { hash: Sha256::new(), to: tokio::fs::File::create(file).await.map_err(local)?.into_std().await };
+        let mut next = parts.try_next().await;
+        while let Some(part) = next.map_err(|e| self.store.failed("read", &path, e))? {
+            let (took, following) = tokio::join!(taken.take(part), parts.try_next());
+            (taken, next) = (took.map_err(local)?, following);
         }
-        self.check(digest, Digest(hash.finalize().into()))?;
-        to.sync_all().await.map_err(local)?;
+        self.check(digest, Digest(taken.hash.finalize().into()))?;
+        let synced = tokio::task::spawn_blocking(move || taken.to.sync_all()).await;
+        synced.map_err(std::io::Error::other).and_then(|synced| synced).map_err(local)?;
         Ok(size)
     }
 
@@ -297,6 +292,24 @@ impl Blobs {
             swept.map_err(|e| self.store.failed_on_disk("swept", &self.folder, e))?;
         }
         Ok(done)
+    }
+}
+
+/// What of a download is there: hashed and written.
+struct Taken {
+    hash: Sha256,
+    to: std::fs::File,
+}
+
+impl Taken {
+    /// Hashes and writes the next part, off the thread that waits for the store.
+    async fn take(mut self, part: Bytes) -> std::io::Result<Self> {
+        let took = tokio::task::spawn_blocking(move || {
+            self.hash.update(&part);
+            self.to.write_all(&part)?;
+            Ok(self)
+        });
+        took.await.map_err(std::io::Error::other)?
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::common::Settings;
+use super::common::{Settings, blocking};
 use super::exit::{Failure, Outcome, say};
 use crate::attest::bundle::{Bundle, Consistency};
 use crate::attest::checkpoint::{Checkpoint, TlogProof};
@@ -97,7 +97,7 @@ pub async fn run(args: AttestationArgs, settings: Settings) -> Outcome<()> {
     if let Action::Trust(args) = args.action {
         return trust::run(args, settings).await;
     }
-    let work = move || match args.action {
+    blocking(move || match args.action {
         Action::List { contribution } => list(&settings, contribution.as_deref()),
         Action::Show { which } => show(&settings, &wanted(which)?),
         Action::Export { which, output, since, timeout } => {
@@ -107,8 +107,8 @@ pub async fn run(args: AttestationArgs, settings: Settings) -> Outcome<()> {
         Action::Checkpoint => checkpoint(&settings),
         Action::Log { output } => whole_log(&settings, &output),
         Action::Trust(_) => Ok(()),
-    };
-    tokio::task::spawn_blocking(work).await.map_err(Failure::failed)?
+    })
+    .await
 }
 
 fn wanted(which: Which) -> Outcome<Wanted> {

@@ -9,14 +9,13 @@ mod seal;
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
-use rdkafka::message::Message;
 use serde_json::json;
 
-use super::common::{KeyFolder, Settings};
+use super::common::{KeyFolder, Settings, blocking};
 use super::exit::{Failure, Outcome, say};
 use super::model::change::{Sending, carry_out};
-use super::model::{blocking, one};
-use super::reader::{Reader, Start};
+use super::model::one;
+use super::reader::latest;
 use crate::domain::records::Benchmark;
 use crate::domain::topics;
 use crate::stages::registry::benchmark::Retirement;
@@ -120,16 +119,7 @@ pub async fn run(args: BenchmarkArgs, settings: Settings) -> Outcome<()> {
 /// # Errors
 /// No broker, no topic, or a record that cannot be read.
 pub fn benchmarks(settings: &Settings) -> Outcome<BTreeMap<String, Benchmark>> {
-    let mut found = BTreeMap::new();
-    Reader::open(settings, topics::BENCHMARKS, &Start::Beginning)?.for_each_to_end(|message| {
-        let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
-        match message.payload() {
-            None => found.remove(&key),
-            Some(payload) => found.insert(key, settings.wire.decode(payload).map_err(Failure::failed)?),
-        };
-        Ok(())
-    })?;
-    Ok(found)
+    latest(settings, topics::BENCHMARKS)
 }
 
 /// The one benchmark of a name: `NAME@VERSION`, or with its model before it.

@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use ed25519_dalek::SigningKey;
 use rdkafka::message::Message;
-use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::json;
 
-use super::common::{KeyFolder, Settings};
+use super::common::{KeyFolder, Settings, blocking};
 use super::exit::{Failure, Outcome, say};
-use super::reader::{Polled, Reader, Start, ends};
+use super::producer::produce;
+use super::reader::{Polled, Reader, Start, ends, latest};
 use crate::domain::contract::Spec;
 use crate::domain::records::{Audit, Model, ModelVersion};
 use crate::domain::topics;
@@ -133,12 +133,6 @@ pub async fn run(args: ModelArgs, settings: Settings) -> Outcome<()> {
     }
 }
 
-pub(in crate::cli) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Outcome<T> + Send + 'static,
-) -> Outcome<T> {
-    tokio::task::spawn_blocking(work).await.map_err(Failure::failed)?
-}
-
 async fn apply(settings: &Settings, spec: Spec, signer: &SigningKey, timeout: Duration) -> Outcome<()> {
     let digest = spec.contract_digest().map_err(Failure::failed)?;
     let name = spec.name.clone();
@@ -188,15 +182,7 @@ fn read_spec(file: &Path) -> Outcome<Spec> {
 /// # Errors
 /// No broker.
 pub async fn send(settings: &Settings, model: &str, envelope: &str) -> Outcome<()> {
-    let producer: FutureProducer = settings
-        .client()
-        .set("enable.idempotence", "true")
-        .set("message.timeout.ms", "30000")
-        .create()
-        .map_err(|e| Failure::Usage(e.to_string()))?;
-    let topic = settings.topic(topics::MODEL_COMMANDS);
-    let record = FutureRecord::to(&topic).key(model).payload(envelope);
-    producer.send(record, Duration::from_secs(30)).await.map(drop).map_err(|(e, _)| settings.no_broker(e))
+    produce(settings, topics::MODEL_COMMANDS, model, envelope.as_bytes()).await
 }
 
 /// Waits for the registry's decision on a command: the model's new revision, or why it was denied.
@@ -250,16 +236,7 @@ fn told(settings: &Settings, model: &str, revision: i64, digest: &str, status: &
 /// # Errors
 /// No broker, no topic, or a record that cannot be read.
 pub fn models(settings: &Settings) -> Outcome<BTreeMap<String, Model>> {
-    let mut models = BTreeMap::new();
-    Reader::open(settings, topics::MODELS, &Start::Beginning)?.for_each_to_end(|message| {
-        let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
-        match message.payload() {
-            None => models.remove(&key),
-            Some(payload) => models.insert(key, settings.wire.decode(payload).map_err(Failure::failed)?),
-        };
-        Ok(())
-    })?;
-    Ok(models)
+    latest(settings, topics::MODELS)
 }
 
 fn list(settings: &Settings) -> Outcome<()> {

@@ -20,7 +20,7 @@ use rdkafka::producer::FutureProducer;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::common::Settings;
+use super::common::{Settings, blocking};
 use super::exit::{Failure, Outcome, say};
 use crate::attest::contributor::{ContributorKey, Place};
 use crate::codec::sealed;
@@ -130,12 +130,6 @@ struct Send {
     id: String,
     journal: Option<Journal>,
     known: bool,
-}
-
-async fn blocking<T: std::marker::Send + 'static>(
-    work: impl FnOnce() -> Outcome<T> + std::marker::Send + 'static,
-) -> Outcome<T> {
-    tokio::task::spawn_blocking(work).await.map_err(Failure::failed)?
 }
 
 fn check_ids(args: &SubmitArgs) -> Outcome<()> {

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use futures::{TryStreamExt, stream};
+
 use super::manifest::{self, File, Manifest, Name};
 use super::upload::MOST_OBJECTS;
 use super::{SnapshotError, SnapshotSettings, runtime};
@@ -13,6 +15,8 @@ use crate::stream::stage::Place;
 
 /// Snapshots that are tried before the changelog is read.
 const TRIES: usize = 4;
+/// Files that are fetched side by side.
+const FILES_AT_ONCE: usize = 2;
 /// End of the name of a file that is not whole yet.
 const UNFINISHED: &str = "fetched";
 
@@ -105,12 +109,9 @@ async fn one(
     if needed > free {
         return Err(SnapshotError::NoSpace { needed, free });
     }
-    let downloads = async {
-        for file in &manifest.files {
-            download(store, folder, file, own.path()).await?;
-        }
-        Ok(())
-    };
+    // While one waits for its disk, another is read.
+    let downloads = stream::iter(manifest.files.iter().map(Ok))
+        .try_for_each_concurrent(FILES_AT_ONCE, |file| download(store, folder, file, own.path()));
     let fetched = tokio::select! {
         fetched = downloads => fetched,
         () = until(urgent) => Err(SnapshotError::Interrupted),
