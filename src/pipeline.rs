@@ -25,7 +25,9 @@ use crate::stages::keying::Keying;
 use crate::stages::receipts::{Receipts, ReceiptsConfig};
 use crate::stages::registry::Registry;
 use crate::stages::training::rows::Limits as TrainingLimits;
+use crate::stages::training::work::Shop;
 use crate::stages::training::{Training, TrainingConfig};
+use crate::stages::trials::Trials;
 use crate::stages::warehouse::tables::Table;
 use crate::stages::warehouse::{self, Thresholds, Warehouse, WarehouseConfig};
 use crate::store::{Store, StoreOptions};
@@ -36,7 +38,7 @@ use crate::stream::snapshot::SnapshotSettings;
 
 /// Every stage that is built, in the order of the path.
 pub const STAGES: &[&str] =
-    &["keying", "registry", "intake", "dedup", "receipts", "attesting", "training", "warehouse"];
+    &["keying", "registry", "intake", "dedup", "receipts", "attesting", "training", "trials", "warehouse"];
 
 /// Tenant of a prefix: one topic prefix, one key ring, one store path.
 #[must_use]
@@ -119,9 +121,14 @@ impl Pipeline {
             let tenant = tenant.to_owned();
             runtime.stage(move || Attesting::new(&tenant, Box::new(keeper.clone())))?;
         }
-        if runs("training") {
-            let training = training_config(config, &trust)?;
+        let shop = if runs("training") || runs("trials") { Some(shop(config)?) } else { None };
+        if let Some(shop) = shop.clone().filter(|_| runs("training")) {
+            let key = secrets::stage_key(&config.keys, "training")?;
+            let training = TrainingConfig { shop, trust: trust.clone(), key };
             runtime.stage(move || Training::new(training.clone()))?;
+        }
+        if let Some(shop) = shop.filter(|_| runs("trials")) {
+            runtime.stage(move || Trials::new(shop.clone()))?;
         }
         let warehouse = if runs("warehouse") {
             Some(Warehouse::new(warehouse_config(config, &keys, runtime.health())?))
@@ -242,7 +249,8 @@ fn receipts_config(config: &PipelineConfig) -> anyhow::Result<ReceiptsConfig> {
     Ok(receipts)
 }
 
-fn training_config(config: &PipelineConfig, trust: &LiveTrust) -> anyhow::Result<TrainingConfig> {
+/// What training runs and trials of this process work with: one of them learns at a time.
+fn shop(config: &PipelineConfig) -> anyhow::Result<Shop> {
     let installation = &config.installation;
     let declared = &installation.topology.stage("training")?.settings;
     let mut limits = TrainingLimits::default();
@@ -252,17 +260,19 @@ fn training_config(config: &PipelineConfig, trust: &LiveTrust) -> anyhow::Result
     if let Some(bytes) = declared.training_bytes {
         limits.bytes = usize::try_from(bytes)?;
     }
+    if let Some(budget) = declared.training_budget {
+        limits.budget = budget;
+    }
     if let Some(threads) = declared.training_threads {
         limits.threads = usize::try_from(threads)?;
     }
     let store = Store::at(&installation.store, &StoreOptions::from_environment())?;
-    Ok(TrainingConfig {
+    Ok(Shop {
         outside: Arc::new(Trainer::new(installation.cluster(), store)),
         limits,
         wire: installation.wire.as_ref().clone(),
-        trust: trust.clone(),
-        key: secrets::stage_key(&config.keys, "training")?,
         bench: Arc::default(),
+        larder: Arc::default(),
     })
 }
 

@@ -1,9 +1,9 @@
-//! `hokusai train`: asks for a training run, and waits for it.
+//! `hokusai train`: asks for a training run, and waits for it; or asks for its end.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rdkafka::message::Message;
 use serde_json::{Map, Value, json};
@@ -14,7 +14,7 @@ use super::exit::{Failure, Outcome, say};
 use super::model::models;
 use super::producer::produce;
 use super::reader::{Polled, Reader, Start, ends};
-use crate::codec::training;
+use crate::codec::training::{self, Asked};
 use crate::domain::records::{Audit, Model, TrainingRun};
 use crate::domain::topics;
 use crate::stages::training::admission::run_id;
@@ -24,29 +24,42 @@ Examples:
   hokusai train flight-delay --wait
   hokusai train flight-delay --algorithm trees --param iterations=300 --param learning_rate=0.05 --seed 7 --wait
   hokusai train flight-delay --algorithm linear --as-of 5f0c… --format json
+  hokusai train flight-delay --search '{\"space\": {\"learning_rate\": {\"log\": [0.01, 0.3]}, \"leaves\": {\"log_whole\": [7, 127]}},
+    \"trials\": 27, \"keep_one_in\": 3, \"iterations\": 200}' --wait
+  hokusai train cancel 9f86d081884c7d659a2feaa0c55ad015 --wait
 
 The run learns from every row that an admitted receipt binds when the request is admitted, or from a dataset that an earlier run
 published (--as-of). The same dataset, parameters and seed give the same bytes of model. What comes of it is a version at the stage
 dev; `hokusai sql 'select * from runs'` lists runs.
 
+A search tries parameters drawn from its space (uniform, log, whole, log_whole: [low, high]; choice: [...]); trial 0 has those of --param.
+With keep_one_in K it halves: of each rung one trial in K goes on, with K times the iterations. Rows cut off by their hashes judge.
+The winner is learned as if its parameters had been asked for; `hokusai sql 'select * from trials'` has every trial.
+
 Exit codes: 0 done, 1 failed, 2 usage, 3 no broker reached, 4 the request was refused.";
 
 /// Arguments of `train`.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct TrainArgs {
+    #[command(subcommand)]
+    instead: Option<Instead>,
     /// Name of the model
-    model: String,
+    #[arg(required = true)]
+    model: Option<String>,
     /// Learner: trees or linear [default: trees]
     #[arg(long, value_name = "NAME")]
     algorithm: Option<String>,
     /// A parameter of the learner; VALUE as JSON, or a text
     #[arg(long = "param", value_name = "NAME=VALUE", value_parser = pair)]
     params: Vec<(String, String)>,
+    /// A search over parameters, as JSON: see below
+    #[arg(long, value_name = "JSON", value_parser = object)]
+    search: Option<Value>,
     /// Seed of every random choice
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
     seed: Option<i64>,
-    /// Most rows times iterations; more is refused
+    /// Most rows times iterations, of all trials; more is refused
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
     budget: Option<i64>,
     /// Digest of a published dataset to learn from [default: what is accepted now]
@@ -72,6 +85,35 @@ pub struct TrainArgs {
     timeout: Option<u64>,
 }
 
+#[derive(Debug, Subcommand)]
+enum Instead {
+    /// End a run that is not over
+    Cancel(CancelArgs),
+}
+
+/// Arguments of `train cancel`.
+#[derive(Debug, Args)]
+struct CancelArgs {
+    /// Id of the run, as `hokusai train` prints it
+    #[arg(required_unless_present = "request_id")]
+    run_id: Option<String>,
+    /// Id of the request that asked for the run, instead
+    #[arg(long, value_name = "ID", conflicts_with = "run_id")]
+    request_id: Option<String>,
+    /// Wait until the run is over, however it ends, and print it; an id that no run has is waited for, too
+    #[arg(long)]
+    wait: bool,
+    /// Give up waiting after this many seconds
+    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    timeout: Option<u64>,
+}
+
+fn object(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text)
+        .map_err(|e| e.to_string())
+        .and_then(|value: Value| if value.is_object() { Ok(value) } else { Err("expected a JSON object".to_owned()) })
+}
+
 fn pair(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     if name.is_empty() { Err("the name is empty".to_owned()) } else { Ok((name.to_owned(), value.to_owned())) }
@@ -83,6 +125,9 @@ fn pair(text: &str) -> Result<(String, String), String> {
 /// No broker, or a run that was refused (exit 4) or failed.
 pub async fn run(args: TrainArgs, settings: Settings) -> Outcome<()> {
     let stop = crate::ops::signals::on_signal();
+    if let Some(Instead::Cancel(args)) = args.instead {
+        return cancel(args, settings, stop).await;
+    }
     let request_id = match &args.request_id {
         Some(id) => id.clone(),
         None => format!("train-{:016x}", getrandom::u64().map_err(|e| Failure::because(e.to_string()))?),
@@ -103,13 +148,40 @@ pub async fn run(args: TrainArgs, settings: Settings) -> Outcome<()> {
             "run {run_id} asked for; `hokusai sql \"select * from runs where run_id = '{run_id}'\"`"
         ));
     }
-    blocking(move || wait(&args, &settings, &before, &run_id, &stop)).await
+    blocking(move || wait(args.timeout, &settings, &before, &run_id, &stop)).await
+}
+
+/// Asks for the end of a run. With `--wait` its end is success, whatever it is: it may have come before.
+async fn cancel(args: CancelArgs, settings: Settings, stop: CancellationToken) -> Outcome<()> {
+    let run_id = match (args.run_id, args.request_id) {
+        (Some(run_id), _) => run_id,
+        (None, request_id) => run_id(&request_id.unwrap_or_default()),
+    };
+    if !training::is_run_id(&run_id) {
+        let help = "32 hex digits, as `hokusai train` prints it; or --request-id";
+        return Err(Failure::Usage(format!("{run_id:?} is no id of a run\nhelp: {help}")));
+    }
+    let record = json!({"cancel": run_id}).to_string();
+    produce(&settings, topics::TRAINING_REQUESTS, &run_id, record.as_bytes()).await?;
+    if !args.wait {
+        if settings.json() {
+            return say(json!({"run_id": run_id, "cancel": true}));
+        }
+        return say(format_args!("the end of run {run_id} asked for"));
+    }
+    blocking(move || {
+        let deadline = args.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        let run = over(&settings, &Start::Beginning, &run_id, &Patience { deadline, stop: &stop })?;
+        if settings.json() { say(serde_json::to_value(&run).map_err(Failure::failed)?) } else { show(&run, None) }
+    })
+    .await
 }
 
 fn request(args: &TrainArgs, request_id: &str) -> Outcome<String> {
     let mut request = json!({"request_id": request_id, "model": args.model});
     let said = [
         ("algorithm", args.algorithm.clone().map(Value::from)),
+        ("search", args.search.clone()),
         ("seed", args.seed.map(Value::from)),
         ("budget", args.budget.map(Value::from)),
         ("as_of", args.as_of.clone().map(Value::from)),
@@ -129,8 +201,8 @@ fn request(args: &TrainArgs, request_id: &str) -> Outcome<String> {
     let text = request.to_string();
     // Said here, it costs no round trip; the stage says it again to every other client.
     match training::decode(&crate::codec::wire::Wire::default(), text.as_bytes()) {
-        Ok(Ok(_)) => Ok(text),
-        Ok(Err(refusal)) => Err(Failure::Usage(refusal.detail)),
+        Ok(Asked::Refused(refusal)) => Err(Failure::Usage(refusal.detail)),
+        Ok(_) => Ok(text),
         Err(error) => Err(Failure::Usage(error.to_string())),
     }
 }
@@ -167,17 +239,23 @@ impl Patience<'_> {
         }
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Err(Failure::because(format!(
-                "run {run_id} is not over within --timeout\nhelp: it goes on; `hokusai doctor` tells whether the stages keying, training and registry run"
+                "run {run_id} is not over within --timeout\nhelp: it goes on; `hokusai doctor` tells whether the stages keying, training, trials and registry run"
             )));
         }
         Ok(())
     }
 }
 
-fn wait(args: &TrainArgs, settings: &Settings, before: &Before, run_id: &str, stop: &CancellationToken) -> Outcome<()> {
-    let deadline = args.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+fn wait(
+    timeout: Option<u64>,
+    settings: &Settings,
+    before: &Before,
+    run_id: &str,
+    stop: &CancellationToken,
+) -> Outcome<()> {
+    let deadline = timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let patience = Patience { deadline, stop };
-    let run = over(settings, before, run_id, &patience)?;
+    let run = over(settings, &before.runs, run_id, &patience)?;
     let mut line = serde_json::to_value(&run).map_err(Failure::failed)?;
     let mut version = None;
     if let Some(artefact) = &run.artefact {
@@ -194,15 +272,16 @@ fn wait(args: &TrainArgs, settings: &Settings, before: &Before, run_id: &str, st
     }
     match run.status.as_str() {
         TrainingRun::REFUSED => Err(Failure::Refused(format!("{}: {}", run.reason, run.detail))),
+        TrainingRun::CANCELLED => Err(Failure::because(format!("run {run_id} was cancelled, {}", run.detail))),
         TrainingRun::FAILED => Err(Failure::because(format!("run {run_id} failed: {}: {}", run.reason, run.detail))),
         _ => Ok(()),
     }
 }
 
 /// Waits until the run is over.
-fn over(settings: &Settings, before: &Before, run_id: &str, patience: &Patience<'_>) -> Outcome<TrainingRun> {
+fn over(settings: &Settings, from: &Start, run_id: &str, patience: &Patience<'_>) -> Outcome<TrainingRun> {
     let bar = bar(settings);
-    let mut reader = Reader::open(settings, topics::TRAINING_RUNS, &before.runs)?;
+    let mut reader = Reader::open(settings, topics::TRAINING_RUNS, from)?;
     loop {
         patience.check(run_id)?;
         let Polled::Record(message) = reader.poll(Duration::from_millis(100))? else { continue };
@@ -262,6 +341,10 @@ fn show(run: &TrainingRun, version: Option<&str>) -> Outcome<()> {
     }
     if let Some(recipe) = &run.recipe_digest {
         say(format_args!("  recipe    {recipe}"))?;
+    }
+    if let Some(trial) = run.trial {
+        let params: Vec<String> = run.params.iter().map(|pair| format!("{}={}", pair.name, pair.value)).collect();
+        say(format_args!("  trial     {trial} won: {}", params.join(" ")))?;
     }
     if let Some(artefact) = &run.artefact {
         say(format_args!("  artefact  {} ({} bytes)", artefact.digest, artefact.size))?;

@@ -1,7 +1,8 @@
-//! A request to train as an outsider sends it: Avro in both framings, or one plain JSON object.
+//! What outsiders send to training, requests and cancellations: Avro in both framings, or one plain JSON object.
 //!
-//! The JSON form has the fields of [`TrainingRequest`], all but `request_id` and `model` optional; `params`, `tags` are objects, `search`
-//! any JSON. What has no readable id is no request at all; what has one gets an answer, whatever else is wrong with it.
+//! The JSON form has the fields of [`TrainingRequest`], all but `request_id` and `model` optional; `params`, `tags`, `search` are objects.
+//! A cancellation is `{"cancel": RUN_ID}`, in Avro a record with `cancel` and otherwise empty texts. What has no readable id is no
+//! request at all; what has one gets an answer, whatever else is wrong with it.
 
 use serde_json::{Map, Value};
 
@@ -19,6 +20,17 @@ const MAX_VALUE: usize = 1_024;
 /// Reason code of a request whose fields are not what they have to be.
 pub const BAD_REQUEST: &str = "BAD_REQUEST";
 
+/// What a record asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// A run.
+    Run(Box<TrainingRequest>),
+    /// A run, but not in a form that could be one.
+    Refused(TrainingRefusal),
+    /// The end of the run of this id.
+    Cancel(String),
+}
+
 const FIELDS: [&str; 13] = [
     "request_id",
     "model",
@@ -35,21 +47,33 @@ const FIELDS: [&str; 13] = [
     "warm_start",
 ];
 
-/// Decodes a value of `training.requests`: a request, or the refusal of one that has an id.
+/// Decodes a value of `training.requests`.
 ///
 /// # Errors
 /// Why it is no request at all, without any value of it.
-pub fn decode(wire: &Wire, value: &[u8]) -> Result<Result<TrainingRequest, TrainingRefusal>, WireError> {
+pub fn decode(wire: &Wire, value: &[u8]) -> Result<Asked, WireError> {
     if value.len() > MAX_BYTES {
         return Err(WireError::TooLarge { size: value.len(), limit: MAX_BYTES });
     }
     let read = if is_json_object(value) { read_json(value)? } else { Ok(wire.decode::<TrainingRequest>(value)?) };
-    let Ok(request) = read else { return Ok(read) };
+    let request = match read {
+        Ok(request) => request,
+        Err(refusal) => return Ok(Asked::Refused(refusal)),
+    };
+    if let Some(run_id) = request.cancel {
+        return if is_run_id(&run_id) { Ok(Asked::Cancel(run_id)) } else { Err(wrong("field cancel: no id of a run")) };
+    }
     named(Some(&request.request_id)).map_err(|problem| wrong(format!("request_id {problem}")))?;
     Ok(match check(&request) {
-        Ok(()) => Ok(request),
-        Err(detail) => Err(refusal(&request.request_id, &request.model, detail)),
+        Ok(()) => Asked::Run(Box::new(request)),
+        Err(detail) => Asked::Refused(refusal(&request.request_id, &request.model, detail)),
     })
+}
+
+/// Whether a text has the form of a run's id: 32 lower-case hex digits.
+#[must_use]
+pub fn is_run_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn wrong(detail: impl Into<String>) -> WireError {
@@ -103,6 +127,14 @@ fn read_json(value: &[u8]) -> Result<Result<TrainingRequest, TrainingRefusal>, W
     let Value::Object(mut fields) = json::parse_strict(value, MAX_NESTING).map_err(wrong)? else {
         return Err(wrong("not a JSON object"));
     };
+    if fields.contains_key("cancel") {
+        return match fields.remove("cancel") {
+            Some(Value::String(run_id)) if fields.is_empty() => {
+                Ok(Ok(TrainingRequest { cancel: Some(run_id), ..TrainingRequest::default() }))
+            }
+            _ => Err(wrong("field cancel: the id of a run, as a text, with no other field beside it")),
+        };
+    }
     let Some(Value::String(id)) = fields.remove("request_id") else {
         return Err(wrong("field request_id: a text is required"));
     };
@@ -150,6 +182,7 @@ fn of_fields(request_id: String, mut fields: Map<String, Value>) -> Result<Train
         tags,
         group,
         warm_start,
+        cancel: None,
     })
 }
 
@@ -178,7 +211,33 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Result<TrainingRequest, TrainingRefusal>, WireError> {
-        decode(&Wire::default(), text.as_bytes())
+        decode(&Wire::default(), text.as_bytes()).map(run)
+    }
+
+    fn run(asked: Asked) -> Result<TrainingRequest, TrainingRefusal> {
+        match asked {
+            Asked::Run(request) => Ok(*request),
+            Asked::Refused(refusal) => Err(refusal),
+            Asked::Cancel(_) => panic!("a cancellation"),
+        }
+    }
+
+    #[test]
+    fn a_cancellation_is_the_same_in_json_and_avro_and_asks_for_nothing_else() {
+        let id = "00112233445566778899aabbccddeeff";
+        let of = |value: &[u8]| decode(&Wire::default(), value).ok();
+        let wanted = Some(Asked::Cancel(id.to_owned()));
+        assert_eq!(of(format!(r#"{{"cancel":"{id}"}}"#).as_bytes()), wanted);
+        let record = TrainingRequest { cancel: Some(id.to_owned()), ..TrainingRequest::default() };
+        assert_eq!(of(&Wire::default().encode(&record).unwrap()), wanted);
+        for other in [
+            format!(r#"{{"cancel":"{id}","model":"m"}}"#),
+            format!(r#"{{"cancel":"{id}","request_id":"r","model":"m"}}"#),
+            r#"{"cancel":"the other one"}"#.to_owned(),
+            r#"{"cancel":null}"#.to_owned(),
+        ] {
+            assert_eq!(of(other.as_bytes()), None, "{other}");
+        }
     }
 
     #[test]
@@ -190,7 +249,7 @@ mod tests {
         assert_eq!(request.params, [pair("iterations", "9"), pair("l2", "0.5")]);
         assert_eq!((request.tags.as_slice(), request.seed), ([pair("why", "a test")].as_slice(), Some(7)));
         let avro = Wire::default().encode(&request).unwrap();
-        assert_eq!(decode(&Wire::default(), &avro).unwrap().unwrap(), request);
+        assert_eq!(run(decode(&Wire::default(), &avro).unwrap()).unwrap(), request);
         let least = read(r#"{"request_id":"r","model":"m"}"#).unwrap().unwrap();
         assert_eq!(least, TrainingRequest { request_id: "r".into(), model: "m".into(), ..TrainingRequest::default() });
     }

@@ -10,6 +10,8 @@ pub const MODEL_COMMANDS: &str = "model.commands";
 pub const TRAINING_REQUESTS: &str = "training.requests";
 /// The same in the order that counts.
 pub const TRAINING_JOBS: &str = "training.jobs";
+/// One trial of a search each.
+pub const TRAINING_TRIALS: &str = "training.trials";
 /// State of each run.
 pub const TRAINING_RUNS: &str = "training.runs";
 /// Valid, tokenised rows by hash shard, and release marks.

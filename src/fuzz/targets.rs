@@ -12,7 +12,7 @@ use crate::attest::verify::{Against, tests as seeds, verify};
 use crate::broker::wire;
 use crate::codec::contribution;
 use crate::codec::formats::{Format, Limits, decode, tests};
-use crate::codec::training;
+use crate::codec::training::{self, Asked};
 use crate::codec::wire::Wire;
 use crate::domain::contract::Spec;
 use crate::domain::limits::{MAX_CHUNKS, MAX_ID};
@@ -66,7 +66,7 @@ pub(super) fn records() -> Target {
 /// Contributions as outsiders send them: what is read is within the limits.
 pub(super) fn envelopes() -> Target {
     fn run(bytes: &[u8]) -> String {
-        if let Ok(Ok(asked)) = training::decode(&Wire::default(), bytes) {
+        if let Ok(Asked::Run(asked)) = training::decode(&Wire::default(), bytes) {
             assert!([&asked.request_id, &asked.model].iter().all(|name| (1..=MAX_ID).contains(&name.len())));
             return format!("asked {}", asked.params.len());
         }

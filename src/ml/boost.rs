@@ -91,6 +91,8 @@ struct State {
     judge_scores: Vec<f64>,
     forest: Forest,
     best: Option<(f64, u32)>,
+    /// Loss after the last iteration.
+    last: Option<f64>,
 }
 
 impl State {
@@ -104,6 +106,7 @@ impl State {
             judge_scores: start(judge.len()),
             forest: Forest { base, trees: Vec::new() },
             best: None,
+            last: None,
             learn,
             judge,
             labels,
@@ -120,6 +123,7 @@ impl State {
         if self.best.is_none_or(|(best, _)| loss < best) {
             self.best = Some((loss, iteration));
         }
+        self.last = Some(loss);
         let since = iteration - self.best.map_or(iteration, |(_, best)| best);
         (Some(loss), patience > 0 && since >= patience)
     }
@@ -197,12 +201,15 @@ impl Data {
                 break;
             }
         }
-        if parameters.patience > 0 {
-            iterations = state.best.map_or(iterations, |(_, best)| best);
+        // The loss of what is kept: without patience that is every tree, however the loss once was.
+        let mut validation_loss = state.last;
+        if parameters.patience > 0
+            && let Some((loss, best)) = state.best
+        {
+            (validation_loss, iterations) = (Some(loss), best);
         }
         let mut forest = std::mem::take(&mut state.forest);
         forest.trees.truncate(iterations as usize * outputs);
-        let validation_loss = state.best.map(|(loss, _)| loss);
         Ok(Learned { predictor: Predictor::Trees(forest), iterations, validation_loss })
     }
 }
@@ -377,6 +384,7 @@ mod tests {
             judge_scores: vec![0.0],
             forest: Forest::default(),
             best: None,
+            last: None,
         };
         let stops = [1, 2, 3].map(|iteration| state.judged(&objective, iteration, 2).1);
         assert_eq!((stops, state.best.map(|(_, best)| best)), ([false, false, true], Some(1)));

@@ -4,14 +4,16 @@
 //! one for "missing". With standardised columns the penalty is scikit-learn's with C = 1/`l2` (logistic) or alpha = `l2` (ridge):
 //! the intercept is free.
 
+use std::cell::LazyCell;
 use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use crate::math;
 use crate::ml::encoding::{Encoded, Features};
-use crate::ml::lbfgs::minimise;
+use crate::ml::lbfgs::{Path, minimise};
 use crate::ml::model::Predictor;
 use crate::ml::objective::{Objective, Scored, softmax};
 use crate::ml::{
@@ -153,12 +155,11 @@ impl Learner for Linear {
         completed(given, Parameters::check)
     }
 
-    /// Checkpoints are empty and ignored: the search is short and takes the same path again.
     fn learn(
         &self,
         training: &Training<'_>,
         parameters: &Value,
-        _: Option<&[u8]>,
+        checkpoint: Option<&[u8]>,
         control: &mut dyn Control,
     ) -> Result<Learned, LearnError> {
         training.check()?;
@@ -173,10 +174,16 @@ impl Learner for Linear {
             let (value, gradient) = problem.at(&problem.unscaled(at));
             (value, gradient.iter().zip(&problem.unit).map(|(g, unit)| g * unit).collect())
         };
-        let start = vec![0.0; problem.unit.len()];
-        let found = minimise(start, parameters.tolerance, parameters.iterations, scaled, |step| {
-            let progress = Progress { iteration: step, of: parameters.iterations, validation_loss: None };
-            cancelled = control.after(progress, &Vec::new) == ControlFlow::Break(());
+        let variables = problem.unit.len();
+        let run = LazyCell::new(|| run_digest(training, &parameters));
+        let path = match checkpoint {
+            None => Path::from(vec![0.0; variables]),
+            Some(bytes) => Path::from_bytes(bytes, &run, variables, parameters.iterations)
+                .map_err(|problem| LearnError::Checkpoint { problem })?,
+        };
+        let found = minimise(path, parameters.tolerance, parameters.iterations, scaled, |path| {
+            let progress = Progress { iteration: path.steps(), of: parameters.iterations, validation_loss: None };
+            cancelled = control.after(progress, &|| path.to_bytes(&run)) == ControlFlow::Break(());
             !cancelled
         });
         if cancelled {
@@ -330,6 +337,24 @@ impl<'a> Problem<'a> {
             design: self.design,
         }
     }
+}
+
+/// What a checkpoint is bound to: features, labels, row keys, parameters, seed.
+fn run_digest(training: &Training<'_>, parameters: &Parameters) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(b"hokusai linear run 1\0");
+    hash.update(format!("{parameters:?}\0{:?}\0{}\0", training.task, training.seed));
+    for label in training.labels {
+        hash.update(label.to_bits().to_le_bytes());
+    }
+    for key in training.row_keys {
+        hash.update(key.to_le_bytes());
+    }
+    for column in &training.features.columns {
+        hash.update(column.codes.to_le_bytes());
+        column.values.iter().for_each(|value| hash.update(value.to_bits().to_le_bytes()));
+    }
+    hash.finalize().into()
 }
 
 /// One over the square root of each variable's curvature where all chances are even.

@@ -284,7 +284,7 @@ pub struct Learned {
     pub predictor: Predictor,
     /// Iterations kept.
     pub iterations: u32,
-    /// Loss on the validation fold, if there was one.
+    /// Its loss on the validation fold, if there was one.
     pub validation_loss: Option<f64>,
 }
 

@@ -1,7 +1,7 @@
 //! Trials: which hyperparameters are tried, and which go on. Pure functions of the recipe and of results, so that any worker
 //! derives the same list and the same survivors.
 //!
-//! Budgets are counted in rows × trees, never in seconds. Successive halving (Jamieson & Talwalkar 2016) is synchronous: a rung is
+//! Budgets are counted in rows × iterations, never in seconds. Successive halving (Jamieson & Talwalkar 2016) is synchronous: a rung is
 //! closed when all of its trials are in, however late; ties go to the lower trial number.
 
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ pub struct Search {
     /// Of each rung, one in `keep_one_in` goes on; absent means that every trial gets the whole budget at once.
     #[serde(default)]
     pub keep_one_in: Option<u32>,
-    /// Trees of a trial in the last rung.
+    /// Iterations of a trial in the last rung: trees, or steps.
     pub iterations: u32,
 }
 
@@ -120,11 +120,26 @@ impl Search {
     pub fn rungs(&self) -> u32 {
         let Some(keep) = self.keep_one_in else { return 1 };
         let (mut rungs, mut left) = (1, self.trials);
-        while left > keep && self.iterations >> rungs > 0 && rungs < 16 {
+        // A rung has as many iterations as its successor, divided by `keep_one_in`, and at least one.
+        while left > keep && self.iterations / keep.saturating_pow(rungs) > 0 {
             left = left.div_ceil(keep);
             rungs += 1;
         }
         rungs
+    }
+
+    /// Trials of this rung at most: those that fail go no further.
+    #[must_use]
+    pub fn width(&self, rung: u32) -> u32 {
+        let keep = self.keep_one_in.unwrap_or(2);
+        (0..rung).fold(self.trials, |left, _| left.div_ceil(keep))
+    }
+
+    /// Iterations of all trials of all rungs at most, and once more those of the winner.
+    #[must_use]
+    pub fn planned(&self) -> u64 {
+        let rung = |rung| u64::from(self.width(rung)) * u64::from(self.iterations(rung));
+        (0..self.rungs()).map(rung).sum::<u64>() + u64::from(self.iterations)
     }
 
     /// Iterations of a trial in this rung (0 is the first); the last has all of them.
@@ -267,6 +282,15 @@ mod tests {
         outcomes.reverse();
         assert_eq!(search.next(0, &trials, &outcomes), expected, "ties go to the lower number");
         assert_eq!(search.next(1, &[1, 2, 4], &outcomes), Next::Done(Some(1)));
+    }
+
+    #[test]
+    fn what_a_search_costs_is_known_before_it_begins() {
+        let halving = search(9, Some(3));
+        assert_eq!((halving.width(0), halving.width(1), halving.planned()), (9, 3, 9 * 30 + 3 * 90 + 90));
+        assert_eq!(search(5, None).planned(), 5 * 90 + 90);
+        let many = Search { iterations: 4, ..search(1_000, Some(16)) };
+        assert_eq!((many.rungs(), many.iterations(0)), (1, 4), "no rung has less than one iteration");
     }
 
     #[test]

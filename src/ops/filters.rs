@@ -44,25 +44,51 @@ impl StoreFilters {
     }
 }
 
+/// Why there is no filter.
+#[derive(Debug)]
+pub enum FilterError {
+    /// The store is out of reach: the same again may work.
+    Passing(String),
+    /// It is not there, or damaged.
+    Missing(String),
+}
+
+/// Reads the match filter of a sealed benchmark from a store.
+///
+/// # Errors
+/// [`FilterError`]; its text names the filter.
+pub fn fetch(store: &Store, runtime: &Runtime, artefact: &Artefact) -> Result<MatchFilter, FilterError> {
+    let missing = |what: &dyn std::fmt::Display| {
+        FilterError::Missing(format!("the match filter {} of a sealed benchmark: {what}", artefact.digest))
+    };
+    let digest: Digest = artefact.digest.parse().map_err(|why: &str| missing(&why))?;
+    let bytes = runtime.block_on(store.blobs().get(digest, MAX_BYTES)).map_err(|error| match error {
+        StoreError::Io { .. } => FilterError::Passing(error.to_string()),
+        error => missing(&error),
+    })?;
+    MatchFilter::parse(bytes).map_err(|error| missing(&error))
+}
+
 impl FilterSource for StoreFilters {
     fn filter(&self, artefact: &Artefact) -> Result<Arc<MatchFilter>, StageError> {
         let missing = |what: String| StageError::Halt {
-            what: format!("FILTER_MISSING: the match filter {} of a sealed benchmark: {what}", artefact.digest),
+            what: format!("FILTER_MISSING: {what}"),
             help: "restore the blob in the store, or retire the benchmark (`hokusai benchmark retire`)".to_owned(),
         };
-        let digest: Digest = artefact.digest.parse().map_err(|why: &str| missing(why.to_owned()))?;
+        let digest: Option<Digest> = artefact.digest.parse().ok();
         let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(filter) = held.get(&digest).and_then(Weak::upgrade) {
+        if let Some(filter) = digest.and_then(|digest| held.get(&digest)).and_then(Weak::upgrade) {
             return Ok(filter);
         }
         let Some(runtime) = &self.0.runtime else { return Err(StageError::Outside("the store is closed".to_owned())) };
-        let bytes = runtime.block_on(self.0.store.blobs().get(digest, MAX_BYTES)).map_err(|error| match error {
-            StoreError::Io { .. } => StageError::Outside(error.to_string()),
-            error => missing(error.to_string()),
-        })?;
-        let filter = Arc::new(MatchFilter::parse(bytes).map_err(|error| missing(error.to_string()))?);
+        let filter = Arc::new(fetch(&self.0.store, runtime, artefact).map_err(|error| match error {
+            FilterError::Passing(cause) => StageError::Outside(cause),
+            FilterError::Missing(what) => missing(what),
+        })?);
         held.retain(|_, filter| filter.strong_count() > 0);
-        held.insert(digest, Arc::downgrade(&filter));
+        if let Some(digest) = digest {
+            held.insert(digest, Arc::downgrade(&filter));
+        }
         Ok(filter)
     }
 }

@@ -15,7 +15,8 @@ use tokio::runtime::Builder;
 
 use crate::domain::records::{Artefact, TopicEnd};
 use crate::domain::topics;
-use crate::sealing::filter::{MAX_BYTES, MatchFilter};
+use crate::ops::filters::{self, FilterError};
+use crate::sealing::filter::MatchFilter;
 use crate::stages::training::outside::{Each, Outside, Refusal, Trouble};
 use crate::store::{Digest, Store, StoreError};
 use crate::stream::client::{Cluster, FetchBounds, Logged};
@@ -128,16 +129,11 @@ impl Outside for Trainer {
     }
 
     fn filter(&self, filter: &Artefact) -> Result<MatchFilter, Trouble> {
-        let missing = |why: &dyn std::fmt::Display| {
-            Refusal::new("FILTER_MISSING", format!("the match filter {} of a benchmark: {why}", filter.digest)).into()
-        };
-        let digest: Digest = filter.digest.parse().map_err(|why: &str| missing(&why))?;
         let runtime = Builder::new_current_thread().enable_all().build().map_err(passing)?;
-        let bytes = runtime.block_on(self.store.blobs().get(digest, MAX_BYTES)).map_err(|error| match error {
-            StoreError::Io { .. } => passing(error),
-            error => missing(&error),
-        })?;
-        MatchFilter::parse(bytes).map_err(|error| missing(&error))
+        filters::fetch(&self.store, &runtime, filter).map_err(|error| match error {
+            FilterError::Passing(cause) => Trouble::Passing(cause),
+            FilterError::Missing(what) => Refusal::new("FILTER_MISSING", what).into(),
+        })
     }
 
     fn keep(&self, artefact: Vec<u8>) -> Result<(), Trouble> {

@@ -8,7 +8,7 @@
 
 use crate::attest::dsse::MAX_BYTES;
 use crate::attest::trust::LiveTrust;
-use crate::codec::training;
+use crate::codec::training::{self, Asked};
 use crate::codec::wire::WireError;
 use crate::domain::keys::LiveKeys;
 use crate::domain::records::{Command, IntakeKey, Position, RegistryEvent, TrainingJob};
@@ -111,8 +111,8 @@ fn read(batch: &Batch, message: &Message<'_>, out: &Outputs<'_>) -> Result<Regis
     Ok(RegistryEvent { model, kind: RegistryEvent::COMMAND.to_owned(), envelope, position, intake_key: None, trust: 0 })
 }
 
-/// A request to train, under the run that follows from its id. One that has an id is answered by the stage `training`, whatever else
-/// is wrong with it; what has none goes to the dead letters.
+/// A request to train, under the run that follows from its id, or the cancellation of a run. A request that has an id is answered by
+/// the stage `training`, whatever else is wrong with it; what has none goes to the dead letters.
 fn job(batch: &Batch, message: &Message<'_>, out: &mut Outputs<'_>) -> Result<(), StageError> {
     let read = match message.value {
         Some(value) => training::decode(out.wire(), value),
@@ -122,9 +122,16 @@ fn job(batch: &Batch, message: &Message<'_>, out: &mut Outputs<'_>) -> Result<()
         }
     };
     let position = Position { topic: batch.topic().to_owned(), partition: batch.partition(), offset: message.offset };
-    let (id, request, refusal) = match read {
-        Ok(Ok(request)) => (request.request_id.clone(), Some(request), None),
-        Ok(Err(refusal)) => (refusal.request_id.clone(), None, Some(refusal)),
+    let job = match read {
+        Ok(Asked::Run(request)) => {
+            let run_id = run_id(&request.request_id);
+            TrainingJob { run_id, position, request: Some(*request), ..TrainingJob::default() }
+        }
+        Ok(Asked::Refused(refusal)) => {
+            let run_id = run_id(&refusal.request_id);
+            TrainingJob { run_id, position, refusal: Some(refusal), ..TrainingJob::default() }
+        }
+        Ok(Asked::Cancel(run_id)) => TrainingJob { run_id, position, cancel: true, ..TrainingJob::default() },
         Err(error) if error.is_retriable() => return Err(error.into()),
         Err(error @ WireError::TooLarge { .. }) => {
             out.dead_letter(batch, message, "TOO_LARGE", error.to_string());
@@ -135,9 +142,7 @@ fn job(batch: &Batch, message: &Message<'_>, out: &mut Outputs<'_>) -> Result<()
             return Ok(());
         }
     };
-    let run_id = run_id(&id);
-    let job = TrainingJob { run_id: run_id.clone(), position, request, refusal };
-    out.send(topics::TRAINING_JOBS, Destination::ByKey, run_id.as_bytes(), &job)
+    out.send(topics::TRAINING_JOBS, Destination::ByKey, job.run_id.as_bytes(), &job)
 }
 
 /// The text, if it is a JSON object with a `payloadType`: a DSSE envelope as it is, the usual form on this topic.

@@ -2,6 +2,7 @@
 
 pub mod attesting;
 pub mod dedup;
+pub mod entry;
 pub mod intake;
 pub mod keying;
 pub mod limits;
@@ -12,4 +13,5 @@ pub mod registry;
 #[cfg(test)]
 mod testing;
 pub mod training;
+pub mod trials;
 pub mod warehouse;

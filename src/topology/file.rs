@@ -164,6 +164,7 @@ pub(super) struct Settings {
     pub(super) training_rows: Option<u64>,
     pub(super) training_bytes: Option<u64>,
     pub(super) training_threads: Option<u64>,
+    pub(super) training_budget: Option<u64>,
 }
 
 impl Settings {
@@ -180,6 +181,7 @@ impl Settings {
             training_rows: self.training_rows.or(below.training_rows),
             training_bytes: self.training_bytes.or(below.training_bytes),
             training_threads: self.training_threads.or(below.training_threads),
+            training_budget: self.training_budget.or(below.training_budget),
         }
     }
 }

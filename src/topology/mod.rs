@@ -190,6 +190,9 @@ pub struct StageSettings {
     /// A training run takes at most this many threads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub training_threads: Option<u64>,
+    /// All trials of a search take at most so many rows times iterations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub training_budget: Option<u64>,
 }
 
 /// What comes to a stage with stages that are not implemented yet.

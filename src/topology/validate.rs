@@ -338,6 +338,7 @@ fn settings(draft: &Settings) -> StageSettings {
         training_rows: draft.training_rows,
         training_bytes: draft.training_bytes,
         training_threads: draft.training_threads,
+        training_budget: draft.training_budget,
     }
 }
 

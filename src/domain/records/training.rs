@@ -15,7 +15,7 @@ pub struct TrainingRequest {
     pub algorithm: Option<String>,
     /// Parameters of the learner as JSON, sorted by name.
     pub params: Vec<NamedValue>,
-    /// A search over parameters as JSON.
+    /// A search over parameters as JSON; its form is [`Search`](crate::ml::search::Search)'s.
     pub search: Option<String>,
     /// Seed of every random choice, from 0.
     pub seed: Option<i64>,
@@ -33,6 +33,8 @@ pub struct TrainingRequest {
     pub group: Option<String>,
     /// Go on from `base_version` instead of from scratch.
     pub warm_start: Option<bool>,
+    /// Run to be ended. Such a record asks for nothing else: its texts are empty.
+    pub cancel: Option<String>,
 }
 record!(TrainingRequest, "training_request");
 
@@ -49,19 +51,82 @@ pub struct TrainingRefusal {
     pub detail: String,
 }
 
-/// An entry of `training.jobs`: exactly one of the two is set.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// An entry of `training.jobs`: exactly one of request, refusal, cancellation and trial.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrainingJob {
     /// Run: it follows from the request's id.
     pub run_id: String,
-    /// Where the request stands.
+    /// Where the request or cancellation stands.
     pub position: Position,
     /// The request, well formed.
     pub request: Option<TrainingRequest>,
     /// Or what is wrong with it.
     pub refusal: Option<TrainingRefusal>,
+    /// The run is to be ended.
+    pub cancel: bool,
+    /// What came of one of its trials.
+    pub trial: Option<TrialResult>,
 }
 record!(TrainingJob, "training_job");
+
+/// One trial of a search, to be computed: on `training.trials`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrainingTrial {
+    /// Run.
+    pub run_id: String,
+    /// Where the run's request stands.
+    pub position: Position,
+    /// Number of the trial, from 0.
+    pub number: i32,
+    /// Rung, from 0.
+    pub rung: i32,
+    /// The run was cancelled: nobody waits for the result, and nothing below is set.
+    pub cancel: bool,
+    /// Model.
+    pub model: String,
+    /// Contract whose columns are learned from.
+    pub contract_digest: String,
+    /// RFC 6962 root over the sorted hashes of the rows, hex.
+    pub dataset_digest: String,
+    /// Ends of the topics that the dataset is taken from, sorted.
+    pub offsets: Vec<TopicEnd>,
+    /// Match filters of benchmarks whose rows are not learned from.
+    pub sealed: Vec<Artefact>,
+    /// Learner.
+    pub algorithm: String,
+    /// Complete parameters as JSON, sorted by name.
+    pub parameters: Vec<NamedValue>,
+    /// Seed of every random choice: that of the run, so that all trials are judged by the same rows.
+    pub seed: i64,
+}
+record!(TrainingTrial, "training_trial");
+
+/// What came of a trial.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrialResult {
+    /// Number of the trial.
+    pub number: i32,
+    /// Its rung.
+    pub rung: i32,
+    /// Model.
+    pub model: String,
+    /// Learner.
+    pub algorithm: String,
+    /// Complete parameters as JSON, sorted by name.
+    pub parameters: Vec<NamedValue>,
+    /// Seed.
+    pub seed: i64,
+    /// Iterations that the learner kept.
+    pub iterations: i32,
+    /// Loss on the validation fold: the shortest decimal that names the 64-bit number; none when it failed.
+    pub loss: Option<String>,
+    /// On the validation fold, sorted by name.
+    pub metrics: Vec<Metric>,
+    /// Reason code when it failed; empty otherwise.
+    pub reason: String,
+    /// What is wrong; empty otherwise.
+    pub detail: String,
+}
 
 /// Where reading a partition ended.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -84,14 +149,18 @@ pub struct TrainingRun {
     pub request_id: String,
     /// Model.
     pub model: String,
-    /// `refused`, `admitted`, `running`, `finished` or `failed`.
+    /// `refused`, `admitted`, `running`, `finished`, `failed` or `cancelled`.
     pub status: String,
     /// Where its request stands.
     pub position: Position,
     /// Learner; empty when the request was refused before it was known.
     pub algorithm: String,
-    /// Complete parameters of the learner as JSON, sorted by name.
+    /// Complete parameters of the learner as JSON, sorted by name; once a search is over, those that won.
     pub params: Vec<NamedValue>,
+    /// The search over parameters, JSON; none without one.
+    pub search: Option<String>,
+    /// Trial that won the search.
+    pub trial: Option<i32>,
     /// Seed of every random choice.
     pub seed: i64,
     /// Version that the model is compared with.
@@ -108,7 +177,7 @@ pub struct TrainingRun {
     pub dataset: Option<Dataset>,
     /// SHA-256 of the recipe's canonical JSON, hex.
     pub recipe_digest: Option<String>,
-    /// Iterations done.
+    /// Iterations done, of all trials.
     pub iteration: i32,
     /// Iterations at most; 0 before it runs.
     pub iterations: i32,
@@ -116,7 +185,7 @@ pub struct TrainingRun {
     pub artefact: Option<Artefact>,
     /// On the validation fold, sorted by name.
     pub metrics: Vec<Metric>,
-    /// Reason code when it was refused or failed; empty otherwise.
+    /// Reason code when it was refused, failed or cancelled; empty otherwise.
     pub reason: String,
     /// What is wrong and the way out; empty otherwise.
     pub detail: String,
@@ -134,10 +203,12 @@ impl TrainingRun {
     pub const FINISHED: &'static str = "finished";
     /// It ended without a model.
     pub const FAILED: &'static str = "failed";
+    /// It was ended before its end.
+    pub const CANCELLED: &'static str = "cancelled";
 
     /// Nothing more comes of it.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        matches!(self.status.as_str(), Self::REFUSED | Self::FINISHED | Self::FAILED)
+        matches!(self.status.as_str(), Self::REFUSED | Self::FINISHED | Self::FAILED | Self::CANCELLED)
     }
 }

@@ -96,3 +96,52 @@ fn any_number_of_threads_finds_the_same_bits() {
         assert_eq!(one, fit(&features, &labels, &task, 1.0, 7));
     }
 }
+
+#[test]
+fn a_regression_that_resumes_from_any_checkpoint_ends_with_the_same_bits() {
+    use crate::ml::tests::trees::StopAt;
+    for (classes, stop) in [(2, 1), (3, 3), (0, 2), (2, 12)] {
+        let rows = rows(600, classes);
+        let parameters = json!({"tolerance": 1e-9, "validation": 0.2});
+        let whole = rows.learn("linear", parameters.clone());
+        assert!(whole.iterations > stop, "{}", whole.iterations);
+        let mut control = StopAt(stop, Vec::new());
+        let stopped = rows.learn_with("linear", parameters.clone(), 1, None, &mut control);
+        assert_eq!(stopped.map_err(|error| error.code()).err(), Some("CANCELLED"));
+        let mut counted = Counted(0);
+        let resumed = rows.learn_with("linear", parameters, 2, Some(&control.1), &mut counted).unwrap();
+        assert_eq!(resumed, whole);
+        assert_eq!(counted.0, whole.iterations - stop, "what was done before is not done again");
+    }
+}
+
+/// Counts iterations.
+struct Counted(u32);
+
+impl Control for Counted {
+    fn after(&mut self, _: crate::ml::Progress, _: &dyn Fn() -> Vec<u8>) -> std::ops::ControlFlow<()> {
+        self.0 += 1;
+        std::ops::ControlFlow::Continue(())
+    }
+}
+
+#[test]
+fn a_regressions_checkpoint_that_is_damaged_or_of_another_run_is_refused() {
+    use crate::ml::tests::trees::StopAt;
+    let rows = rows(300, 2);
+    let mut control = StopAt(4, Vec::new());
+    let _ = rows.learn_with("linear", json!({}), 1, None, &mut control);
+    let refused = |rows: &Rows, parameters, bytes: &[u8]| {
+        rows.learn_with("linear", parameters, 1, Some(bytes), &mut Unattended).map_err(|error| error.code()).err()
+    };
+    assert_eq!(refused(&rows, json!({}), &control.1), None);
+    assert_eq!(refused(&rows, json!({"l2": 2.0}), &control.1), Some("BAD_CHECKPOINT"));
+    let other = self::rows(301, 2);
+    assert_eq!(refused(&other, json!({}), &control.1), Some("BAD_CHECKPOINT"));
+    for at in [0, 5, 20, 40, 45, 60, control.1.len() - 1] {
+        let mut damaged = control.1.clone();
+        damaged[at] ^= 1;
+        assert_eq!(refused(&rows, json!({}), &damaged), Some("BAD_CHECKPOINT"), "{at}");
+        assert_eq!(refused(&rows, json!({}), &control.1[..at]), Some("BAD_CHECKPOINT"), "{at}");
+    }
+}

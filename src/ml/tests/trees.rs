@@ -60,7 +60,7 @@ fn the_bytes_of_a_model_are_those_that_were_published() {
 }
 
 /// Keeps the checkpoint of one iteration, then stops.
-struct StopAt(u32, Vec<u8>);
+pub struct StopAt(pub u32, pub Vec<u8>);
 
 impl Control for StopAt {
     fn after(&mut self, progress: Progress, checkpoint: &dyn Fn() -> Vec<u8>) -> ControlFlow<()> {
@@ -264,6 +264,17 @@ fn learning_stops_early_at_the_best_validation_loss() {
     let same = rows.learn("trees", exact);
     assert_eq!(same.predictor, stopped.predictor, "what came after the best iteration left no trace");
     assert_eq!(same.validation_loss, stopped.validation_loss);
+}
+
+#[test]
+fn without_patience_the_loss_is_that_of_all_the_trees_which_are_kept() {
+    let rows = rows(1500, 2);
+    let learn = |patience: u32| {
+        rows.learn("trees", json!({"iterations": 120, "learning_rate": 0.9, "validation": 0.3, "patience": patience}))
+    };
+    let (all, best) = (learn(0), learn(120));
+    assert_eq!((all.iterations, best.iterations < 120), (120, true));
+    assert!(all.validation_loss > best.validation_loss, "{all:?}");
 }
 
 #[test]

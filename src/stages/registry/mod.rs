@@ -31,6 +31,7 @@ use fold::{Place, Rules};
 use crate::attest::trust::{LiveTrust, Trust};
 use crate::domain::records::{Model, RegistryEvent};
 use crate::domain::topics;
+use crate::stages::entry;
 use crate::stream::stage::{Batch, Context, Destination, Outputs, Stage, StageError};
 use crate::stream::state::KeyValue;
 
@@ -144,19 +145,9 @@ fn behind(serial: i64, trust: &Trust) -> Result<(), StageError> {
 }
 
 fn encode(model: &Model) -> Result<Vec<u8>, StageError> {
-    let mut bytes = vec![VERSION];
-    serde_json::to_writer(&mut bytes, model).map_err(|e| damaged(&model.model, e.to_string()))?;
-    Ok(bytes)
+    entry::encode(VERSION, &format_args!("model {:?}", model.model), model)
 }
 
 fn decode(name: &str, bytes: &[u8]) -> Result<Model, StageError> {
-    match bytes.split_first() {
-        Some((&VERSION, json)) => serde_json::from_slice(json).map_err(|e| damaged(name, e.to_string())),
-        Some((version, _)) => Err(damaged(name, format!("format version {version}, this program reads {VERSION}"))),
-        None => Err(damaged(name, "empty".to_owned())),
-    }
-}
-
-fn damaged(name: &str, detail: String) -> StageError {
-    StageError::State { what: format!("model {name:?}"), detail }
+    entry::decode(VERSION, &format_args!("model {name:?}"), bytes)
 }

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::outside::Refusal;
+use super::searching::{self, Searching};
 use crate::domain::contract::Spec;
 use crate::domain::records::{Artefact, Model, NamedValue, Position, TrainingRequest, TrainingRun};
 use crate::ml::declare::declaration;
@@ -34,6 +35,19 @@ pub struct Open {
     pub sealed: Vec<Artefact>,
     /// How often a worker began to learn.
     pub begun: u32,
+    /// Its search over parameters, if it has one.
+    #[serde(default)]
+    pub searching: Option<Searching>,
+}
+
+impl Open {
+    /// Iterations done and at most, as they are told: those of the trials count too.
+    #[must_use]
+    pub fn progress(&self, (iteration, iterations): (i32, i32)) -> (i32, i32) {
+        let Some(searching) = &self.searching else { return (iteration, iterations) };
+        let told = |count: u64| i32::try_from(count).unwrap_or(i32::MAX);
+        (told(searching.spent).saturating_add(iteration), told(searching.planned))
+    }
 }
 
 /// The run of a request: it follows from the request's id alone, so that a second request with the id meets the first.
@@ -46,7 +60,7 @@ pub fn run_id(request_id: &str) -> String {
     data_encoding::HEXLOWER.encode(hash.first_chunk::<16>().map_or(&hash[..], |half| half))
 }
 
-fn refuse<T>(code: &'static str, detail: impl std::fmt::Display) -> Result<T, Refusal> {
+pub(super) fn refuse<T>(code: &'static str, detail: impl std::fmt::Display) -> Result<T, Refusal> {
     Err(Refusal::new(code, detail))
 }
 
@@ -82,6 +96,9 @@ pub fn admit(run: TrainingRun, request: &TrainingRequest, model: Option<&Model>)
     given.entry("validation").or_insert_with(|| DEFAULT_VALIDATION.into());
     let parameters = learner.parameters(&given).or_else(|e| refuse(e.code(), e))?;
     let params = listed(&parameters)?;
+    let seed = run.seed;
+    let searching = request.search.as_deref().map(|text| searching::begin(text, learner, &given, &parameters, seed));
+    let searching = searching.transpose()?;
     let base_version = base(model, request.base_version.as_deref())?;
     if let Some(digest) = &request.as_of
         && !crate::stages::registry::version::is_sha256(digest)
@@ -97,6 +114,7 @@ pub fn admit(run: TrainingRun, request: &TrainingRequest, model: Option<&Model>)
     let run = TrainingRun {
         status: TrainingRun::ADMITTED.to_owned(),
         params,
+        search: searching.as_ref().map(|searching| searching.declared.clone()),
         base_version,
         contract_digest: contract.digest.clone(),
         ..run
@@ -110,13 +128,13 @@ pub fn admit(run: TrainingRun, request: &TrainingRequest, model: Option<&Model>)
         spec: contract.spec.clone(),
         sealed: in_force.map(|benchmark| benchmark.match_filter.clone()).collect(),
         begun: 0,
+        searching,
     })
 }
 
 /// What the request's form knows and this version does not do is refused by name.
 fn not_yet(request: &TrainingRequest) -> Result<(), Refusal> {
     let said = [
-        ("search", request.search.is_some(), "send one request for each set of parameters"),
         ("warm_start", request.warm_start == Some(true), "leave it out: training starts from scratch"),
         ("benchmark", request.benchmark.is_some(), "leave it out: nothing evaluates on it yet"),
     ];
@@ -141,7 +159,7 @@ fn params(pairs: &[NamedValue]) -> Result<Map<String, Value>, Refusal> {
 }
 
 /// Complete parameters as a version keeps them.
-fn listed(parameters: &Value) -> Result<Vec<NamedValue>, Refusal> {
+pub(super) fn listed(parameters: &Value) -> Result<Vec<NamedValue>, Refusal> {
     let mut list: Vec<NamedValue> = parameters
         .as_object()
         .into_iter()

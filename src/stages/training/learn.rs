@@ -13,7 +13,7 @@ use crate::ml::dataset::{CODE, Dataset, Recipe};
 use crate::ml::declare::Declaration;
 use crate::ml::encoding::{Encoded, Encoding, Features};
 use crate::ml::model::Model;
-use crate::ml::{Control, LearnError, Task, Training, arrow, learner};
+use crate::ml::{Control, LearnError, Learned, Task, Training, arrow, learner};
 use crate::stats::auc::Placements;
 
 /// What a run made.
@@ -41,58 +41,98 @@ fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
 }
 
-/// Rows in canonical order, those without a label left out.
-struct Ordered {
-    named: Named,
+/// Rows in canonical order, encoded: what any number of trials may learn from.
+pub struct Prepared {
+    /// What the rows are called.
+    pub named: Named,
     features: Features,
     encoding: Encoding,
     labels: Vec<f64>,
     row_keys: Vec<u64>,
 }
 
+/// How to learn.
+#[derive(Debug, Clone, Copy)]
+pub struct Way<'a> {
+    /// The learner's name.
+    pub algorithm: &'a str,
+    /// Its complete parameters.
+    pub parameters: &'a Value,
+    /// Seed of every random choice.
+    pub seed: u64,
+    /// Threads; no influence on the result.
+    pub threads: usize,
+}
+
+/// A model without its encoding, and how good it is.
+pub struct Fitted {
+    /// What learning gave.
+    pub learned: Learned,
+    /// On the validation fold, sorted by name.
+    pub metrics: Vec<Metric>,
+}
+
 /// Learns, from a checkpoint of the same run if there is one; the bytes are the same. `None` when `control` stopped it.
+///
+/// # Errors
+/// Why these rows give no model.
+pub fn fit(
+    rows: &Prepared,
+    task: &Task,
+    way: &Way<'_>,
+    (run_id, checkpoint): (&str, Option<&[u8]>),
+    control: &mut dyn Control,
+) -> Result<Option<Fitted>, Refusal> {
+    let training = Training {
+        features: &rows.features,
+        labels: &rows.labels,
+        task,
+        row_keys: &rows.row_keys,
+        seed: way.seed,
+        threads: way.threads.max(1),
+    };
+    let refused = |error: LearnError| Refusal::new(error.code(), error);
+    let learner = learner(way.algorithm).map_err(refused)?;
+    let mut learned = learner.learn(&training, way.parameters, checkpoint, control);
+    if let Err(LearnError::Checkpoint { problem }) = &learned {
+        tracing::warn!(run = run_id, %problem, "a checkpoint cannot be used: the run begins anew");
+        learned = learner.learn(&training, way.parameters, None, control);
+    }
+    let learned = match learned {
+        Err(LearnError::Cancelled { .. }) => return Ok(None),
+        learned => learned.map_err(refused)?,
+    };
+    let validation = way.parameters.get("validation").and_then(Value::as_f64).unwrap_or(0.0);
+    let (_, judge) = folds(&training, validation);
+    let mut scores = learned.predictor.scores(&judged(training.features, &judge));
+    task.predictions(&mut scores);
+    let labels: Vec<f64> = judge.iter().filter_map(|&row| rows.labels.get(row as usize).copied()).collect();
+    let metrics = metrics(task, &labels, &scores);
+    Ok(Some(Fitted { learned, metrics }))
+}
+
+/// Learns what a run asks for: see [`fit`].
 ///
 /// # Errors
 /// Why these rows give no model.
 pub fn learn(
     open: &Open,
     declared: &Declaration,
-    rows: Rows,
+    rows: &Prepared,
     threads: usize,
     checkpoint: Option<&[u8]>,
     control: &mut dyn Control,
 ) -> Result<Option<Made>, Refusal> {
-    let ordered = order(declared, rows)?;
     let parameters: Value = serde_json::from_str(&open.parameters)
         .map_err(|_| Refusal::new("BAD_PARAMETER", "the parameters are no JSON"))?;
-    let recipe = recipe(open, declared, &parameters, &ordered.named)?;
-    within_budget(open, &parameters, ordered.labels.len())?;
-    let training = Training {
-        features: &ordered.features,
-        labels: &ordered.labels,
-        task: &declared.task,
-        row_keys: &ordered.row_keys,
-        seed: open.run.seed.cast_unsigned(),
-        threads: threads.max(1),
-    };
-    let refused = |error: LearnError| Refusal::new(error.code(), error);
-    let learner = learner(&open.run.algorithm).map_err(refused)?;
-    let mut learned = learner.learn(&training, &parameters, checkpoint, control);
-    if let Err(LearnError::Checkpoint { problem }) = &learned {
-        tracing::warn!(run = %open.run.run_id, %problem, "a checkpoint cannot be used: the run begins anew");
-        learned = learner.learn(&training, &parameters, None, control);
-    }
-    let learned = match learned {
-        Err(LearnError::Cancelled { .. }) => return Ok(None),
-        learned => learned.map_err(refused)?,
-    };
-    let validation = parameters.get("validation").and_then(Value::as_f64).unwrap_or(0.0);
-    let (_, judge) = folds(&training, validation);
-    let mut scores = learned.predictor.scores(&judged(training.features, &judge));
-    declared.task.predictions(&mut scores);
-    let labels: Vec<f64> = judge.iter().filter_map(|&row| ordered.labels.get(row as usize).copied()).collect();
-    let metrics = metrics(&declared.task, &labels, &scores);
-    let model = Model { task: declared.task.clone(), encoding: ordered.encoding, predictor: learned.predictor };
+    let recipe = recipe(open, declared, &parameters, &rows.named)?;
+    within_budget(open, &parameters, rows.labels.len())?;
+    let (algorithm, seed) = (open.run.algorithm.as_str(), open.run.seed.cast_unsigned());
+    let way = Way { algorithm, parameters: &parameters, seed, threads };
+    let fitted = fit(rows, &declared.task, &way, (&open.run.run_id, checkpoint), control)?;
+    let Some(Fitted { learned, metrics }) = fitted else { return Ok(None) };
+    let encoding = rows.encoding.clone();
+    let model = Model { task: declared.task.clone(), encoding, predictor: learned.predictor };
     let artefact = model.to_bytes();
     if artefact.len() > MAX_BYTES {
         return Err(Refusal::new(
@@ -107,7 +147,7 @@ pub fn learn(
         digest: hex(&artefact::digest(&artefact)),
         size: artefact.len(),
         artefact,
-        dataset: ordered.named,
+        dataset: rows.named.clone(),
         recipe_digest: recipe,
         metrics,
         iterations: i32::try_from(learned.iterations).unwrap_or(i32::MAX),
@@ -124,7 +164,11 @@ fn judged(features: &Features, rows: &[u32]) -> Features {
     Features { columns: features.columns.iter().map(column).collect(), names: features.names.clone(), rows: rows.len() }
 }
 
-fn order(declared: &Declaration, rows: Rows) -> Result<Ordered, Refusal> {
+/// Puts rows in their canonical order and encodes them.
+///
+/// # Errors
+/// Why nothing can be learned from these rows.
+pub fn prepare(declared: &Declaration, rows: Rows) -> Result<Prepared, Refusal> {
     let bad = |error: &dyn std::fmt::Display| Refusal::new("BAD_DATASET", error);
     let dataset = match Dataset::assemble(&rows.batches) {
         Err(crate::ml::dataset::DatasetError::Empty) => {
@@ -149,17 +193,26 @@ fn order(declared: &Declaration, rows: Rows) -> Result<Ordered, Refusal> {
     let frame = arrow::frame_of(&batches, &declared.features).map_err(|e| bad(&e))?;
     let encoding = Encoding::compile(&declared.features, &frame).map_err(|e| bad(&e))?;
     let features = encoding.encode(&frame).map_err(|e| bad(&e))?;
-    Ok(Ordered { named, features, encoding, labels, row_keys: dataset.row_keys })
+    Ok(Prepared { named, features, encoding, labels, row_keys: dataset.row_keys })
 }
 
+/// The recipe of a search holds what was asked for, of which its winner follows.
 fn recipe(open: &Open, declared: &Declaration, parameters: &Value, dataset: &Named) -> Result<String, Refusal> {
+    let damaged = |_| Refusal::new("BAD_SEARCH", "the search is no JSON");
+    let (parameters, search) = match &open.searching {
+        None => (parameters.clone(), None),
+        Some(searching) => (
+            serde_json::from_str(&searching.fixed).map_err(damaged)?,
+            Some(serde_json::from_str(&searching.declared).map_err(damaged)?),
+        ),
+    };
     let recipe = Recipe {
         dataset: dataset.digest.clone(),
         label: declared.label.clone(),
         encoding: declared.features.clone(),
         algorithm: open.run.algorithm.clone(),
-        parameters: parameters.clone(),
-        search: None,
+        parameters,
+        search,
         seed: open.run.seed.to_string(),
         base_version: open.run.base_version.clone(),
         code: CODE,

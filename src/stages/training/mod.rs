@@ -6,6 +6,10 @@
 //!  transaction n+1  ends into the state and into training.runs: the dataset is fixed
 //!  beside the task  rows below the ends ──► canonical order ──► learner ──► artefact, durable in the store
 //!  transaction m    training.runs: finished · registry.events: the run's version, signed with the stage's own key
+//!
+//!  with a search    before the learner: the trials of a rung ──► training.trials, their results ──► training.jobs, rung by rung;
+//!                   then the winner's parameters are learned as if they had been asked for
+//!  cancellation     a job like others: the transaction that reads it ends the run, unless it has ended before
 //! ```
 //!
 //! Invariants:
@@ -13,26 +17,31 @@
 //! * a dataset is fixed once, in the transaction that says so; whoever goes on with the run reads the same rows, and so makes the
 //!   same bytes;
 //! * a result is in the store before the transaction that names it begins, and is told exactly once;
-//! * long work never keeps the task from polling; runs of a partition are worked off in the order of their requests.
+//! * long work never keeps the task from polling; runs of a partition are worked off in the order of their requests, but for those
+//!   that wait for trials: they hold nobody up.
 
 pub mod admission;
+pub mod larder;
 pub mod learn;
 pub mod outside;
 pub mod rows;
+mod rungs;
+pub mod searching;
+pub mod steps;
 #[cfg(test)]
 mod tests;
 pub mod work;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
 
 use ed25519_dalek::SigningKey;
 
 use admission::{Open, admit, requested};
 use learn::Made;
-use outside::{Outside, Refusal};
-use rows::Limits;
-use work::{Found, Shop, Work, is_fixed};
+use outside::Refusal;
+use rungs::{damaged, heard, issue};
+use steps::Found;
+use work::{Shop, Step, Work};
 
 use crate::attest::trust::LiveTrust;
 use crate::codec::wire::Wire;
@@ -40,6 +49,7 @@ use crate::domain::records::{
     Artefact, Lineage, Model, NamedValue, Position, TrainingJob, TrainingRefusal, TrainingRequest, TrainingRun,
 };
 use crate::domain::topics;
+use crate::stages::entry;
 use crate::stages::registry::command::{Origin, Registration};
 use crate::stages::registry::result::{self, Found as Finding, RunResult, StageResult};
 use crate::stream::stage::{Batch, Context, Destination, Outputs, Stage, StageError};
@@ -54,9 +64,11 @@ pub const MAX_BEGUN: u32 = 20;
 
 /// Format version of entries in the state.
 const VERSION: u8 = 1;
-/// Open runs, by the offset of their job.
+/// Open runs that something is to be done for here, by the offset of their job.
 const OPEN: u8 = b'o';
-/// Known runs, by id.
+/// Open runs that wait for their trials, by the same.
+const WAITING: u8 = b'w';
+/// Known runs, by id: the offset of their job.
 const KNOWN: u8 = b'r';
 
 /// The stage: see the module.
@@ -65,7 +77,7 @@ pub struct Training {
     trust: LiveTrust,
     key: SigningKey,
     models: HashMap<String, Model>,
-    work: Option<Work>,
+    work: Option<Work<Found>>,
 }
 
 impl std::fmt::Debug for Training {
@@ -77,26 +89,20 @@ impl std::fmt::Debug for Training {
 /// What all tasks of a process share.
 #[derive(Clone)]
 pub struct TrainingConfig {
-    /// Brokers and store.
-    pub outside: Arc<dyn Outside>,
-    /// Limits of a run.
-    pub limits: Limits,
-    /// Decodes what a run reads.
-    pub wire: Wire,
+    /// What it works with.
+    pub shop: Shop,
     /// Whom the registry trusts: events are stamped with its serial.
     pub trust: LiveTrust,
     /// The stage's own key.
     pub key: SigningKey,
-    /// One run of the process learns at a time.
-    pub bench: Arc<Mutex<()>>,
 }
 
 impl Training {
     /// The stage.
     #[must_use]
     pub fn new(config: TrainingConfig) -> Self {
-        let TrainingConfig { outside, limits, wire, trust, key, bench } = config;
-        Self { shop: Shop { outside, limits, wire, bench }, trust, key, models: HashMap::new(), work: None }
+        let TrainingConfig { shop, trust, key } = config;
+        Self { shop, trust, key, models: HashMap::new(), work: None }
     }
 
     fn job(
@@ -107,21 +113,27 @@ impl Training {
         job: TrainingJob,
         out: &mut Outputs<'_>,
     ) -> Result<(), StageError> {
-        let known = [&[KNOWN], job.run_id.as_bytes()].concat();
+        let TrainingJob { run_id, position, request, refusal, cancel, trial } = job;
+        if cancel {
+            return cancelled(state, &run_id, &position, out);
+        }
+        if let Some(result) = trial {
+            return heard(state, &run_id, &result, out);
+        }
+        let known = [&[KNOWN], run_id.as_bytes()].concat();
         if state.get(&known)?.is_some() {
             return Ok(());
         }
-        let TrainingJob { run_id, position, request, refusal } = job;
         let admitted = match (request, refusal) {
             (Some(request), _) => self.admit(context, state, requested(&run_id, &position, &request), &request)?,
             (None, Some(refusal)) => Err(refused_in_form(run_id, position, refusal)),
             (None, None) => return Ok(()),
         };
         match admitted {
-            Ok(open) => state.put(open_key(offset), encode(&open)?)?,
+            Ok(open) => state.put(key_of(OPEN, offset), encode(&open)?)?,
             Err(run) => send(&run, out)?,
         }
-        state.put(known, vec![VERSION])
+        state.put(known, key_of(VERSION, offset))
     }
 
     fn admit(
@@ -131,8 +143,9 @@ impl Training {
         run: TrainingRun,
         request: &TrainingRequest,
     ) -> Result<Result<Box<Open>, TrainingRun>, StageError> {
-        let admitted = match state.scan_prefix(&[OPEN], MAX_OPEN)?.len() {
-            MAX_OPEN => Err(Refusal::new(
+        let open = |prefix| Ok::<_, StageError>(state.scan_prefix(&[prefix], MAX_OPEN)?.len());
+        let admitted = match open(OPEN)? + open(WAITING)? {
+            MAX_OPEN.. => Err(Refusal::new(
                 "BUSY",
                 format!("{MAX_OPEN} runs wait already; help: send it again later, under a new id"),
             )),
@@ -161,12 +174,25 @@ impl Training {
                 send(&open.run, out)?;
                 state.put(key.to_vec(), encode(&open)?)
             }
+            Found::Surveyed(dataset) => {
+                open.run.dataset = Some(dataset);
+                open.run.status = TrainingRun::RUNNING.to_owned();
+                (open.run.iteration, open.run.iterations) = open.progress((0, 0));
+                open.begun = 0;
+                if let Some(searching) = &mut open.searching {
+                    searching.start().map_err(damaged)?;
+                }
+                issue(&open, false, out)?;
+                send(&open.run, out)?;
+                state.delete(key.to_vec())?;
+                state.put(moved(key, WAITING), encode(&open)?)
+            }
             Found::Refused(refusal) => {
                 send(&ended(open.run, TrainingRun::FAILED, &refusal), out)?;
                 state.delete(key.to_vec())
             }
             Found::Model(made) => {
-                let run = finished(open.run, &made);
+                let run = finished(open, &made);
                 self.register(&run, &made, out)?;
                 send(&run, out)?;
                 metrics::counter!("hokusai_training_runs_total").increment(1);
@@ -187,6 +213,7 @@ impl Training {
         let mut params = run.params.clone();
         params.push(NamedValue { name: "algorithm".to_owned(), value: run.algorithm.clone() });
         params.push(NamedValue { name: "seed".to_owned(), value: run.seed.to_string() });
+        params.extend(run.trial.map(|trial| NamedValue { name: "trial".to_owned(), value: trial.to_string() }));
         let registration = Registration {
             origin: Origin::Trained,
             artefact,
@@ -204,9 +231,29 @@ impl Training {
         out.send(topics::REGISTRY_EVENTS, Destination::ByKey, run.model.as_bytes(), &event)
     }
 
-    /// Whether the step under way is the next one of this run.
-    fn works_on(&self, open: &Open) -> Option<&Work> {
-        self.work.as_ref().filter(|work| work.run_id == open.run.run_id && work.fixed == is_fixed(open))
+    /// The run that is worked on or, if there is none, the one whose request came first.
+    fn current(&self, state: &KeyValue) -> Result<Option<(Vec<u8>, Open)>, StageError> {
+        if let Some(work) = &self.work
+            && let Some(value) = state.get(&work.key)?
+        {
+            return Ok(Some((work.key.clone(), decode(&value)?)));
+        }
+        let oldest = state.scan_prefix(&[OPEN], 1)?.into_iter().next();
+        oldest.map(|(key, value)| Ok((key.to_vec(), decode(&value)?))).transpose()
+    }
+
+    /// The step under way, if it is the next one of this run.
+    fn works_on(&self, key: &[u8], open: &Open) -> Option<&Work<Found>> {
+        self.work.as_ref().filter(|work| work.key == key && work.step == Step::of(open))
+    }
+
+    /// Begins the next step of a run.
+    fn begin(&mut self, key: Vec<u8>, open: Open) -> Result<(), StageError> {
+        let (step, checkpoint) = (Step::of(&open), open.run.run_id.clone());
+        let work = move |shop: &Shop, pace: &work::Pace| steps::of_run(step, &open, shop, pace);
+        let begun = Work::begin((key, step), &self.shop, checkpoint, work);
+        self.work = Some(begun.map_err(|e| StageError::Outside(e.to_string()))?);
+        Ok(())
     }
 }
 
@@ -236,8 +283,9 @@ impl Stage for Training {
     }
 
     fn owes(&self, state: &KeyValue) -> Result<bool, StageError> {
-        let Some((_, open)) = oldest(state)? else { return Ok(self.work.is_some()) };
-        Ok(match self.works_on(&open) {
+        self.shop.larder.tidy();
+        let Some((key, open)) = self.current(state)? else { return Ok(self.work.is_some()) };
+        Ok(match self.works_on(&key, &open) {
             None => true,
             Some(work) => work.found().is_some() || work.news().is_some(),
         })
@@ -249,11 +297,14 @@ impl Stage for Training {
         state: &mut KeyValue,
         out: &mut Outputs<'_>,
     ) -> Result<(), StageError> {
-        let Some((key, mut open)) = oldest(state)? else {
-            self.work = None;
-            return Ok(());
-        };
-        let Some(work) = self.works_on(&open) else {
+        let current = self.current(state)?;
+        // A run that is not there any more is over: cancelled, or told already. One that waits has no checkpoint.
+        let is_over = |work: &mut Work<Found>| current.as_ref().is_none_or(|(key, _)| *key != work.key);
+        if let Some(work) = self.work.take_if(is_over) {
+            work.abandon();
+        }
+        let Some((key, mut open)) = current else { return Ok(()) };
+        let Some(work) = self.works_on(&key, &open) else {
             self.work = None;
             if open.begun >= MAX_BEGUN {
                 let text = format!(
@@ -261,20 +312,18 @@ impl Stage for Training {
                 );
                 return self.take(state, &key, open, Found::Refused(Refusal::new("GIVEN_UP", text)), out);
             }
-            if is_fixed(&open) {
+            if Step::of(&open) != Step::Fix {
                 open.begun += 1;
-                state.put(key, encode(&open)?)?;
+                state.put(key.clone(), encode(&open)?)?;
             }
-            let begun = Work::begin(&self.shop, open).map_err(|e| StageError::Outside(e.to_string()))?;
-            self.work = Some(begun);
-            return Ok(());
+            return self.begin(key, open);
         };
         if let Some(found) = work.found() {
             return self.take(state, &key, open, found, out);
         }
-        if let Some((iteration, iterations)) = work.news() {
+        if let Some(news) = work.news() {
             open.run.status = TrainingRun::RUNNING.to_owned();
-            (open.run.iteration, open.run.iterations) = (iteration, iterations);
+            (open.run.iteration, open.run.iterations) = open.progress(news);
             send(&open.run, out)?;
             self.work.iter_mut().for_each(Work::told);
         }
@@ -300,16 +349,49 @@ impl Stage for Training {
     }
 }
 
-fn open_key(offset: i64) -> Vec<u8> {
-    let mut key = vec![OPEN];
+fn key_of(prefix: u8, offset: i64) -> Vec<u8> {
+    let mut key = vec![prefix];
     key.extend_from_slice(&offset.to_be_bytes());
     key
 }
 
-/// The open run whose request came first.
-fn oldest(state: &KeyValue) -> Result<Option<(Vec<u8>, Open)>, StageError> {
-    let found = state.scan_prefix(&[OPEN], 1)?.into_iter().next();
-    found.map(|(key, value)| Ok((key.to_vec(), decode(&value)?))).transpose()
+/// The key of the same run under another prefix.
+fn moved(key: &[u8], prefix: u8) -> Vec<u8> {
+    std::iter::once(prefix).chain(key.iter().skip(1).copied()).collect()
+}
+
+/// A run that is not over, by its id.
+fn find(state: &KeyValue, run_id: &str) -> Result<Option<(Vec<u8>, Open)>, StageError> {
+    let Some(known) = state.get(&[&[KNOWN], run_id.as_bytes()].concat())? else { return Ok(None) };
+    for prefix in [OPEN, WAITING] {
+        if known.len() > 1 {
+            let key = moved(&known, prefix);
+            if let Some(value) = state.get(&key)? {
+                return Ok(Some((key, decode(&value)?)));
+            }
+            continue;
+        }
+        // Entries of earlier versions do not say where.
+        for (key, value) in state.scan_prefix(&[prefix], MAX_OPEN)? {
+            let open = decode(&value)?;
+            if open.run.run_id == run_id {
+                return Ok(Some((key.to_vec(), open)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Ends a run, if it is not over: whoever works on it finds it gone.
+fn cancelled(state: &mut KeyValue, run_id: &str, position: &Position, out: &mut Outputs<'_>) -> Result<(), StageError> {
+    let Some((key, open)) = find(state, run_id)? else { return Ok(()) };
+    if key.first() == Some(&WAITING) {
+        issue(&open, true, out)?;
+    }
+    let Position { topic, partition, offset } = position;
+    let refusal = Refusal::new("CANCELLED", format!("as asked for by the record {topic}/{partition}/{offset}"));
+    send(&ended(open.run, TrainingRun::CANCELLED, &refusal), out)?;
+    state.delete(key)
 }
 
 fn send(run: &TrainingRun, out: &mut Outputs<'_>) -> Result<(), StageError> {
@@ -326,14 +408,16 @@ fn refused_in_form(run_id: String, position: Position, refusal: TrainingRefusal)
     TrainingRun { run_id, request_id, model, status, position, reason: code, detail, ..TrainingRun::default() }
 }
 
-fn finished(run: TrainingRun, made: &Made) -> TrainingRun {
+fn finished(open: Open, made: &Made) -> TrainingRun {
     let size = i64::try_from(made.size).unwrap_or(i64::MAX);
+    let (iteration, iterations) = open.progress((made.iterations, made.iterations));
+    let run = open.run;
     TrainingRun {
         status: TrainingRun::FINISHED.to_owned(),
         dataset: Some(made.dataset.clone()),
         recipe_digest: Some(made.recipe_digest.clone()),
-        iteration: made.iterations,
-        iterations: made.iterations.max(run.iterations),
+        iteration,
+        iterations: iterations.max(run.iterations),
         artefact: Some(Artefact { digest: made.digest.clone(), size, media_type: MEDIA_TYPE.to_owned() }),
         metrics: made.metrics.clone(),
         ..run
@@ -341,19 +425,9 @@ fn finished(run: TrainingRun, made: &Made) -> TrainingRun {
 }
 
 fn encode(open: &Open) -> Result<Vec<u8>, StageError> {
-    let mut bytes = vec![VERSION];
-    serde_json::to_writer(&mut bytes, open).map_err(|e| damaged(e.to_string()))?;
-    Ok(bytes)
+    entry::encode(VERSION, &"a training run", open)
 }
 
 fn decode(bytes: &[u8]) -> Result<Open, StageError> {
-    match bytes.split_first() {
-        Some((&VERSION, json)) => serde_json::from_slice(json).map_err(|e| damaged(e.to_string())),
-        Some((version, _)) => Err(damaged(format!("format version {version}, this program reads {VERSION}"))),
-        None => Err(damaged("empty".to_owned())),
-    }
-}
-
-fn damaged(detail: String) -> StageError {
-    StageError::State { what: "a training run".to_owned(), detail }
+    entry::decode(VERSION, &"a training run", bytes)
 }

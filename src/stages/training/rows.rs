@@ -29,13 +29,18 @@ use crate::sealing::filter::{MatchFilter, without_sealed};
 /// Most chunks that the receipts of a dataset bind.
 const MAX_CHUNKS: usize = 4 << 20;
 
+/// Rows times iterations of a search, unless the settings say otherwise: some ten hours of one core with trees of 31 leaves.
+const BUDGET: u64 = 1_000_000_000_000;
+
 /// What a run may take at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Rows of the dataset.
     pub rows: usize,
-    /// Their bytes in memory, as they are read; learning takes a few times that.
+    /// Their bytes in memory, as they are read, and those of the receipts that bind them; learning takes a few times that.
     pub bytes: usize,
+    /// Rows times iterations of all trials of a search.
+    pub budget: u64,
     /// Threads of the learner; no influence on the result.
     pub threads: usize,
     /// A checkpoint is kept so often.
@@ -44,7 +49,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { rows: 20_000_000, bytes: 1 << 30, threads: 1, checkpoint_every: Duration::from_secs(30) }
+        Self { rows: 20_000_000, bytes: 1 << 30, budget: BUDGET, threads: 1, checkpoint_every: Duration::from_secs(30) }
     }
 }
 
@@ -67,7 +72,12 @@ struct Admitted {
     roots: BTreeMap<String, String>,
     rows: i64,
     bound: usize,
+    /// What all this takes in memory, about.
+    bytes: usize,
 }
+
+/// What a map's entry takes beside the bytes of its texts: two texts' headers, a place in the table, the allocator's rounding.
+const ENTRY: usize = 96;
 
 fn too_large(what: &str, limit: usize) -> Trouble {
     Refusal::new(
@@ -85,12 +95,18 @@ fn unreadable(error: &WireError, topic: &str) -> Trouble {
 }
 
 impl Admitted {
-    fn take(&mut self, receipt: Receipt) -> Result<(), Trouble> {
+    fn take(&mut self, receipt: Receipt, limit: usize) -> Result<(), Trouble> {
         let listed = usize::try_from(receipt.chunks).unwrap_or(usize::MAX) <= Receipt::MAX_LISTED_CHUNKS;
-        let chunks = listed.then(|| receipt.bound.into_iter().map(|bound| (bound.chunk, bound.chunk_digest)).collect());
+        let chunks: Option<HashMap<i64, String>> =
+            listed.then(|| receipt.bound.into_iter().map(|bound| (bound.chunk, bound.chunk_digest)).collect());
         self.bound += 1 + chunks.as_ref().map_or(0, HashMap::len);
         if self.bound > MAX_CHUNKS {
             return Err(too_large("chunks", MAX_CHUNKS));
+        }
+        let digests = chunks.iter().flat_map(HashMap::values).map(|digest| ENTRY + digest.len()).sum::<usize>();
+        self.bytes += 2 * (ENTRY + receipt.contribution_id.len()) + receipt.merkle_root.len() + digests;
+        if self.bytes > limit {
+            return Err(too_large("bytes of receipts", limit));
         }
         self.rows += receipt.accepted;
         if receipt.accepted > 0 {
@@ -144,14 +160,21 @@ pub fn read(
     let Wanted { model, declared, ends, sealed } = wanted;
     let mut admitted = Admitted::default();
     outside.read(topics::RECEIPTS, ends, &mut |value| {
+        if stopped() {
+            return Err(Trouble::Cancelled);
+        }
         let receipt: Receipt = wire.decode(value).map_err(|e| unreadable(&e, topics::RECEIPTS))?;
-        if receipt.model == model && receipt.status == "admitted" { admitted.take(receipt) } else { Ok(()) }
+        if receipt.model == model && receipt.status == "admitted" {
+            admitted.take(receipt, limits.bytes)
+        } else {
+            Ok(())
+        }
     })?;
     if usize::try_from(admitted.rows).unwrap_or(usize::MAX) > limits.rows {
         return Err(too_large("rows", limits.rows));
     }
     let schema = columns(declared);
-    let (mut batches, mut found, mut rows, mut bytes) = (Vec::new(), 0_usize, 0_usize, 0_usize);
+    let (mut batches, mut found, mut rows, mut bytes) = (Vec::new(), 0_usize, 0_usize, admitted.bytes);
     outside.read(topics::ACCEPTED, ends, &mut |value| {
         if stopped() {
             return Err(Trouble::Cancelled);
@@ -169,7 +192,7 @@ pub fn read(
         let own = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or(0);
         bytes += batch.columns().iter().map(own).sum::<usize>().max(accepted.batch.len());
         if rows > limits.rows || bytes > limits.bytes {
-            return Err(too_large("rows or bytes of rows", limits.rows.min(limits.bytes)));
+            return Err(too_large("rows or bytes of rows and receipts", limits.rows.min(limits.bytes)));
         }
         batches.push(batch);
         Ok(())

@@ -37,11 +37,13 @@ pub enum Table {
     Attestations,
     /// Each state that a training run has told.
     RunStates,
+    /// What came of each trial of a search.
+    TrialResults,
 }
 
 impl Table {
     /// Every table, in the order in which they are listed.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Contributions,
         Self::Rows,
         Self::Refusals,
@@ -51,6 +53,7 @@ impl Table {
         Self::ModelRevisions,
         Self::Attestations,
         Self::RunStates,
+        Self::TrialResults,
     ];
 
     /// Name in SQL and of the folder under `tables/`.
@@ -66,6 +69,7 @@ impl Table {
             Self::ModelRevisions => "model_revisions",
             Self::Attestations => "attestations",
             Self::RunStates => "run_states",
+            Self::TrialResults => "trial_results",
         }
     }
 
@@ -82,6 +86,7 @@ impl Table {
             Self::ModelRevisions => topics::MODELS,
             Self::Attestations => topics::ATTESTATIONS,
             Self::RunStates => topics::TRAINING_RUNS,
+            Self::TrialResults => topics::TRAINING_JOBS,
         }
     }
 
@@ -110,13 +115,16 @@ impl Table {
                 "One row per signed statement in the log; `hokusai verify` checks them, a table does not"
             }
             Self::RunStates => "One row per state that a training run has told; the view runs has the newest",
+            Self::TrialResults => {
+                "One row per trial and rung of a search: parameters, loss, metrics; the view trials ranks them"
+            }
         }
     }
 
     /// Columns that the table has from its first version on; `rows` adds those of the contracts.
     #[must_use]
     pub fn schema(self) -> SchemaRef {
-        static SCHEMAS: LazyLock<[SchemaRef; 9]> = LazyLock::new(|| {
+        static SCHEMAS: LazyLock<[SchemaRef; 10]> = LazyLock::new(|| {
             let all = [
                 contributions(),
                 rows(),
@@ -127,11 +135,22 @@ impl Table {
                 model_revisions(),
                 attestations(),
                 run_states(),
+                trial_results(),
             ];
             all.map(|f| Arc::new(Schema::new(f)))
         });
-        let [contributions, rows, refusals, receipts, dead_letters, audit, model_revisions, attestations, run_states] =
-            &*SCHEMAS;
+        let [
+            contributions,
+            rows,
+            refusals,
+            receipts,
+            dead_letters,
+            audit,
+            model_revisions,
+            attestations,
+            run_states,
+            trial_results,
+        ] = &*SCHEMAS;
         Arc::clone(match self {
             Self::Contributions => contributions,
             Self::Rows => rows,
@@ -142,6 +161,7 @@ impl Table {
             Self::ModelRevisions => model_revisions,
             Self::Attestations => attestations,
             Self::RunStates => run_states,
+            Self::TrialResults => trial_results,
         })
     }
 }
@@ -389,14 +409,33 @@ fn attestations() -> Vec<Field> {
     ]
 }
 
+fn metrics() -> DataType {
+    list_of(vec![plain("name", DataType::Utf8), plain("value", DataType::Utf8), plain("rows", DataType::Int64)])
+}
+
+fn trial_results() -> Vec<Field> {
+    vec![
+        text("run_id", "Run whose search it belongs to"),
+        column("trial", DataType::Int32, "Number of the trial, from 0; 0 has the request's own parameters"),
+        column("rung", DataType::Int32, "Rung of the search, from 0"),
+        text("model", "Model"),
+        text("algorithm", "Learner"),
+        long("seed", "Seed of every random choice"),
+        column("params", named_values(), "Complete parameters of the learner, values as JSON"),
+        column("iterations", DataType::Int32, "Iterations that the learner kept"),
+        column("loss", DataType::Float64, "Loss on the validation fold, lower is better; null when it failed"),
+        column("metrics", metrics(), "Metrics on the validation fold"),
+        text("reason", "Reason code when it failed; empty otherwise"),
+        text("detail", "What is wrong; empty otherwise"),
+    ]
+}
+
 fn run_states() -> Vec<Field> {
-    let metrics =
-        list_of(vec![plain("name", DataType::Utf8), plain("value", DataType::Utf8), plain("rows", DataType::Int64)]);
     vec![
         text("run_id", "Run: it follows from the request's id"),
         text("request_id", "Id of the request"),
         text("model", "Model"),
-        text("status", "refused, admitted, running, finished or failed"),
+        text("status", "refused, admitted, running, finished, failed or cancelled"),
         text("algorithm", "Learner"),
         long("seed", "Seed of every random choice"),
         text("base_version", "Version that the model is compared with; null when there is none"),
@@ -411,9 +450,9 @@ fn run_states() -> Vec<Field> {
         text("artefact_digest", "SHA-256 of the model, hex; null before it is finished"),
         long("artefact_bytes", "Its size"),
         column("params", named_values(), "Complete parameters of the learner, values as JSON"),
-        column("metrics", metrics, "Metrics on the validation fold"),
+        column("metrics", metrics(), "Metrics on the validation fold"),
         column("tags", named_values(), "Tags of the version that comes of it"),
-        text("reason", "Reason code when it was refused or failed; empty otherwise"),
+        text("reason", "Reason code when it was refused, failed or cancelled; empty otherwise"),
         text("detail", "What is wrong and the way out; empty otherwise"),
         column("source_partition", DataType::Int32, "Partition of `training.requests` where the request stands"),
         long("source_offset", "Offset of the request in that partition"),

@@ -29,6 +29,7 @@ mod s3;
 mod sealing;
 mod tables;
 mod training;
+mod trials;
 
 /// Makes each named case a test on the embedded broker and one on Apache Kafka, each with one worker and with two, on shared clusters.
 #[macro_export]

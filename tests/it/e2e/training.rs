@@ -21,7 +21,7 @@ on_both_own_clusters! {
 }
 
 /// Contributes rows in so many contributions, and waits for their receipts.
-fn filled(cluster: &Cluster, model: &str, parts: i64) {
+pub(super) fn filled(cluster: &Cluster, model: &str, parts: i64) {
     let ids: Vec<String> = (0..parts).map(|_| unique("rows")).collect();
     let part = 240 / parts;
     for (id, first) in ids.iter().zip((0..).step_by(usize::try_from(part).expect("small"))) {
@@ -39,12 +39,12 @@ fn train(cluster: &Cluster, model: &str, request_id: &str, more: &[&str]) -> Val
     cluster.lines(&arguments).remove(0)
 }
 
-fn text<'a>(line: &'a Value, path: &str) -> &'a str {
+pub(super) fn text<'a>(line: &'a Value, path: &str) -> &'a str {
     line.pointer(path).and_then(Value::as_str).unwrap_or_else(|| panic!("{path} in {line}"))
 }
 
 /// Reads an artefact from the store, and checks its name.
-fn artefact(cluster: &Cluster, run: &Value) -> Vec<u8> {
+pub(super) fn artefact(cluster: &Cluster, run: &Value) -> Vec<u8> {
     let digest = text(run, "/artefact/digest");
     let path = cluster.data().join("store/blobs/sha256").join(&digest[..2]).join(digest);
     let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -89,7 +89,7 @@ fn a_request_that_cannot_be_done_is_refused_by_name_and_none_is_lost(cluster: &C
     assert!(empty.code == Some(1) && empty.err.contains("EMPTY_DATASET"), "{empty:?}");
     let id = |name: &str| format!("{model} {name}");
     let requests = [
-        (id("search"), json!({"search": {"trials": 3}}), "NOT_IMPLEMENTED"),
+        (id("search"), json!({"search": {"trials": 3}}), "BAD_SEARCH"),
         (id("external"), json!({"algorithm": "external"}), "NOT_IMPLEMENTED"),
         (id("parameter"), json!({"params": {"treees": 3}}), "BAD_PARAMETER"),
         (id("algorithm"), json!({"algorithm": "oracle"}), "UNKNOWN_ALGORITHM"),
