@@ -2,6 +2,7 @@
 
 pub mod attesting;
 pub mod dedup;
+pub mod evaluation;
 pub mod intake;
 pub mod keying;
 pub mod limits;

@@ -55,7 +55,7 @@ fn the_built_in_topology_keeps_its_own_rules_and_names_every_topic_of_the_code()
     let implemented: Vec<_> = topology.stages().iter().filter(|s| s.implemented).map(|s| s.name.as_str()).collect();
     assert_eq!(
         implemented,
-        ["intake", "dedup", "receipts", "keying", "registry", "warehouse", "training", "attesting"]
+        ["intake", "dedup", "receipts", "keying", "registry", "warehouse", "training", "evaluation", "attesting"]
     );
     for topic in topology.active_topics() {
         let published = |s: &String| crate::codec::schema::EMBEDDED.iter().any(|e| e.name == s && e.published);

@@ -6,6 +6,7 @@
 //!  transaction n+1  ends into the state and into training.runs: the dataset is fixed
 //!  beside the task  rows below the ends ──► canonical order ──► learner ──► artefact, durable in the store
 //!  transaction m    training.runs: finished · registry.events: the run's version, signed with the stage's own key
+//!                   · evaluation.requests: the version as a candidate, if a benchmark was named
 //! ```
 //!
 //! Invariants:
@@ -16,6 +17,7 @@
 //! * long work never keeps the task from polling; runs of a partition are worked off in the order of their requests.
 
 pub mod admission;
+pub mod evaluate;
 pub mod learn;
 pub mod outside;
 pub mod rows;
@@ -166,8 +168,12 @@ impl Training {
                 state.delete(key.to_vec())
             }
             Found::Model(made) => {
-                let run = finished(open.run, &made);
+                let mut run = finished(open.run, &made);
                 self.register(&run, &made, out)?;
+                if let Some(asked) = open.evaluation.as_ref().and_then(|wanted| evaluate::request(wanted, &run, &made)) {
+                    out.send(topics::EVALUATION_REQUESTS, Destination::ByKey, asked.family.as_bytes(), &asked)?;
+                    run.evaluation_id = Some(asked.evaluation_id);
+                }
                 send(&run, out)?;
                 metrics::counter!("hokusai_training_runs_total").increment(1);
                 state.delete(key.to_vec())
@@ -182,6 +188,7 @@ impl Training {
             dataset: Some(made.dataset.clone()),
             run_id: Some(run.run_id.clone()),
             recipe_digest: Some(made.recipe_digest.clone()),
+            benchmark: run.benchmark.clone(),
             ..Lineage::default()
         };
         let mut params = run.params.clone();

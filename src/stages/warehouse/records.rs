@@ -295,7 +295,7 @@ impl Attested {
         let statement = Statement::read(&envelope.payload).ok()?;
         let contribution_id = match &statement.predicate {
             Predicate::Contribution(receipt) => Some(receipt.contribution_id.clone()),
-            Predicate::Registry(_) | Predicate::Benchmark(_) | Predicate::KeyEvent(_) => None,
+            _ => None,
         };
         Some(Self {
             index: record.index,
