@@ -14,7 +14,7 @@ use super::common::Settings;
 use super::exit::{Failure, Outcome, say};
 use super::reader::{Polled, Reader, Start, ends};
 use crate::codec::training;
-use crate::domain::records::{Audit, Model, TrainingRun};
+use crate::domain::records::{Audit, Evaluation, Model, TrainingRun};
 use crate::domain::topics;
 use crate::stages::training::admission::run_id;
 
@@ -23,12 +23,17 @@ Examples:
   hokusai train flight-delay --wait
   hokusai train flight-delay --algorithm trees --param iterations=300 --param learning_rate=0.05 --seed 7 --wait
   hokusai train flight-delay --algorithm linear --as-of 5f0c… --format json
+  hokusai train flight-delay --benchmark holdout --wait           is it better than the version in production?
 
 The run learns from every row that an admitted receipt binds when the request is admitted, or from a dataset that an earlier run
 published (--as-of). The same dataset, parameters and seed give the same bytes of model. What comes of it is a version at the stage
 dev; `hokusai sql 'select * from runs'` lists runs.
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 no broker reached, 4 the request was refused.";
+With --benchmark the version is evaluated on sealed rows, beside --base-version (else the version in production, else the newest).
+Every evaluation spends an attempt of the benchmark, unless the same recipe was evaluated on it before. What a refused one tells is
+its number, its level of significance, reason codes and the Ladder's score; an accepted one also tells by how much. It promotes nothing.
+
+Exit codes: 0 done (also when the candidate was not accepted: the result says so), 1 failed, 2 usage, 3 no broker reached, 4 the request was refused.";
 
 /// Arguments of `train`.
 #[derive(Debug, Args)]
@@ -54,6 +59,9 @@ pub struct TrainArgs {
     /// Version, alias or stage to compare with [default: the version in production]
     #[arg(long, value_name = "VERSION")]
     base_version: Option<String>,
+    /// Evaluate the version on a sealed benchmark: NAME@VERSION, or NAME for its newest version in force
+    #[arg(long, value_name = "BENCHMARK")]
+    benchmark: Option<String>,
     /// A tag of the version that comes of it
     #[arg(long = "tag", value_name = "NAME=VALUE", value_parser = pair)]
     tags: Vec<(String, String)>,
@@ -117,6 +125,7 @@ fn request(args: &TrainArgs, request_id: &str) -> Outcome<String> {
         ("budget", args.budget.map(Value::from)),
         ("as_of", args.as_of.clone().map(Value::from)),
         ("base_version", args.base_version.clone().map(Value::from)),
+        ("benchmark", args.benchmark.clone().map(Value::from)),
         ("group", args.group.clone().map(Value::from)),
     ];
     let value = |text: &String| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text.as_str()));
@@ -202,10 +211,21 @@ fn wait(args: &TrainArgs, settings: &Settings, before: &Before, run_id: &str, st
         line["registered"] = json!(decision.allowed);
         line["decision"] = json!(decision.reason);
     }
+    let evaluation = match &run.evaluation_id {
+        Some(id) => Some(evaluation(settings, id, run_id, &patience)?),
+        None => None,
+    };
+    if let Some(evaluation) = &evaluation {
+        line["evaluation"] = serde_json::to_value(evaluation).map_err(Failure::failed)?;
+    }
     if settings.json() {
         say(line)?;
     } else {
         show(&run, version.as_deref())?;
+        evaluation.as_ref().map_or(Ok(()), show_evaluation)?;
+    }
+    if let Some(evaluation) = &evaluation {
+        unscored(evaluation)?;
     }
     match run.status.as_str() {
         TrainingRun::REFUSED => Err(Failure::Refused(format!("{}: {}", run.reason, run.detail))),
@@ -258,6 +278,60 @@ fn decision(settings: &Settings, before: &Before, run_id: &str, patience: &Patie
             return Ok(entry);
         }
     }
+}
+
+/// Waits for what may be told of an evaluation. One that was asked for before may be told already.
+fn evaluation(settings: &Settings, id: &str, run_id: &str, patience: &Patience<'_>) -> Outcome<Evaluation> {
+    let mut reader = Reader::open(settings, topics::EVALUATIONS, &Start::Beginning)?;
+    loop {
+        patience.check(run_id)?;
+        let Polled::Record(message) = reader.poll(Duration::from_millis(100))? else { continue };
+        let (Some(key), Some(payload)) = (message.key(), message.payload()) else { continue };
+        if key == id.as_bytes() {
+            return settings.wire.decode(payload).map_err(Failure::failed);
+        }
+    }
+}
+
+/// An attempt that could not be scored is a failure, and a request that was no attempt is refused; that a candidate is not accepted
+/// is a result.
+fn unscored(evaluation: &Evaluation) -> Outcome<()> {
+    let text = || format!("evaluation {}: {}: {}", evaluation.evaluation_id, evaluation.reasons.join(", "), evaluation.detail);
+    match evaluation.status.as_str() {
+        Evaluation::FAILED => Err(Failure::because(text())),
+        _ if evaluation.attempt == 0 => Err(Failure::Refused(text())),
+        _ => Ok(()),
+    }
+}
+
+fn show_evaluation(evaluation: &Evaluation) -> Outcome<()> {
+    say(format_args!(
+        "evaluation {}: {} on {}, against version {}",
+        evaluation.evaluation_id, evaluation.status, evaluation.benchmark, evaluation.baseline_version
+    ))?;
+    say(format_args!("  attempt   {} of its family, level {}", evaluation.attempt, evaluation.alpha))?;
+    if !evaluation.reasons.is_empty() {
+        say(format_args!("  reasons   {}", evaluation.reasons.join(", ")))?;
+    }
+    if let Some(score) = &evaluation.ladder_score {
+        say(format_args!("  ladder    {} {score}", evaluation.metric))?;
+    }
+    let figures = [
+        ("baseline", &evaluation.baseline_value),
+        ("candidate", &evaluation.candidate_value),
+        ("delta", &evaluation.delta),
+        ("at least", &evaluation.lower),
+        ("p", &evaluation.p_value),
+    ];
+    for (name, value) in figures {
+        if let Some(value) = value {
+            say(format_args!("  {name:<9} {value}"))?;
+        }
+    }
+    for stratum in &evaluation.strata {
+        say(format_args!("  stratum   {}: {} on {} rows", stratum.name, stratum.delta, stratum.rows))?;
+    }
+    Ok(())
 }
 
 /// The version whose artefact this is.

@@ -25,7 +25,7 @@ use crate::codec::contribution;
 use crate::codec::wire::{Wire, WireError};
 use crate::domain::keys::{LiveKeys, ModelKeys};
 use crate::domain::records::{
-    Accepted, Attestation, Audit, ChunkId, Contribution, DeadLetter, Model, Receipt, Refused, TrainingRun,
+    Accepted, Attestation, Audit, ChunkId, Contribution, DeadLetter, Evaluation, Model, Receipt, Refused, TrainingRun,
 };
 
 /// Rows of one record at most; intake's own limit.
@@ -90,6 +90,7 @@ enum Pending {
     ModelRevisions(Vec<Model>),
     Attestations(Vec<records::Attested>),
     RunStates(Vec<TrainingRun>),
+    Evaluations(Vec<Evaluation>),
 }
 
 /// Decodes the records of one table's topic and holds them until they are taken.
@@ -147,6 +148,7 @@ impl Decoder {
             Pending::Audit(entries) => keep(entries, self.wire.decode(value)?),
             Pending::ModelRevisions(models) => keep(models, self.wire.decode(value)?),
             Pending::RunStates(runs) => keep(runs, self.wire.decode(value)?),
+            Pending::Evaluations(records) => keep(records, self.wire.decode(value)?),
             Pending::Attestations(entries) => {
                 let record: Attestation = self.wire.decode(value)?;
                 let read = records::Attested::of(&record);
@@ -170,6 +172,7 @@ impl Decoder {
             Pending::ModelRevisions(models) => records::models::revisions(&models),
             Pending::Attestations(entries) => records::attestations(&entries),
             Pending::RunStates(runs) => records::runs::states(&runs),
+            Pending::Evaluations(told) => records::evaluations::told(&told),
         };
         let batch = batch.map_err(|e| WarehouseError::arrow(self.table, "a batch", e))?;
         Ok(if batch.num_rows() == 0 { Vec::new() } else { vec![batch] })
@@ -235,6 +238,7 @@ impl Pending {
             Table::ModelRevisions => Self::ModelRevisions(Vec::new()),
             Table::Attestations => Self::Attestations(Vec::new()),
             Table::RunStates => Self::RunStates(Vec::new()),
+            Table::Evaluations => Self::Evaluations(Vec::new()),
         }
     }
 }

@@ -10,6 +10,7 @@
 //! | `audit` | `audit` | decision |
 //! | `model_revisions` | `models` | state that a model has had |
 //! | `run_states` | `training.runs` | state that a training run has told |
+//! | `evaluation_records` | `evaluations` | what may be told of an evaluation |
 //!
 //! Invariants:
 //! * the positions of a table stand in its Delta commits and nowhere else ([`store`]): a table always holds exactly the
