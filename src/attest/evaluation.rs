@@ -248,6 +248,46 @@ impl FullRecord {
     }
 }
 
+/// A preregistration in a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Laid {
+    /// Its index.
+    pub index: u64,
+    /// Its leaf hash, hex.
+    pub leaf: String,
+    /// The attempt.
+    pub attempt: SpentLevel,
+    /// The evaluation.
+    pub evaluation_id: String,
+}
+
+impl Outcome {
+    /// Whether the attempt was laid down before its outcome, and is the attempt that it says, among all of its family in the log.
+    ///
+    /// # Errors
+    /// What is missing, late or miscounted.
+    pub fn follows(&self, index: u64, laid: &[Laid]) -> Result<String, String> {
+        let Some(own) = laid.iter().find(|own| own.leaf == self.preregistration) else {
+            return Err("its preregistration does not stand in the log".to_owned());
+        };
+        if own.evaluation_id != self.evaluation_id || own.attempt != self.attempt {
+            return Err(format!("the preregistration at {} is of another attempt", own.index));
+        }
+        if own.index >= index {
+            return Err(format!("its preregistration stands at {}, not before {index}", own.index));
+        }
+        let of_family = laid.iter().filter(|other| other.attempt.family == own.attempt.family);
+        let mut before: Vec<i64> =
+            of_family.filter(|other| other.index <= own.index).map(|other| other.attempt.number).collect();
+        before.sort_unstable();
+        let counted = i64::try_from(before.len()).unwrap_or(i64::MAX);
+        if before.iter().zip(1..).any(|(number, due)| *number != due) || own.attempt.number != counted {
+            return Err(format!("it says attempt {}, and the log has {counted} of its family", own.attempt.number));
+        }
+        Ok(format!("laid down at {}, attempt {counted} of its family, recounted", own.index))
+    }
+}
+
 /// The salt of a withheld record: who has the tenant's tree key can open it.
 #[must_use]
 pub fn salt(tree_key: &MacKey, evaluation_id: &str) -> [u8; 16] {
@@ -323,6 +363,31 @@ pub(crate) mod tests {
             record: None,
             status: "refused".to_owned(),
             withheld: Some("0a".repeat(32)),
+        }
+    }
+
+    fn laid(index: u64, leaf: u8, number: i64) -> Laid {
+        let attempt = SpentLevel { number, ..preregistration().attempt };
+        Laid { index, leaf: format!("{leaf:02x}").repeat(32), attempt, evaluation_id: "e".to_owned() }
+    }
+
+    #[test]
+    fn an_outcome_follows_only_its_own_preregistration_and_attempts_are_recounted() {
+        let outcome = outcome();
+        assert!(outcome.follows(8, &[laid(5, 9, 1)]).is_ok());
+        let other_family = Laid { attempt: SpentLevel { family: "ff".repeat(32), ..laid(2, 1, 1).attempt }, ..laid(2, 1, 1) };
+        assert!(outcome.follows(8, &[other_family, laid(5, 9, 1), laid(7, 2, 2)]).is_ok());
+        for (bad, problem) in [
+            (vec![], "does not stand in the log"),
+            (vec![laid(5, 8, 1)], "does not stand in the log"),
+            (vec![laid(8, 9, 1)], "not before 8"),
+            (vec![laid(9, 9, 1)], "not before 8"),
+            (vec![laid(5, 9, 2)], "another attempt"),
+            (vec![Laid { evaluation_id: "f".to_owned(), ..laid(5, 9, 1) }], "another attempt"),
+            (vec![laid(3, 7, 1), laid(5, 9, 1)], "the log has 2"),
+        ] {
+            let found = outcome.follows(8, &bad).unwrap_err();
+            assert!(found.contains(problem), "{found}");
         }
     }
 
