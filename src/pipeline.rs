@@ -274,14 +274,11 @@ fn training_config(config: &PipelineConfig, trust: &LiveTrust) -> anyhow::Result
 }
 
 /// Only machines with the private part of the evaluation key can run the stage.
-fn evaluation_config(
-    config: &PipelineConfig,
-    keys: &LiveKeys,
-    trust: &LiveTrust,
-) -> anyhow::Result<EvaluationConfig> {
+fn evaluation_config(config: &PipelineConfig, keys: &LiveKeys, trust: &LiveTrust) -> anyhow::Result<EvaluationConfig> {
     let installation = &config.installation;
-    let evaluation_key = secrets::evaluation_key(&config.keys, tenant(&installation.prefix))
-        .context("the stage evaluation opens sealed benchmarks; a machine without that key runs the other stages (--stages)")?;
+    let evaluation_key = secrets::evaluation_key(&config.keys, tenant(&installation.prefix)).context(
+        "the stage evaluation opens sealed benchmarks; a machine without that key runs the other stages (--stages)",
+    )?;
     let threads = installation.topology.stage("training")?.settings.training_threads;
     Ok(EvaluationConfig {
         outside: Arc::new(Evaluator::new(Store::at(&installation.store, &StoreOptions::from_environment())?)),

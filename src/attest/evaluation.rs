@@ -375,7 +375,8 @@ pub(crate) mod tests {
     fn an_outcome_follows_only_its_own_preregistration_and_attempts_are_recounted() {
         let outcome = outcome();
         assert!(outcome.follows(8, &[laid(5, 9, 1)]).is_ok());
-        let other_family = Laid { attempt: SpentLevel { family: "ff".repeat(32), ..laid(2, 1, 1).attempt }, ..laid(2, 1, 1) };
+        let other_family =
+            Laid { attempt: SpentLevel { family: "ff".repeat(32), ..laid(2, 1, 1).attempt }, ..laid(2, 1, 1) };
         assert!(outcome.follows(8, &[other_family, laid(5, 9, 1), laid(7, 2, 2)]).is_ok());
         for (bad, problem) in [
             (vec![], "does not stand in the log"),

@@ -349,7 +349,9 @@ fn preregistration(bundle: &Bundle, statement: &Statement, against: &Against<'_>
     const NAME: &str = "preregistration";
     let Predicate::Evaluation(outcome) = &statement.predicate else { return };
     match against.laid.map(|laid| outcome.follows(bundle.proof.index, laid)) {
-        None => report.left_out(NAME, "no --log: neither its place before the outcome nor the number of attempts is known"),
+        None => {
+            report.left_out(NAME, "no --log: neither its place before the outcome nor the number of attempts is known")
+        }
         Some(Ok(found)) => report.passed(NAME, found),
         Some(Err(problem)) => report.failed(NAME, 17, problem),
     }

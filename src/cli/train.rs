@@ -296,7 +296,8 @@ fn evaluation(settings: &Settings, id: &str, run_id: &str, patience: &Patience<'
 /// An attempt that could not be scored is a failure, and a request that was no attempt is refused; that a candidate is not accepted
 /// is a result.
 fn unscored(evaluation: &Evaluation) -> Outcome<()> {
-    let text = || format!("evaluation {}: {}: {}", evaluation.evaluation_id, evaluation.reasons.join(", "), evaluation.detail);
+    let text =
+        || format!("evaluation {}: {}: {}", evaluation.evaluation_id, evaluation.reasons.join(", "), evaluation.detail);
     match evaluation.status.as_str() {
         Evaluation::FAILED => Err(Failure::because(text())),
         _ if evaluation.attempt == 0 => Err(Failure::Refused(text())),

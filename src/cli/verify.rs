@@ -245,7 +245,9 @@ fn models(folder: &Path, statement: &Statement) -> Check {
     };
     let found = match digests(folder) {
         Ok(found) => found,
-        Err(error) => return Check { name, outcome: Found::Failed(15), detail: format!("{}: {error}", folder.display()) },
+        Err(error) => {
+            return Check { name, outcome: Found::Failed(15), detail: format!("{}: {error}", folder.display()) };
+        }
     };
     let missing: Vec<&str> = [("candidate", candidate), ("baseline", baseline)]
         .into_iter()

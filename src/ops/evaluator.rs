@@ -34,9 +34,9 @@ impl Outside for Evaluator {
         };
         let digest: Digest = artefact.digest.parse().map_err(|why: &str| missing(&why))?;
         let runtime = Builder::new_current_thread().enable_all().build().map_err(passing)?;
-        runtime.block_on(self.store.blobs().get(digest, most)).map_err(|error| {
-            if error.is_retriable() { passing(error) } else { missing(&error) }
-        })
+        runtime
+            .block_on(self.store.blobs().get(digest, most))
+            .map_err(|error| if error.is_retriable() { passing(error) } else { missing(&error) })
     }
 
     fn keep(&self, evaluation_id: &str, sealed: Vec<u8>) -> Result<(), Trouble> {

@@ -101,7 +101,8 @@ fn a_receipt_is_signed_logged_covered_by_the_next_transaction_and_verifies_offli
     for (entry, proof) in entries.iter().zip(texts(&task, topics::PROOFS)) {
         let proof = TlogProof::parse(proof.as_bytes()).unwrap();
         let bundle = Bundle { envelope: Envelope::from_json(&entry.envelope).unwrap(), proof, consistency: None };
-        let against = Against { trust: std::slice::from_ref(&trust), now: 0, seen: None, log: None, laid: None, artefacts: None };
+        let against =
+            Against { trust: std::slice::from_ref(&trust), now: 0, seen: None, log: None, laid: None, artefacts: None };
         let report = verify(bundle.to_json().unwrap().as_bytes(), &against);
         assert_eq!(report.code(), if entry.index < 2 { 0 } else { 19 }, "{:?}", report.checks);
     }

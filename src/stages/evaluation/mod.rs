@@ -332,18 +332,15 @@ fn way_out(refusal: Uncounted) -> &'static str {
         Uncounted::Retired => {
             "the benchmark takes no further attempts: it was retired, or has had its acceptances; help: seal new rows"
         }
-        Uncounted::Exhausted => "the attempts family has had all its attempts; help: seal rows that overlap with none of it",
+        Uncounted::Exhausted => {
+            "the attempts family has had all its attempts; help: seal rows that overlap with none of it"
+        }
         Uncounted::TooManyOpen => "too many attempts of the family wait already; help: send it again later",
     }
 }
 
 /// Answers a request that is no attempt: it has spent nothing.
-fn uncounted(
-    case: &Case,
-    code: &str,
-    detail: impl Into<String>,
-    out: &mut Outputs<'_>,
-) -> Result<(), StageError> {
+fn uncounted(case: &Case, code: &str, detail: impl Into<String>, out: &mut Outputs<'_>) -> Result<(), StageError> {
     let record = Record {
         attempt: 0,
         alpha: "0".to_owned(),

@@ -157,10 +157,7 @@ impl Case {
     }
 
     fn baseline(&self) -> NamedArtefact {
-        NamedArtefact {
-            digest: self.attempt.baseline.digest.clone(),
-            version: self.attempt.baseline_version.clone(),
-        }
+        NamedArtefact { digest: self.attempt.baseline.digest.clone(), version: self.attempt.baseline_version.clone() }
     }
 
     fn candidate(&self) -> Candidate {

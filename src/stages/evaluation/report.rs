@@ -75,13 +75,7 @@ fn metric_facts(name: &str, report: &MetricReport) -> Option<MetricFacts> {
     })
 }
 
-fn stratum(
-    done: &Evaluation,
-    rows: &PairedRows,
-    level: u32,
-    name: &str,
-    margin: Option<i64>,
-) -> Option<StratumFacts> {
+fn stratum(done: &Evaluation, rows: &PairedRows, level: u32, name: &str, margin: Option<i64>) -> Option<StratumFacts> {
     let (_, own) = done.strata.iter().find(|(known, _)| known == name)?;
     let comparison = own.as_ref()?.as_ref().ok()?;
     let margin = margin?;
@@ -123,11 +117,7 @@ pub fn counted(case: &Case) -> Record {
 #[must_use]
 pub fn told(record: Record, scored: &Scored) -> Record {
     let status = if scored.accepted { Record::ACCEPTED } else { Record::REFUSED };
-    let record = Record {
-        status: status.to_owned(),
-        reasons: scored.reasons.clone(),
-        ..record
-    };
+    let record = Record { status: status.to_owned(), reasons: scored.reasons.clone(), ..record };
     if !scored.accepted {
         return record;
     }

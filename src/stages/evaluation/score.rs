@@ -88,13 +88,8 @@ pub fn score(
     let columns = columns(&spec, &rows, blobs)?;
     let levels = levels(columns, &plan, &case.benchmark.strata, &rows)?;
     drop(rows);
-    let standing = Standing {
-        preregistered: true,
-        attempt: Some(case.number),
-        alpha: Some(alpha()),
-        retired: false,
-        acceptances,
-    };
+    let standing =
+        Standing { preregistered: true, attempt: Some(case.number), alpha: Some(alpha()), retired: false, acceptances };
     let Some((first, others)) = levels.split_first() else { return refuse("NO_EVALUATION", "nothing was compared") };
     let resampling = Resampling { threads: threads.max(1), ..Resampling::new(seed(case)) };
     let done = compare(first, others, &standing, &resampling);
@@ -129,9 +124,10 @@ fn compare(first: &Level, others: &[Level], standing: &Standing, resampling: &Re
     }
     joined.decision.reasons.sort();
     joined.decision.reasons.dedup();
-    let compared = joined.strata.iter().filter_map(|(name, own)| {
-        Some((name.clone(), own.as_ref()?.as_ref().ok()?.evidence.p_value()))
-    });
+    let compared = joined
+        .strata
+        .iter()
+        .filter_map(|(name, own)| Some((name.clone(), own.as_ref()?.as_ref().ok()?.evidence.p_value())));
     let (names, p): (Vec<String>, Vec<f64>) = compared.unzip();
     joined.stratum_claims = names.into_iter().zip(holm(&p)).collect();
     joined
@@ -147,7 +143,10 @@ fn columns(spec: &Spec, rows: &[RecordBatch], blobs: &Blobs) -> Result<Columns, 
     let own = labels(rows, &declared.label, task);
     let own = own.ok().and_then(|labels| labels.into_iter().map(|label| quanta(label?)).collect::<Option<Vec<_>>>());
     let Some(labels) = own else {
-        return refuse("BAD_LABEL", "a sealed row has no label of the model's task; help: seal rows of the present contract");
+        return refuse(
+            "BAD_LABEL",
+            "a sealed row has no label of the model's task; help: seal rows of the present contract",
+        );
     };
     let frame = Frame::new(match task {
         Task::Number => Compared::Regression,
@@ -157,7 +156,10 @@ fn columns(spec: &Spec, rows: &[RecordBatch], blobs: &Blobs) -> Result<Columns, 
         Task::Classes(_) => Compared::Binary,
     });
     if labels.len().saturating_mul(task.outputs()) > MAX_SCORES {
-        return refuse("TOO_LARGE", format!("more than {MAX_SCORES} rows times classes; help: seal a sample of the rows"));
+        return refuse(
+            "TOO_LARGE",
+            format!("more than {MAX_SCORES} rows times classes; help: seal a sample of the rows"),
+        );
     }
     Ok(Columns {
         frame,
@@ -195,7 +197,10 @@ fn scores(
     let Some(declared) = declared else { return refuse(code, format!("{who} reads a column in two ways")) };
     let unfit = || {
         let help = "help: seal rows of the contract that it was trained under";
-        Refusal::new(code, format!("{who} reads columns that the sealed rows do not have, or have as another type; {help}"))
+        Refusal::new(
+            code,
+            format!("{who} reads columns that the sealed rows do not have, or have as another type; {help}"),
+        )
     };
     let mut scores = Vec::new();
     // Batch by batch, so that features of one batch at a time are in memory.

@@ -193,8 +193,7 @@ impl World {
         let rows: Vec<_> = rows.map(row).collect();
         let mut gathered = Gathered::default();
         gathered.add(checked(&rows)).unwrap();
-        let wanted =
-            Wanted { columns: vec!["region".to_owned(), "half".to_owned()], margin: 0.1, deviation: 0.4 };
+        let wanted = Wanted { columns: vec!["region".to_owned(), "half".to_owned()], margin: 0.1, deviation: 0.4 };
         let made = gathered.make(&spec(), ring().tree_key(), Some(&wanted)).unwrap();
         let root = data_encoding::HEXLOWER.encode(&made.root);
         let mut benchmark = Benchmark {
@@ -361,7 +360,10 @@ fn a_real_improvement_is_accepted_and_tells_by_how_much_behind_its_preregistrati
 
     let statements = desk.statements();
     let [Predicate::Preregistration(laid), Predicate::Evaluation(told)] = statements.as_slice() else { panic!() };
-    assert_eq!((laid.test.as_str(), laid.attempt.number, laid.minimum_effect_ppm.as_str()), ("mcnemar_exact", 1, "10000"));
+    assert_eq!(
+        (laid.test.as_str(), laid.attempt.number, laid.minimum_effect_ppm.as_str()),
+        ("mcnemar_exact", 1, "10000")
+    );
     assert_eq!((laid.guardrails.len(), laid.strata.len(), &laid.attempt), (1, 4, &told.attempt));
     assert_eq!((&told.preregistration, &told.withheld), (&record.preregistration, &None));
     let full = told.record.as_ref().unwrap();
@@ -375,7 +377,10 @@ fn a_real_improvement_is_accepted_and_tells_by_how_much_behind_its_preregistrati
     let envelope = Envelope::from_json(event.envelope.as_bytes()).unwrap();
     assert!(envelope.is_signed_by(&SigningKey::from_bytes(&[7; 32]).verifying_key()));
     let Finding::Evaluation(found) = result::read(&envelope).unwrap().found else { panic!() };
-    assert_eq!((found.status.as_str(), &found.delta, found.statement), ("accepted", &record.delta, Some(record.statement)));
+    assert_eq!(
+        (found.status.as_str(), &found.delta, found.statement),
+        ("accepted", &record.delta, Some(record.statement))
+    );
 }
 
 #[test]
@@ -396,7 +401,8 @@ fn a_refused_attempt_tells_nothing_but_its_number_level_reasons_and_the_ladder()
     let kept = lock(&world.shelf.kept)[id].clone();
     let opened = world.key.open(&work::record_info(id), &kept).unwrap();
     let opened: serde_json::Value = serde_json::from_slice(&opened).unwrap();
-    let salt: [u8; 16] = data_encoding::HEXLOWER.decode(opened["salt"].as_str().unwrap().as_bytes()).unwrap().try_into().unwrap();
+    let salt: [u8; 16] =
+        data_encoding::HEXLOWER.decode(opened["salt"].as_str().unwrap().as_bytes()).unwrap().try_into().unwrap();
     let bytes = serde_json_canonicalizer::to_vec(&opened["record"]).unwrap();
     assert_eq!(told.withheld, Some(withheld(&salt, &bytes)));
     let exact = opened["record"]["metrics"][0]["candidatePpm"].as_str().unwrap();
@@ -465,7 +471,8 @@ fn a_request_that_is_no_attempt_is_refused_by_name_and_spends_nothing() {
     world.model.benchmarks[2].strata.clear();
     world.model.benchmarks[1].retired = true;
     let plain = SPEC.replace("evaluation:", "description: none\nunused:");
-    let plain = plain.split("unused:").next().unwrap().to_owned() + plain.split_once("schema:").map(|(_, s)| "schema:".to_owned() + s).unwrap().as_str();
+    let plain = plain.split("unused:").next().unwrap().to_owned()
+        + plain.split_once("schema:").map(|(_, s)| "schema:".to_owned() + s).unwrap().as_str();
     let plain = Spec::parse_yaml(&plain, "f").unwrap();
     let digest = plain.contract_digest().unwrap();
     let spec = plain.canonical_json().unwrap();
@@ -511,7 +518,11 @@ fn an_attempt_that_cannot_be_scored_has_failed_by_name_and_has_spent_its_level()
     for (number, (code, request)) in (1..).zip(cases) {
         *lock(&world.shelf.failures) = 1;
         let told = desk.evaluate(request);
-        assert_eq!((told.status.as_str(), told.reasons.as_slice()), (Record::FAILED, &[code.to_owned()][..]), "{told:?}");
+        assert_eq!(
+            (told.status.as_str(), told.reasons.as_slice()),
+            (Record::FAILED, &[code.to_owned()][..]),
+            "{told:?}"
+        );
         assert_eq!((told.attempt, told.ladder_score), (number, None));
     }
     let Some(Predicate::Evaluation(told)) = desk.statements().pop() else { panic!() };
@@ -543,15 +554,15 @@ fn attempts_of_a_family_are_scored_in_their_order_and_other_families_go_on() {
     assert_eq!(desk.records().iter().map(|told| told.benchmark.as_str()).collect::<Vec<_>>(), ["other@1"]);
     desk.feed(acknowledgements[0].clone());
     desk.work_off();
-    let order: Vec<(String, i64)> = desk.records().into_iter().skip(1).map(|told| (told.request_id, told.attempt)).collect();
+    let order: Vec<(String, i64)> =
+        desk.records().into_iter().skip(1).map(|told| (told.request_id, told.attempt)).collect();
     assert_eq!(order, [("1".to_owned(), 1), ("2".to_owned(), 2)]);
 }
 
 #[test]
 fn aborts_kills_and_another_machine_change_no_byte() {
     let world = World::new();
-    let requests =
-        [world.ask("1", &world.other_noise, &world.noise), world.ask("2", &world.good, &world.noise)];
+    let requests = [world.ask("1", &world.other_noise, &world.noise), world.ask("2", &world.good, &world.noise)];
     let mut whole = world.desk();
     requests.iter().for_each(|request| drop(whole.evaluate(request.clone())));
     let mut torn = world.desk();

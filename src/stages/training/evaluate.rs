@@ -40,7 +40,10 @@ pub fn wanted(model: &Model, name: &str, base_version: Option<&str>, spec: &Spec
     plan(spec, benchmark)?;
     let Some(baseline) = baseline(model, base_version) else {
         let help = "help: train a first version without a benchmark, or name one with base_version";
-        return refuse("NO_BASELINE", format!("the model has no version that the candidate could be compared with; {help}"));
+        return refuse(
+            "NO_BASELINE",
+            format!("the model has no version that the candidate could be compared with; {help}"),
+        );
     };
     Ok(Wanted {
         benchmark: benchmark.benchmark.clone(),

@@ -170,7 +170,8 @@ impl Training {
             Found::Model(made) => {
                 let mut run = finished(open.run, &made);
                 self.register(&run, &made, out)?;
-                if let Some(asked) = open.evaluation.as_ref().and_then(|wanted| evaluate::request(wanted, &run, &made)) {
+                if let Some(asked) = open.evaluation.as_ref().and_then(|wanted| evaluate::request(wanted, &run, &made))
+                {
                     out.send(topics::EVALUATION_REQUESTS, Destination::ByKey, asked.family.as_bytes(), &asked)?;
                     run.evaluation_id = Some(asked.evaluation_id);
                 }

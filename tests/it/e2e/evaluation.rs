@@ -27,7 +27,7 @@ learning: {{leaveOut: [n]}}
     properties:
       - {{name: n, logicalType: integer, required: true, logicalTypeOptions: {{minimum: 0}}}}
       - {{name: x, logicalType: number, required: true}}
-      - {{name: late, logicalType: integer, required: true, logicalTypeOptions: {{enum: [0, 1]}}}}
+      - {{name: late, logicalType: integer, logicalTypeOptions: {{enum: [0, 1]}}}}
 "
     )
 }
@@ -45,6 +45,13 @@ fn model(cluster: &Cluster) -> String {
     model
 }
 
+/// Where rows of a test begin: benchmarks of a tenant that overlap share their attempts, whichever model they measure.
+fn base() -> i64 {
+    use std::sync::atomic::{AtomicI64, Ordering};
+    static NEXT: AtomicI64 = AtomicI64::new(0);
+    NEXT.fetch_add(10_000, Ordering::Relaxed)
+}
+
 fn scrambled(n: i64, salt: i64) -> i64 {
     let round = |value: i64| {
         let mixed = value.wrapping_mul(0x9E37_79B9_7F4A_7C15_u64.cast_signed());
@@ -53,12 +60,12 @@ fn scrambled(n: i64, salt: i64) -> i64 {
     round(round(n + salt * 1_000_003)) >> 20 & 0xFFFF
 }
 
-/// Rows whose label follows x in nine of ten; of `noise`, in half of them.
-fn rows(range: std::ops::Range<i64>, noise: bool) -> Vec<Value> {
+/// Rows whose label follows x in nine of ten; those that are mislabelled, the other way round.
+fn rows(range: std::ops::Range<i64>, mislabelled: bool) -> Vec<Value> {
     let row = |n: i64| {
         let x = scrambled(n, 1) % 1_000;
-        let flipped = if noise { scrambled(n, 2) % 2 == 0 } else { scrambled(n, 3) % 10 == 0 };
-        json!({"n": n, "x": x as f64 / 1_000.0 + n as f64 / 1e9, "late": i64::from((x >= 500) != flipped)})
+        let flipped = scrambled(n, 3) % 10 == 0;
+        json!({"n": n, "x": x as f64 / 1_000.0 + n as f64 / 1e9, "late": i64::from((x >= 500) != (flipped != mislabelled))})
     };
     range.map(row).collect()
 }
@@ -87,13 +94,13 @@ fn text<'a>(line: &'a Value, path: &str) -> &'a str {
     line.pointer(path).and_then(Value::as_str).unwrap_or_else(|| panic!("{path} in {line}"))
 }
 
-/// A version of noise, a sealed benchmark, and rows that more can be learned from: the digest of the noise.
-fn prepared(cluster: &Cluster, model: &str, ids: &[String; 1]) -> (Value, String) {
-    contributed(cluster, model, &rows(0..80, true));
-    let first = train(cluster, model, &ids[0], &[]);
+/// A version of mislabelled rows, a sealed benchmark, and rows that more can be learned from: the digest of the first.
+fn prepared(cluster: &Cluster, model: &str, base: i64, id: &str) -> (Value, String) {
+    contributed(cluster, model, &rows(base..base + 80, true));
+    let first = train(cluster, model, id, &[]);
     assert_eq!(text(&first, "/version"), "1.0.0", "{first}");
-    let sealed = seal(cluster, model, &rows(1_000..1_300, false));
-    contributed(cluster, model, &rows(2_000..2_400, false));
+    let sealed = seal(cluster, model, &rows(base + 1_000..base + 1_300, false));
+    contributed(cluster, model, &rows(base + 2_000..base + 2_400, false));
     (sealed, text(&first, "/dataset/digest").to_owned())
 }
 
@@ -109,7 +116,7 @@ fn logged(cluster: &Cluster, model: &str, evaluation: &str) -> Vec<Value> {
 
 fn an_improvement_is_accepted_behind_its_preregistration_and_one_that_is_none_tells_only_the_ladder(cluster: &Cluster) {
     let model = model(cluster);
-    let (sealed, noise) = prepared(cluster, &model, &[unique("first")]);
+    let (sealed, wrong) = prepared(cluster, &model, base(), &unique("first"));
     let id = unique("better");
     let run = train(cluster, &model, &id, &["--benchmark", "holdout"]);
     let told = &run["evaluation"];
@@ -124,15 +131,19 @@ fn an_improvement_is_accepted_behind_its_preregistration_and_one_that_is_none_te
     let version = eventually("the registry knows the evaluation", || {
         let shown = cluster.lines(&["model", "show", &model]).remove(0);
         let version = shown["versions"][1].clone();
-        if version["evaluations"].as_array().is_some_and(|e| e.len() == 1) { Ok(version) } else { Err(version.to_string()) }
+        if version["evaluations"].as_array().is_some_and(|e| e.len() == 1) {
+            Ok(version)
+        } else {
+            Err(version.to_string())
+        }
     });
     assert_eq!((text(&version, "/stage"), text(&version, "/evaluations/0/status")), ("dev", "accepted"), "{version}");
     assert_eq!(version["evaluations"][0]["statement"], told["statement"]);
     assert_eq!(text(&version, "/lineage/benchmark"), "holdout@1");
     attested(cluster, &model, told);
 
-    // Labels without a pattern, beside the good version.
-    let worse = ["--benchmark", "holdout@1", "--base-version", text(&run, "/version"), "--as-of", &noise];
+    // What the wrong labels taught, beside the good version.
+    let worse = ["--benchmark", "holdout@1", "--base-version", text(&run, "/version"), "--as-of", &wrong];
     let null = train(cluster, &model, &unique("null"), &worse);
     let refused = &null["evaluation"];
     assert_eq!((text(refused, "/status"), &refused["attempt"]), ("refused", &json!(2)), "{null}");
@@ -160,7 +171,7 @@ fn attested(cluster: &Cluster, model: &str, told: &Value) {
     let entries = logged(cluster, model, text(told, "/evaluation_id"));
     assert_eq!(entries[0]["leaf"], told["preregistration"], "{entries:?}");
     assert!(entries[0]["index"].as_i64() < entries[1]["index"].as_i64(), "{entries:?}");
-    let shown = cluster.lines(&["attestation", "show", "--leaf", text(&entries[1], "/leaf")]).remove(0);
+    let shown = cluster.lines(&["attestation", "show", text(&entries[1], "/leaf")]).remove(0);
     let statement = &shown["statement"]["predicate"];
     assert_eq!((&statement["preregistration"], &statement["status"]), (&told["preregistration"], &told["status"]));
     assert!(statement["record"]["n"] == 300 && statement["withheld"].is_null(), "{statement}");
@@ -172,7 +183,7 @@ fn attested(cluster: &Cluster, model: &str, told: &Value) {
         std::fs::copy(blob, folder.join("models").join(digest)).expect("a model");
     }
     cluster.lines(&["attestation", "trust", "-o", &file("trust.json")]);
-    cluster.lines(&["attestation", "export", "--leaf", text(&entries[1], "/leaf"), "-o", &file("bundle.json")]);
+    cluster.lines(&["attestation", "export", text(&entries[1], "/leaf"), "-o", &file("bundle.json")]);
     cluster.lines(&["attestation", "log", "-o", &file("log.jsonl")]);
     let check = |log: &str| {
         let (bundle, trust, models) = (file("bundle.json"), file("trust.json"), file("models"));
@@ -197,7 +208,8 @@ fn what_cannot_be_evaluated_is_refused_by_name_before_anything_is_learned(cluste
         assert!(run.code == Some(4) && run.err.contains(code), "{code}: {run:?}");
     };
     refused(&model, "holdout", "UNKNOWN_BENCHMARK");
-    seal(cluster, &model, &rows(1_000..1_120, false));
+    let base = base();
+    seal(cluster, &model, &rows(base..base + 120, false));
     refused(&model, "holdout@2", "UNKNOWN_BENCHMARK");
     refused(&model, "holdout", "NO_BASELINE");
     cluster.lines(&["benchmark", "retire", &format!("{model}/holdout@1")]);
@@ -205,17 +217,18 @@ fn what_cannot_be_evaluated_is_refused_by_name_before_anything_is_learned(cluste
     refused(&model, "holdout@1", "BENCHMARK_RETIRED");
     let plain = unique("flights");
     cluster.apply(&plain, &spec(&plain, ""));
-    seal(cluster, &plain, &rows(1_000..1_120, false));
+    seal(cluster, &plain, &rows(base + 1_000..base + 1_120, false));
     refused(&plain, "holdout", "NO_EVALUATION");
     assert!(cluster.watch("evaluations").iter().all(|record| record["value"]["model"] != model.as_str()));
 }
 
-/// Copies a folder of keys.
+/// Copies the keys of a tenant; the log's own are of one log.
 fn copied(from: &Path, to: &Path) {
     std::fs::create_dir(to).expect("a folder");
     std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o700)).expect("permissions");
     for file in std::fs::read_dir(from).expect("keys").flatten() {
-        if file.path().is_file() {
+        let name = file.file_name().to_string_lossy().into_owned();
+        if name.starts_with("tenant-") || name.starts_with("evaluation-") {
             std::fs::copy(file.path(), to.join(file.file_name())).expect("a key");
         }
     }
@@ -224,8 +237,8 @@ fn copied(from: &Path, to: &Path) {
 #[test]
 fn a_worker_that_dies_between_the_acknowledgement_and_the_outcome_changes_no_byte() {
     let whole = Cluster::start(Kind::Embedded, &Settings::default()).expect("the embedded broker");
-    let (model, ids) = (model(&whole), [unique("first")]);
-    prepared(&whole, &model, &ids);
+    let (model, base, first) = (model(&whole), base(), unique("first"));
+    prepared(&whole, &model, base, &first);
     let id = unique("better");
     let expected = train(&whole, &model, &id, &["--benchmark", "holdout"])["evaluation"].clone();
     assert_eq!(text(&expected, "/status"), "accepted", "{expected}");
@@ -238,7 +251,7 @@ fn a_worker_that_dies_between_the_acknowledgement_and_the_outcome_changes_no_byt
     let settings = Settings { environment, ..Settings::default() };
     let mut dying = Cluster::start(Kind::Embedded, &settings).expect("the embedded broker");
     dying.apply(&model, &spec(&model, SECTION));
-    prepared(&dying, &model, &ids);
+    prepared(&dying, &model, base, &first);
     dying.lines(&["train", &model, "--algorithm", "linear", "--request-id", &id, "--benchmark", "holdout"]);
     assert!(!dying.process.wait().success(), "it dies when it begins to score");
     dying.forget("HOKUSAI_FAILPOINT");
