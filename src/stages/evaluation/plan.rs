@@ -41,13 +41,16 @@ pub struct Case {
     pub preregistration: String,
 }
 
+/// Names of strata, each with the margin by which the primary metric may be worse there, in millionths.
+pub type Margins = Vec<(String, Option<i64>)>;
+
 /// How the two are compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// What the contract declares.
     pub declared: Declared,
     /// By column of strata: its frozen strata, each with its margin.
-    pub columns: Vec<(String, Vec<(String, Option<i64>)>)>,
+    pub columns: Vec<(String, Margins)>,
 }
 
 fn refuse<T>(code: &'static str, detail: impl std::fmt::Display) -> Result<T, Refusal> {
