@@ -212,7 +212,7 @@ fn wait(args: &TrainArgs, settings: &Settings, before: &Before, run_id: &str, st
         line["decision"] = json!(decision.reason);
     }
     let evaluation = match &run.evaluation_id {
-        Some(id) => Some(evaluation(settings, id, run_id, &patience)?),
+        Some(id) => Some(evaluation(settings, id, &run, &patience)?),
         None => None,
     };
     if let Some(evaluation) = &evaluation {
@@ -280,15 +280,20 @@ fn decision(settings: &Settings, before: &Before, run_id: &str, patience: &Patie
     }
 }
 
-/// Waits for what may be told of an evaluation. One that was asked for before may be told already.
-fn evaluation(settings: &Settings, id: &str, run_id: &str, patience: &Patience<'_>) -> Outcome<Evaluation> {
+/// Waits for what may be told of the evaluation that a run asked for. One that was asked for before may be told already; that another
+/// request for it was no attempt is no answer to this one.
+fn evaluation(settings: &Settings, id: &str, run: &TrainingRun, patience: &Patience<'_>) -> Outcome<Evaluation> {
     let mut reader = Reader::open(settings, topics::EVALUATIONS, &Start::Beginning)?;
     loop {
-        patience.check(run_id)?;
+        patience.check(&run.run_id)?;
         let Polled::Record(message) = reader.poll(Duration::from_millis(100))? else { continue };
         let (Some(key), Some(payload)) = (message.key(), message.payload()) else { continue };
-        if key == id.as_bytes() {
-            return settings.wire.decode(payload).map_err(Failure::failed);
+        if key != id.as_bytes() {
+            continue;
+        }
+        let told: Evaluation = settings.wire.decode(payload).map_err(Failure::failed)?;
+        if told.attempt > 0 || told.request_id == run.request_id {
+            return Ok(told);
         }
     }
 }

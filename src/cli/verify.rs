@@ -258,7 +258,7 @@ fn models(folder: &Path, statement: &Statement) -> Check {
         let detail = "both models, by their digests; the sealed rows were not looked at".to_owned();
         return Check { name, outcome: Found::Passed, detail };
     }
-    let detail = format!("no file is the {}; help: copy it from the store (blobs/sha256/…)", missing.join(" or the "));
+    let detail = format!("no file is the {}; help: `hokusai model export` writes artefacts", missing.join(" or the "));
     Check { name, outcome: Found::Failed(15), detail }
 }
 
