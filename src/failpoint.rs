@@ -34,6 +34,7 @@ pub const NAMES: &[&str] = &[
     "attesting.after_local",
     "attesting.after_store",
     "training.learning",
+    "evaluation.scoring",
 ];
 
 #[cfg(debug_assertions)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::attest::trust::LiveTrust;
@@ -12,6 +13,7 @@ use crate::codec::aside;
 use crate::domain::contract::Spec;
 use crate::domain::keys::LiveKeys;
 use crate::installation::Installation;
+use crate::ops::evaluator::Evaluator;
 use crate::ops::filters::StoreFilters;
 use crate::ops::health::Probe;
 use crate::ops::log_keeper::{self, LogKeeper};
@@ -19,6 +21,7 @@ use crate::ops::trainer::Trainer;
 use crate::ops::{rotation, secrets};
 use crate::stages::attesting::Attesting;
 use crate::stages::dedup::Dedup;
+use crate::stages::evaluation::{Evaluation, EvaluationConfig};
 use crate::stages::intake::contract::Compiler;
 use crate::stages::intake::{Intake, Limits};
 use crate::stages::keying::Keying;
@@ -37,8 +40,18 @@ use crate::stream::runtime::{Runtime, RuntimeConfig, Settings as StreamSettings}
 use crate::stream::snapshot::SnapshotSettings;
 
 /// Every stage that is built, in the order of the path.
-pub const STAGES: &[&str] =
-    &["keying", "registry", "intake", "dedup", "receipts", "attesting", "training", "trials", "warehouse"];
+pub const STAGES: &[&str] = &[
+    "keying",
+    "registry",
+    "intake",
+    "dedup",
+    "receipts",
+    "attesting",
+    "training",
+    "trials",
+    "evaluation",
+    "warehouse",
+];
 
 /// Tenant of a prefix: one topic prefix, one key ring, one store path.
 #[must_use]
@@ -129,6 +142,10 @@ impl Pipeline {
         }
         if let Some(shop) = shop.filter(|_| runs("trials")) {
             runtime.stage(move || Trials::new(shop.clone()))?;
+        }
+        if runs("evaluation") {
+            let evaluation = evaluation_config(config, &keys, &trust)?;
+            runtime.stage(move || Evaluation::new(evaluation.clone()))?;
         }
         let warehouse = if runs("warehouse") {
             Some(Warehouse::new(warehouse_config(config, &keys, runtime.health())?))
@@ -273,6 +290,24 @@ fn shop(config: &PipelineConfig) -> anyhow::Result<Shop> {
         wire: installation.wire.as_ref().clone(),
         bench: Arc::default(),
         larder: Arc::default(),
+    })
+}
+
+/// Only machines with the private part of the evaluation key can run the stage.
+fn evaluation_config(config: &PipelineConfig, keys: &LiveKeys, trust: &LiveTrust) -> anyhow::Result<EvaluationConfig> {
+    let installation = &config.installation;
+    let evaluation_key = secrets::evaluation_key(&config.keys, tenant(&installation.prefix)).context(
+        "the stage evaluation opens sealed benchmarks; a machine without that key runs the other stages (--stages)",
+    )?;
+    let threads = installation.topology.stage("training")?.settings.training_threads;
+    Ok(EvaluationConfig {
+        outside: Arc::new(Evaluator::new(Store::at(&installation.store, &StoreOptions::from_environment())?)),
+        evaluation_key: Arc::new(evaluation_key),
+        keys: keys.clone(),
+        trust: trust.clone(),
+        key: secrets::stage_key(&config.keys, "evaluation")?,
+        threads: usize::try_from(threads.unwrap_or(1))?,
+        bench: Arc::default(),
     })
 }
 

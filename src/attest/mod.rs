@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod contributor;
 pub mod decision;
 pub mod dsse;
+pub mod evaluation;
 pub mod jcs;
 pub mod nodes;
 pub mod note;

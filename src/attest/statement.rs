@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::benchmark::BenchmarkDecision;
 use super::decision::RegistryDecision;
+use super::evaluation::{Outcome, Preregistration};
 use super::jcs::{self, JcsError};
 use super::predicate::{Contribution, KeyEvent};
 use super::tree::{Hash, leaf_hash};
@@ -81,6 +82,10 @@ pub enum Predicate {
     Registry(Box<RegistryDecision>),
     /// A benchmark was sealed or retired.
     Benchmark(Box<BenchmarkDecision>),
+    /// An attempt is laid down before it is scored.
+    Preregistration(Box<Preregistration>),
+    /// An attempt is over.
+    Evaluation(Box<Outcome>),
     /// A key of the log begins or ends.
     KeyEvent(KeyEvent),
 }
@@ -93,6 +98,8 @@ impl Predicate {
             Self::Contribution(_) => Contribution::TYPE,
             Self::Registry(_) => RegistryDecision::TYPE,
             Self::Benchmark(_) => BenchmarkDecision::TYPE,
+            Self::Preregistration(_) => Preregistration::TYPE,
+            Self::Evaluation(_) => Outcome::TYPE,
             Self::KeyEvent(_) => KeyEvent::TYPE,
         }
     }
@@ -128,6 +135,8 @@ impl Statement {
             Predicate::Contribution(predicate) => self.write(predicate)?,
             Predicate::Registry(predicate) => self.write(predicate)?,
             Predicate::Benchmark(predicate) => self.write(predicate)?,
+            Predicate::Preregistration(predicate) => self.write(predicate)?,
+            Predicate::Evaluation(predicate) => self.write(predicate)?,
             Predicate::KeyEvent(predicate) => self.write(predicate)?,
         };
         if payload.len() > MAX_BYTES { Err(StatementError::TooLarge(payload.len())) } else { Ok(payload) }
@@ -161,6 +170,8 @@ impl Statement {
             Contribution::TYPE => Self::typed(text, |p| Predicate::Contribution(Box::new(p)))?,
             RegistryDecision::TYPE => Self::typed(text, |p| Predicate::Registry(Box::new(p)))?,
             BenchmarkDecision::TYPE => Self::typed(text, |p| Predicate::Benchmark(Box::new(p)))?,
+            Preregistration::TYPE => Self::typed(text, |p| Predicate::Preregistration(Box::new(p)))?,
+            Outcome::TYPE => Self::typed(text, |p| Predicate::Evaluation(Box::new(p)))?,
             KeyEvent::TYPE => Self::typed(text, Predicate::KeyEvent)?,
             _ => return Err(StatementError::UnknownPredicate),
         };
@@ -206,7 +217,9 @@ mod tests {
     use super::super::predicate::tests::{contribution, key_event};
     use super::*;
 
-    fn statements() -> [Statement; 2] {
+    fn statements() -> [Statement; 4] {
+        use super::super::evaluation::tests::{outcome, preregistration};
+        let candidate = || Subject::new("m evaluation e".to_owned(), "sha256", &[6; 32]);
         [
             Statement {
                 subject: Subject::new("contribution c-1".to_owned(), ROW_TREE, &[7; 32]),
@@ -216,6 +229,8 @@ mod tests {
                 subject: Subject::new("log".to_owned(), "sha256", &[8; 32]),
                 predicate: Predicate::KeyEvent(key_event()),
             },
+            Statement { subject: candidate(), predicate: Predicate::Preregistration(Box::new(preregistration())) },
+            Statement { subject: candidate(), predicate: Predicate::Evaluation(Box::new(outcome())) },
         ]
     }
 

@@ -11,13 +11,14 @@
 //! | 14 | inconsistent with an earlier tree head, or rolled back |
 //! | 15 | an artefact does not match |
 //! | 16 | a recomputation does not match |
-//! | 17 | policy: expired trust, too few witnesses |
+//! | 17 | policy: expired trust, too few witnesses, an evaluation without its preregistration before it or miscounted |
 //! | 19 | unbound: nothing was given that the statement is about |
 //!
 //! The first failure in that order of checks gives the code; without a failure and without an artefact it is 19, never 0.
 
 use super::bundle::Bundle;
 use super::checkpoint::Checkpoint;
+use super::evaluation::Laid;
 use super::nodes::{self, MemoryNodes};
 use super::note::{Algorithm, Note, NoteKey};
 use super::predicate::KeyEvent;
@@ -60,6 +61,8 @@ pub struct Against<'a> {
     pub seen: Option<&'a [u8]>,
     /// Every leaf of the log, from the first on.
     pub log: Option<&'a [Hash]>,
+    /// Every preregistration of the same log, from the first on.
+    pub laid: Option<&'a [Laid]>,
     /// Looks at artefacts; none when none were given.
     pub artefacts: Option<&'a Artefacts<'a>>,
 }
@@ -143,7 +146,11 @@ pub fn verify(bundle: &[u8], against: &Against<'_>) -> Report {
             earlier(&root, &bundle, against, &mut report);
         }
         whole_log(&bundle, &leaf, against, &mut report);
+        preregistration(&bundle, &statement, against, &mut report);
         artefacts(&root, &statement, against, &mut report);
+        if matches!(statement.predicate, Predicate::Evaluation(_)) {
+            report.left_out("recomputation", "this version does not recompute the figures of an evaluation");
+        }
         report.statement = Some(statement);
     }
     for name in NAMES {
@@ -334,6 +341,19 @@ fn whole_log(bundle: &Bundle, leaf: &Hash, against: &Against<'_>, report: &mut R
         report.failed(NAME, 13, "the statement does not stand exactly once, at its index");
     } else {
         report.passed(NAME, format!("{} leaves, recomputed", head.size));
+    }
+}
+
+/// Of an evaluation alone: that it was laid down before, and how many attempts there were.
+fn preregistration(bundle: &Bundle, statement: &Statement, against: &Against<'_>, report: &mut Report) {
+    const NAME: &str = "preregistration";
+    let Predicate::Evaluation(outcome) = &statement.predicate else { return };
+    match against.laid.map(|laid| outcome.follows(bundle.proof.index, laid)) {
+        None => {
+            report.left_out(NAME, "no --log: neither its place before the outcome nor the number of attempts is known")
+        }
+        Some(Ok(found)) => report.passed(NAME, found),
+        Some(Err(problem)) => report.failed(NAME, 17, problem),
     }
 }
 

@@ -104,6 +104,7 @@ fn check_bytes(bytes: &[u8], given: &Given) -> Report {
             now: 1_800_000_000,
             seen: seen.as_ref().map(|s| s.as_bytes()),
             log: given.log.as_deref(),
+            laid: None,
             artefacts: Some(&artefacts),
         },
     )

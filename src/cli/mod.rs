@@ -14,6 +14,7 @@ pub mod dead_letters;
 pub mod doctor;
 pub mod exit;
 pub mod keys;
+pub mod leaderboard;
 pub mod model;
 pub mod predict;
 pub mod producer;
@@ -77,6 +78,8 @@ enum Command {
     Predict(predict::PredictArgs),
     /// Seal rows as a benchmark, list and show benchmarks, retire one
     Benchmark(benchmark::BenchmarkArgs),
+    /// Show the Ladder scores of the candidates on sealed benchmarks
+    Leaderboard(leaderboard::LeaderboardArgs),
     /// Compare two models' scores on labelled rows, as an evaluation does; it decides nothing
     Compare(compare::CompareArgs),
     /// Find, show and export what was attested; tree heads, the log, trust roots
@@ -138,6 +141,7 @@ fn run(arguments: Arguments) -> Outcome<()> {
             Command::Model(args) => model::run(args, settings).await,
             Command::Predict(args) => predict::run(args, settings).await,
             Command::Benchmark(args) => benchmark::run(args, settings).await,
+            Command::Leaderboard(args) => leaderboard::run(args, settings).await,
             Command::Compare(args) => compare::run(args, settings).await,
             Command::Attestation(args) => attestation::run(args, settings).await,
             Command::Verify(args) => verify::run(args, settings).await,

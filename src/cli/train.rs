@@ -15,7 +15,7 @@ use super::model::models;
 use super::producer::produce;
 use super::reader::{Polled, Reader, Start, ends};
 use crate::codec::training::{self, Asked};
-use crate::domain::records::{Audit, Model, TrainingRun};
+use crate::domain::records::{Audit, Evaluation, Model, TrainingRun};
 use crate::domain::topics;
 use crate::stages::training::admission::run_id;
 
@@ -27,6 +27,7 @@ Examples:
   hokusai train flight-delay --search '{\"space\": {\"learning_rate\": {\"log\": [0.01, 0.3]}, \"leaves\": {\"log_whole\": [7, 127]}},
     \"trials\": 27, \"keep_one_in\": 3, \"iterations\": 200}' --wait
   hokusai train cancel 9f86d081884c7d659a2feaa0c55ad015 --wait
+  hokusai train flight-delay --benchmark holdout --wait           is it better than the version in production?
 
 The run learns from every row that an admitted receipt binds when the request is admitted, or from a dataset that an earlier run
 published (--as-of). The same dataset, parameters and seed give the same bytes of model. What comes of it is a version at the stage
@@ -36,7 +37,11 @@ A search tries parameters drawn from its space (uniform, log, whole, log_whole: 
 With keep_one_in K it halves: of each rung one trial in K goes on, with K times the iterations. Rows cut off by their hashes judge.
 The winner is learned as if its parameters had been asked for; `hokusai sql 'select * from trials'` has every trial.
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 no broker reached, 4 the request was refused.";
+With --benchmark the version is evaluated on sealed rows, beside --base-version (else the version in production, else the newest).
+Every evaluation spends an attempt of the benchmark, unless the same recipe was evaluated on it before. What a refused one tells is
+its number, its level of significance, reason codes and the Ladder's score; an accepted one also tells by how much. It promotes nothing.
+
+Exit codes: 0 done (also when the candidate was not accepted: the result says so), 1 failed, 2 usage, 3 no broker reached, 4 the request was refused.";
 
 /// Arguments of `train`.
 #[derive(Debug, Args)]
@@ -68,6 +73,9 @@ pub struct TrainArgs {
     /// Version, alias or stage to compare with [default: the version in production]
     #[arg(long, value_name = "VERSION")]
     base_version: Option<String>,
+    /// Evaluate the version on a sealed benchmark: NAME@VERSION, or NAME for its newest version in force
+    #[arg(long, value_name = "BENCHMARK")]
+    benchmark: Option<String>,
     /// A tag of the version that comes of it
     #[arg(long = "tag", value_name = "NAME=VALUE", value_parser = pair)]
     tags: Vec<(String, String)>,
@@ -186,6 +194,7 @@ fn request(args: &TrainArgs, request_id: &str) -> Outcome<String> {
         ("budget", args.budget.map(Value::from)),
         ("as_of", args.as_of.clone().map(Value::from)),
         ("base_version", args.base_version.clone().map(Value::from)),
+        ("benchmark", args.benchmark.clone().map(Value::from)),
         ("group", args.group.clone().map(Value::from)),
     ];
     let value = |text: &String| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text.as_str()));
@@ -265,10 +274,21 @@ fn wait(
         line["registered"] = json!(decision.allowed);
         line["decision"] = json!(decision.reason);
     }
+    let evaluation = match &run.evaluation_id {
+        Some(id) => Some(evaluation(settings, id, &run, &patience)?),
+        None => None,
+    };
+    if let Some(evaluation) = &evaluation {
+        line["evaluation"] = serde_json::to_value(evaluation).map_err(Failure::failed)?;
+    }
     if settings.json() {
         say(line)?;
     } else {
         show(&run, version.as_deref())?;
+        evaluation.as_ref().map_or(Ok(()), show_evaluation)?;
+    }
+    if let Some(evaluation) = &evaluation {
+        unscored(evaluation)?;
     }
     match run.status.as_str() {
         TrainingRun::REFUSED => Err(Failure::Refused(format!("{}: {}", run.reason, run.detail))),
@@ -322,6 +342,66 @@ fn decision(settings: &Settings, before: &Before, run_id: &str, patience: &Patie
             return Ok(entry);
         }
     }
+}
+
+/// Waits for what may be told of the evaluation that a run asked for. One that was asked for before may be told already; that another
+/// request for it was no attempt is no answer to this one.
+fn evaluation(settings: &Settings, id: &str, run: &TrainingRun, patience: &Patience<'_>) -> Outcome<Evaluation> {
+    let mut reader = Reader::open(settings, topics::EVALUATIONS, &Start::Beginning)?;
+    loop {
+        patience.check(&run.run_id)?;
+        let Polled::Record(message) = reader.poll(Duration::from_millis(100))? else { continue };
+        let (Some(key), Some(payload)) = (message.key(), message.payload()) else { continue };
+        if key != id.as_bytes() {
+            continue;
+        }
+        let told: Evaluation = settings.wire.decode(payload).map_err(Failure::failed)?;
+        if told.attempt > 0 || told.request_id == run.request_id {
+            return Ok(told);
+        }
+    }
+}
+
+/// An attempt that could not be scored is a failure, and a request that was no attempt is refused; that a candidate is not accepted
+/// is a result.
+fn unscored(evaluation: &Evaluation) -> Outcome<()> {
+    let text =
+        || format!("evaluation {}: {}: {}", evaluation.evaluation_id, evaluation.reasons.join(", "), evaluation.detail);
+    match evaluation.status.as_str() {
+        Evaluation::FAILED => Err(Failure::because(text())),
+        _ if evaluation.attempt == 0 => Err(Failure::Refused(text())),
+        _ => Ok(()),
+    }
+}
+
+fn show_evaluation(evaluation: &Evaluation) -> Outcome<()> {
+    say(format_args!(
+        "evaluation {}: {} on {}, against version {}",
+        evaluation.evaluation_id, evaluation.status, evaluation.benchmark, evaluation.baseline_version
+    ))?;
+    say(format_args!("  attempt   {} of its family, level {}", evaluation.attempt, evaluation.alpha))?;
+    if !evaluation.reasons.is_empty() {
+        say(format_args!("  reasons   {}", evaluation.reasons.join(", ")))?;
+    }
+    if let Some(score) = &evaluation.ladder_score {
+        say(format_args!("  ladder    {} {score}", evaluation.metric))?;
+    }
+    let figures = [
+        ("baseline", &evaluation.baseline_value),
+        ("candidate", &evaluation.candidate_value),
+        ("delta", &evaluation.delta),
+        ("at least", &evaluation.lower),
+        ("p", &evaluation.p_value),
+    ];
+    for (name, value) in figures {
+        if let Some(value) = value {
+            say(format_args!("  {name:<9} {value}"))?;
+        }
+    }
+    for stratum in &evaluation.strata {
+        say(format_args!("  stratum   {}: {} on {} rows", stratum.name, stratum.delta, stratum.rows))?;
+    }
+    Ok(())
 }
 
 /// The version whose artefact this is.

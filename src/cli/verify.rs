@@ -11,6 +11,7 @@ use super::common::{Settings, blocking};
 use super::exit::{Failure, Outcome, say};
 use crate::attest::bundle;
 use crate::attest::dsse::{self, Envelope};
+use crate::attest::evaluation::Laid;
 use crate::attest::note;
 use crate::attest::receipt;
 use crate::attest::statement::{Predicate, Statement, leaf_of};
@@ -25,11 +26,12 @@ Examples:
 
 --trust is the one file that must come from somebody you believe; a second --trust is the successor of the first. --state
 remembers the newest tree head: the next check shows that the log was not rolled back. --inputs is a folder with
-receipts as JSON (`hokusai submit --wait --format json`, `hokusai watch receipts --format json`).
+receipts as JSON (`hokusai submit --wait --format json`, `hokusai watch receipts --format json`); of an evaluation, with both
+models. With --log an evaluation's preregistration has to stand before it, and the attempts of its family are counted again.
 
 Exit codes: 0 OK, 10 malformed or not canonical, 11 signature, 12 key not valid at that index, 13 not included in the log, 14 log
 inconsistent or rolled back (evidence is written beside --state), 15 an artefact does not match, 16 a recomputation does
-not match, 17 policy (trust expired, too few witnesses), 19 UNBOUND: nothing was given that the statement is about.";
+not match, 17 policy (trust expired, too few witnesses, an evaluation that was not preregistered or is miscounted), 19 UNBOUND: nothing was given that the statement is about.";
 
 /// Longest line of a log or of a file of receipts, in bytes; a whole file of that size may be one JSON object.
 const MAX_LINE: u64 = 4 << 20;
@@ -47,7 +49,7 @@ pub struct VerifyArgs {
     /// The newest tree head that you have seen; made when it is not there, moved on when all is well
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
-    /// Folder of what the statement is about: receipts as JSON
+    /// Folder of what the statement is about: receipts as JSON, or models
     #[arg(long, value_name = "DIR")]
     inputs: Option<PathBuf>,
     /// The whole log, as `attestation log` writes it
@@ -70,7 +72,7 @@ fn check(args: &VerifyArgs, settings: &Settings) -> Outcome<()> {
         Some(file) if file.exists() => Some(read(file, note::MAX_BYTES)?),
         _ => None,
     };
-    let log = args.log.as_deref().map(leaves).transpose()?;
+    let (log, laid) = args.log.as_deref().map(leaves).transpose()?.unzip();
     let artefacts = |statement: &Statement| match &args.inputs {
         Some(folder) => inputs(folder, statement),
         None => Vec::new(),
@@ -83,6 +85,7 @@ fn check(args: &VerifyArgs, settings: &Settings) -> Outcome<()> {
             now: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
             seen: seen.as_deref(),
             log: log.as_deref(),
+            laid: laid.as_deref(),
             artefacts: args.inputs.is_some().then_some(&artefacts),
         },
     );
@@ -176,15 +179,15 @@ fn lines(path: &Path) -> std::io::Result<impl Iterator<Item = std::io::Result<St
     }))
 }
 
-/// Leaves of a log file, in order: each from the payload itself.
-fn leaves(path: &Path) -> Outcome<Vec<Hash>> {
+/// Leaves of a log file, in order: each from the payload itself; and the preregistrations among them.
+fn leaves(path: &Path) -> Outcome<(Vec<Hash>, Vec<Laid>)> {
     #[derive(serde::Deserialize)]
     struct Line<'a> {
         index: u64,
         #[serde(borrow)]
         envelope: &'a serde_json::value::RawValue,
     }
-    let mut leaves = Vec::new();
+    let (mut leaves, mut laid) = (Vec::new(), Vec::new());
     for line in lines(path).map_err(|e| Failure::because(format!("{}: {e}", path.display())))? {
         let wrong = |detail: &dyn std::fmt::Display| {
             Failure::because(format!("{}:{}: {detail}", path.display(), leaves.len() + 1))
@@ -195,14 +198,23 @@ fn leaves(path: &Path) -> Outcome<Vec<Hash>> {
             return Err(wrong(&"not the next index; help: a log file holds every entry from 0 on"));
         }
         let envelope = Envelope::from_json(entry.envelope.get().as_bytes()).map_err(|e| wrong(&e))?;
-        leaves.push(leaf_of(&envelope.payload));
+        let leaf = leaf_of(&envelope.payload);
+        if let Ok(Statement { predicate: Predicate::Preregistration(own), .. }) = Statement::read(&envelope.payload) {
+            let (leaf, index) = (data_encoding::HEXLOWER.encode(&leaf), entry.index);
+            laid.push(Laid { index, leaf, attempt: own.attempt, evaluation_id: own.evaluation_id });
+        }
+        leaves.push(leaf);
     }
-    Ok(leaves)
+    Ok((leaves, laid))
 }
 
 /// What the files of a folder prove of a statement.
 fn inputs(folder: &Path, statement: &Statement) -> Vec<Check> {
-    let Predicate::Contribution(said) = &statement.predicate else { return Vec::new() };
+    let said = match &statement.predicate {
+        Predicate::Contribution(said) => said,
+        Predicate::Evaluation(_) | Predicate::Preregistration(_) => return vec![models(folder, statement)],
+        _ => return Vec::new(),
+    };
     let unreadable =
         |detail: String| vec![Check { name: crate::attest::verify::ARTEFACTS, outcome: Found::Failed(15), detail }];
     let mut receipts = Vec::new();
@@ -221,6 +233,47 @@ fn inputs(folder: &Path, statement: &Statement) -> Vec<Check> {
         }
     }
     receipt::checks(statement, &receipts)
+}
+
+/// Whether a folder holds the candidate that a statement is about, and the baseline beside it.
+fn models(folder: &Path, statement: &Statement) -> Check {
+    let name = crate::attest::verify::ARTEFACTS;
+    let (baseline, candidate) = match &statement.predicate {
+        Predicate::Evaluation(said) => (&said.baseline.digest, &said.candidate.digest),
+        Predicate::Preregistration(said) => (&said.baseline.digest, &said.candidate.digest),
+        _ => return Check { name, outcome: Found::NotChecked, detail: "not about models".to_owned() },
+    };
+    let found = match digests(folder) {
+        Ok(found) => found,
+        Err(error) => {
+            return Check { name, outcome: Found::Failed(15), detail: format!("{}: {error}", folder.display()) };
+        }
+    };
+    let missing: Vec<&str> = [("candidate", candidate), ("baseline", baseline)]
+        .into_iter()
+        .filter(|(_, digest)| !found.contains(digest))
+        .map(|(who, _)| who)
+        .collect();
+    if missing.is_empty() {
+        let detail = "both models, by their digests; the sealed rows were not looked at".to_owned();
+        return Check { name, outcome: Found::Passed, detail };
+    }
+    let detail = format!("no file is the {}; help: `hokusai model export` writes artefacts", missing.join(" or the "));
+    Check { name, outcome: Found::Failed(15), detail }
+}
+
+/// SHA-256 of every file of a folder that can be a model, hex.
+fn digests(folder: &Path) -> std::io::Result<Vec<String>> {
+    use sha2::{Digest, Sha256};
+    let mut found = Vec::new();
+    for file in std::fs::read_dir(folder)? {
+        let file = file?;
+        let plain = file.file_type()?.is_file() && file.metadata()?.len() <= crate::ml::artefact::MAX_BYTES as u64;
+        if plain {
+            found.push(data_encoding::HEXLOWER.encode(&Sha256::digest(std::fs::read(file.path())?)));
+        }
+    }
+    Ok(found)
 }
 
 /// The receipts of a contribution in a file: as they are, or as `watch` wraps them.

@@ -82,6 +82,8 @@ fn every_record_survives_the_wire_byte_for_byte() {
     round_trips::<TrainingJob>();
     round_trips::<TrainingRun>();
     round_trips::<TrainingTrial>();
+    round_trips::<EvaluationRequest>();
+    round_trips::<Evaluation>();
 }
 
 #[test]

@@ -14,6 +14,10 @@ pub const TRAINING_JOBS: &str = "training.jobs";
 pub const TRAINING_TRIALS: &str = "training.trials";
 /// State of each run.
 pub const TRAINING_RUNS: &str = "training.runs";
+/// Attempts and the acknowledgements of their preregistration, by attempts family.
+pub const EVALUATION_REQUESTS: &str = "evaluation.requests";
+/// What may be told of each evaluation.
+pub const EVALUATIONS: &str = "evaluations";
 /// Valid, tokenised rows by hash shard, and release marks.
 pub const SCREENED: &str = "contributions.screened";
 /// One manifest per chunk, and intake's time marks.

@@ -217,7 +217,7 @@ pub(super) fn attestations() -> Target {
             Ok(bundle) => {
                 assert_eq!(Bundle::from_json(bundle.to_json().unwrap().as_bytes()), Ok(bundle.clone()));
                 let (trust, log) = (seeds::trust(), seeds::good());
-                let against = Against { trust: &[trust], now: 0, seen: None, log: None, artefacts: None };
+                let against = Against { trust: &[trust], now: 0, seen: None, log: None, laid: None, artefacts: None };
                 let report = verify(bytes, &against);
                 let same = bundle.envelope.payload == log.envelope.payload && bundle.proof.index == log.proof.index;
                 assert!(report.code() != 0 && (report.code() != 19 || same), "a forged bundle verifies");

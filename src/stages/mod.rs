@@ -3,6 +3,7 @@
 pub mod attesting;
 pub mod dedup;
 pub mod entry;
+pub mod evaluation;
 pub mod intake;
 pub mod keying;
 pub mod limits;

@@ -50,6 +50,8 @@ impl From<ProduceError> for Failure {
 /// An open transaction.
 struct Open {
     begun: Instant,
+    /// What was owed is done in it: its outputs and state changes go together.
+    settled: bool,
     works: Vec<Work>,
     bytes: usize,
     records_out: u64,
@@ -72,6 +74,7 @@ impl<S: Stage> Task<'_, S> {
         self.shared.health.busy(&self.id);
         let mut open = Open {
             begun: Instant::now(),
+            settled: owes,
             works: Vec::new(),
             bytes: 0,
             records_out: 0,
@@ -138,7 +141,8 @@ impl<S: Stage> Task<'_, S> {
                 }
                 Err(StageError::NeedsBroadcast) if !context.broadcast_is_current => {
                     if !S::State::STATELESS {
-                        if !open.works.is_empty() {
+                        // Dropping what was settled while its outputs stay would do it twice.
+                        if open.settled || !open.works.is_empty() {
                             return Err(Failure::Broadcast);
                         }
                         self.state.abort();
@@ -162,6 +166,7 @@ impl<S: Stage> Task<'_, S> {
             failure => failure,
         })?;
         let (records, letters) = out.into_parts();
+        open.settled |= !(records.is_empty() && letters.is_empty());
         self.send_outputs(&records, open)?;
         self.send_dead_letters(letters, None, open)
     }

@@ -55,7 +55,18 @@ fn the_built_in_topology_keeps_its_own_rules_and_names_every_topic_of_the_code()
     let implemented: Vec<_> = topology.stages().iter().filter(|s| s.implemented).map(|s| s.name.as_str()).collect();
     assert_eq!(
         implemented,
-        ["intake", "dedup", "receipts", "keying", "registry", "warehouse", "training", "trials", "attesting"]
+        [
+            "intake",
+            "dedup",
+            "receipts",
+            "keying",
+            "registry",
+            "warehouse",
+            "training",
+            "trials",
+            "evaluation",
+            "attesting"
+        ]
     );
     for topic in topology.active_topics() {
         let published = |s: &String| crate::codec::schema::EMBEDDED.iter().any(|e| e.name == s && e.published);
@@ -94,7 +105,7 @@ fn stateful_stages_have_a_changelog_with_the_partitions_of_their_inputs() {
     assert_eq!(topology.stage("intake").unwrap().changelog, None);
     assert!(topology.stage("nothing").unwrap_err().to_string().contains("intake, dedup"));
     assert!(topology.topic("hokusai.changelog.registry").unwrap().active);
-    assert!(!topology.topic("hokusai.changelog.evaluation").unwrap().active);
+    assert!(!topology.topic("hokusai.changelog.attribution").unwrap().active);
 }
 
 #[test]
@@ -225,9 +236,9 @@ fn every_topic_and_stage_is_shown() {
     for stage in topology.stages() {
         assert!(table.contains(&stage.name) && mermaid.contains(&stage.name), "{}", stage.name);
     }
-    assert!(table.lines().any(|line| line.starts_with("evaluation.requests *")), "{table}");
+    assert!(table.lines().any(|line| line.starts_with("attributions *")), "{table}");
     assert!(mermaid.contains("t_contributions --> s_intake") && mermaid.contains("t_models -->|broadcast| s_intake"));
-    assert!(mermaid.contains("t_evaluation_requests -.-> s_evaluation"));
+    assert!(mermaid.contains("t_evaluations -.-> s_attribution"));
     assert_eq!(json["stages"][0]["name"], "intake");
 }
 

@@ -34,7 +34,7 @@ impl Entry {
     pub fn contribution(&self) -> Option<&str> {
         match &self.statement.predicate {
             Predicate::Contribution(receipt) => Some(&receipt.contribution_id),
-            Predicate::Registry(_) | Predicate::Benchmark(_) | Predicate::KeyEvent(_) => None,
+            _ => None,
         }
     }
 }

@@ -145,6 +145,10 @@ fn list(settings: &Settings, contribution: Option<&str>) -> Outcome<()> {
                 format!("{} {} to {}", decision.action, entry.statement.subject.name, decision.stage)
             }
             Predicate::Benchmark(decision) => format!("{} {}", decision.action, entry.statement.subject.name),
+            Predicate::Preregistration(laid) => {
+                format!("preregistered attempt {} of {}", laid.attempt.number, entry.statement.subject.name)
+            }
+            Predicate::Evaluation(outcome) => format!("{} {}", outcome.status, entry.statement.subject.name),
             Predicate::KeyEvent(event) => format!("{} {} key {}", event.event, event.role, event.keyid),
         };
         say(format_args!("{:>6}  {}  {what}", entry.index, entry.hex()))

@@ -20,6 +20,7 @@ macro_rules! record {
 mod attestation;
 pub mod benchmark;
 mod chunks;
+mod evaluation;
 mod operations;
 mod receipt;
 mod registry;
@@ -28,6 +29,7 @@ mod training;
 pub use attestation::*;
 pub use benchmark::Benchmark;
 pub use chunks::*;
+pub use evaluation::*;
 pub use operations::*;
 pub use receipt::*;
 pub use registry::*;

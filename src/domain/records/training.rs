@@ -25,7 +25,7 @@ pub struct TrainingRequest {
     pub as_of: Option<String>,
     /// Version, alias or stage to compare with.
     pub base_version: Option<String>,
-    /// Sealed benchmark to be evaluated on.
+    /// Sealed benchmark to be evaluated on: `NAME@VERSION`, or `NAME` for its newest version in force.
     pub benchmark: Option<String>,
     /// Tags of the version that comes of it, sorted by name.
     pub tags: Vec<NamedValue>,
@@ -189,6 +189,12 @@ pub struct TrainingRun {
     pub reason: String,
     /// What is wrong and the way out; empty otherwise.
     pub detail: String,
+    /// Sealed benchmark that the model is evaluated on, `NAME@VERSION`.
+    #[serde(default)]
+    pub benchmark: Option<String>,
+    /// Evaluation that the finished run asked for.
+    #[serde(default)]
+    pub evaluation_id: Option<String>,
 }
 record!(TrainingRun, "training_run");
 

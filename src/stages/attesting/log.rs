@@ -6,6 +6,7 @@
 //! | `n` level (u8), index (u64be) | root of a perfect subtree: what proofs are made of |
 //! | `i` leaf | index of a leaf (u64be): no leaf twice |
 //! | `p` | leaves under the newest published tree head (u64be) |
+//! | `a` index (u64be) | [`Awaited`] as JSON: who is told once a tree head covers that leaf |
 //! | `k` | [`Identity`] as JSON: the log's name and the keys in force |
 //!
 //! Every value begins with a version byte.
@@ -55,6 +56,16 @@ impl Identity {
     }
 }
 
+/// Who is told once a tree head covers a leaf.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Awaited {
+    /// Attempts family: key of `evaluation.requests`.
+    pub family: String,
+    /// The evaluation.
+    pub evaluation_id: String,
+}
+
 /// Typed access to the state.
 pub struct Log<'a>(pub &'a mut KeyValue);
 
@@ -63,6 +74,16 @@ pub struct View<'a>(pub &'a KeyValue);
 
 fn node_key(level: u8, index: u64) -> Vec<u8> {
     [&[b'n', level], &index.to_be_bytes()[..]].concat()
+}
+
+/// Prefix of [`Awaited`].
+const AWAITED: &[u8] = b"a";
+
+/// Acknowledgements of one transaction.
+pub const MAX_TOLD: usize = 1_000;
+
+fn awaited_key(index: u64) -> Vec<u8> {
+    [AWAITED, &index.to_be_bytes()[..]].concat()
 }
 
 fn leaf_key(leaf: &Hash) -> Vec<u8> {
@@ -116,12 +137,36 @@ impl View<'_> {
         bytes.map(|b| serde_json::from_slice(&b).map_err(|e| damaged("name and keys", e.to_string()))).transpose()
     }
 
-    /// Whether a leaf stands in the log.
+    /// Where a leaf stands in the log, if it does.
     ///
     /// # Errors
     /// See [`View::frontier`].
-    pub fn holds(&self, leaf: &Hash) -> Result<bool, StageError> {
-        Ok(self.number("index of a leaf", &leaf_key(leaf))?.is_some())
+    pub fn index(&self, leaf: &Hash) -> Result<Option<u64>, StageError> {
+        self.number("index of a leaf", &leaf_key(leaf))
+    }
+
+    /// Whether anybody waits for a tree head over a leaf.
+    ///
+    /// # Errors
+    /// See [`View::frontier`].
+    pub fn awaits(&self) -> Result<bool, StageError> {
+        Ok(!self.0.scan_prefix(AWAITED, 1)?.is_empty())
+    }
+
+    /// Who waits for a tree head over which leaf, in the order of the leaves; at most [`MAX_TOLD`].
+    ///
+    /// # Errors
+    /// See [`View::frontier`].
+    pub fn awaited(&self) -> Result<Vec<(u64, Awaited)>, StageError> {
+        let wrong = || damaged("acknowledgements", "one cannot be read");
+        let read = |(key, value): (bytes::Bytes, bytes::Bytes)| {
+            let index = key.get(1..).and_then(|k| k.try_into().ok()).map(u64::from_be_bytes).ok_or_else(wrong)?;
+            match value.split_first() {
+                Some((&VERSION, json)) => Ok((index, serde_json::from_slice(json).map_err(|_| wrong())?)),
+                _ => Err(wrong()),
+            }
+        };
+        self.0.scan_prefix(AWAITED, MAX_TOLD)?.into_iter().map(read).collect()
     }
 }
 
@@ -168,6 +213,23 @@ impl Log<'_> {
     /// See [`View::frontier`].
     pub fn put_published(&mut self, size: u64) -> Result<(), StageError> {
         self.put(b"p".to_vec(), &size.to_be_bytes())
+    }
+
+    /// Remembers who is to be told of a leaf.
+    ///
+    /// # Errors
+    /// See [`View::frontier`].
+    pub fn put_awaited(&mut self, index: u64, awaited: &Awaited) -> Result<(), StageError> {
+        let json = serde_json::to_vec(awaited).map_err(|e| damaged("acknowledgements", e.to_string()))?;
+        self.put(awaited_key(index), &json)
+    }
+
+    /// Somebody was told of a leaf.
+    ///
+    /// # Errors
+    /// See [`View::frontier`].
+    pub fn delete_awaited(&mut self, index: u64) -> Result<(), StageError> {
+        self.0.delete(awaited_key(index))
     }
 
     /// Writes the log's name and keys.

@@ -3,7 +3,8 @@
 //! ```text
 //!  transaction n    requests ──► statement ──► DSSE by the attester ──► attestations; right edge into the state
 //!  transaction n+1  what is committed ──► tree head by the log's key ──► fsynced beside the key ──► put into the store, where
-//!                   another one of its size is refused ──► attestations.checkpoints, attestations.proofs
+//!                   another one of its size is refused ──► attestations.checkpoints, attestations.proofs, and for each
+//!                   preregistration under it {leaf, index, tree head} ──► evaluation.requests: only that releases scoring
 //! ```
 //!
 //! Invariants:
@@ -26,13 +27,13 @@ use crate::attest::nodes;
 use crate::attest::note::{Algorithm, NoteKey};
 use crate::attest::predicate::KeyEvent;
 use crate::attest::statement::{PAYLOAD_TYPE, Predicate, Statement, Subject, leaf_of};
-use crate::domain::records::{Attestation, AttestationRequest};
+use crate::domain::records::{Attestation, AttestationRequest, EvaluationAcknowledgement, EvaluationRequest};
 use crate::domain::topics;
 use crate::stream::stage::{Batch, Context, Destination, Outputs, Stage, StageError};
 use crate::stream::state::KeyValue;
 use ed25519_dalek::SigningKey;
 use keeper::{Keeper, LogKeys};
-use log::{Identity, KeyInForce, Log, View};
+use log::{Awaited, Identity, KeyInForce, Log, View};
 
 /// The stage: see the module.
 pub struct Attesting {
@@ -70,7 +71,7 @@ impl Stage for Attesting {
 
     fn owes(&self, state: &KeyValue) -> Result<bool, StageError> {
         let view = View(state);
-        Ok(!self.compared || view.published()? < view.frontier()?.size())
+        Ok(!self.compared || view.published()? < view.frontier()?.size() || view.awaits()?)
     }
 
     fn settle(
@@ -84,7 +85,9 @@ impl Stage for Attesting {
         if !self.compared {
             desk.compare()?;
         }
-        desk.publish()?;
+        if let Some((size, note)) = desk.publish()? {
+            desk.acknowledge(size, &note)?;
+        }
         desk.follow_keys()?;
         (self.compared, self.keys) = (true, Some(keys));
         Ok(())
@@ -103,7 +106,7 @@ impl Stage for Attesting {
         for message in batch.iter() {
             match message.value.map(|value| out.wire().decode::<AttestationRequest>(value)) {
                 Some(Ok(request)) => match check(&request) {
-                    Ok(()) => requests.push(request),
+                    Ok(awaited) => requests.push((request, awaited)),
                     Err(detail) => out.dead_letter(batch, &message, "STATEMENT_REFUSED", detail),
                 },
                 Some(Err(error)) if error.is_retriable() => return Err(error.into()),
@@ -115,23 +118,31 @@ impl Stage for Attesting {
         if !requests.is_empty() {
             let identity = desk.begun(&self.tenant)?;
             let signer = desk.key(&identity.attester)?.clone();
-            for request in requests {
-                desk.enter(request.statement, &signer)?;
+            for (request, awaited) in requests {
+                let index = desk.enter(request.statement, &signer)?;
+                if let Some(awaited) = awaited {
+                    desk.log.put_awaited(index, &awaited)?;
+                }
             }
         }
         Ok(())
     }
 }
 
-/// What may be signed: a statement in its one form, of the type that the request names. Keys are the log's own affair.
-fn check(request: &AttestationRequest) -> Result<(), String> {
+/// What may be signed: a statement in its one form, of the type that the request names. Keys are the log's own affair. An
+/// acknowledgement is for a preregistration of the evaluation that asks for it.
+fn check(request: &AttestationRequest) -> Result<Option<Awaited>, String> {
     let statement = Statement::read(&request.statement).map_err(|e| e.to_string())?;
     if statement.predicate.uri() != request.predicate_type {
         return Err("the statement is of another type than its request says".to_owned());
     }
-    match statement.predicate {
-        Predicate::KeyEvent(_) => Err("a key event comes from the log itself".to_owned()),
-        Predicate::Contribution(_) | Predicate::Registry(_) | Predicate::Benchmark(_) => Ok(()),
+    match (statement.predicate, &request.acknowledge) {
+        (Predicate::KeyEvent(_), _) => Err("a key event comes from the log itself".to_owned()),
+        (Predicate::Preregistration(laid), Some(id)) if laid.evaluation_id == *id => {
+            Ok(Some(Awaited { family: laid.attempt.family, evaluation_id: laid.evaluation_id }))
+        }
+        (_, None) => Ok(None),
+        (_, Some(_)) => Err("only the preregistration of the evaluation that it names is acknowledged".to_owned()),
     }
 }
 
@@ -155,18 +166,19 @@ impl Desk<'_, '_> {
         })
     }
 
-    /// Signs a statement and appends it, unless it stands in the log already.
-    fn enter(&mut self, payload: Vec<u8>, signer: &SigningKey) -> Result<(), StageError> {
+    /// Signs a statement and appends it, unless it stands in the log already; its index.
+    fn enter(&mut self, payload: Vec<u8>, signer: &SigningKey) -> Result<u64, StageError> {
         let leaf = leaf_of(&payload);
-        if self.log.view().holds(&leaf)? {
-            return Ok(());
+        if let Some(index) = self.log.view().index(&leaf)? {
+            return Ok(index);
         }
         let index = self.log.append(leaf)?;
         let leaf = data_encoding::HEXLOWER.encode(&leaf);
         let envelope = Envelope::sign(PAYLOAD_TYPE, payload, signer).to_json().into_bytes();
         let record = Attestation { leaf: leaf.clone(), index: i64::try_from(index).unwrap_or(i64::MAX), envelope };
         metrics::counter!("hokusai_attestations_total").increment(1);
-        self.out.send(topics::ATTESTATIONS, Destination::ByKey, leaf.as_bytes(), &record)
+        self.out.send(topics::ATTESTATIONS, Destination::ByKey, leaf.as_bytes(), &record)?;
+        Ok(index)
     }
 
     /// The log's name and keys; a log without entries begins with those of this machine.
@@ -253,15 +265,20 @@ impl Desk<'_, '_> {
         })
     }
 
-    /// Signs, keeps and publishes the tree head over everything that is committed.
-    fn publish(&mut self) -> Result<(), StageError> {
+    /// Signs, keeps and publishes the tree head over everything that is committed; what is published now. None before the log
+    /// has begun.
+    fn publish(&mut self) -> Result<Option<(u64, String)>, StageError> {
         let view = self.log.view();
         let (frontier, published) = (view.frontier()?, view.published()?);
         let size = frontier.size();
-        let Some(identity) = view.identity()?.filter(|_| published < size) else { return Ok(()) };
+        let due = published < size || view.awaits()?;
+        let Some(identity) = view.identity()?.filter(|_| due) else { return Ok(None) };
         let checkpoint = Checkpoint { origin: identity.origin.clone(), size, root: frontier.root() };
         let note = checkpoint.sign(self.key(&identity.log)?);
         let note = note.map_err(|e| StageError::Compute { what: "a tree head".to_owned(), detail: e.to_string() })?;
+        if published == size {
+            return Ok(Some((size, note.to_string())));
+        }
         self.keeper.keep(size, published, &note.to_string())?;
         for index in published..size {
             let path = nodes::inclusion_proof(&view, index, size);
@@ -271,7 +288,28 @@ impl Desk<'_, '_> {
             self.out.send_bytes(topics::PROOFS, Destination::ByKey, leaf.as_bytes(), proof.to_string());
         }
         self.out.send_bytes(topics::CHECKPOINTS, Destination::ByKey, identity.origin.as_bytes(), note.to_string());
-        self.log.put_published(size)
+        self.log.put_published(size)?;
+        Ok(Some((size, note.to_string())))
+    }
+
+    /// Tells evaluation which preregistrations stand under the tree head, which is durable by now.
+    fn acknowledge(&mut self, size: u64, note: &str) -> Result<(), StageError> {
+        for (index, awaited) in self.log.view().awaited()? {
+            if index >= size {
+                break;
+            }
+            let leaf = data_encoding::HEXLOWER.encode(&nodes::Nodes::node(&self.log.view(), 0, index)?);
+            let Awaited { family, evaluation_id } = awaited;
+            let acknowledgement = Some(EvaluationAcknowledgement {
+                leaf,
+                index: i64::try_from(index).unwrap_or(i64::MAX),
+                checkpoint: note.to_owned(),
+            });
+            let record = EvaluationRequest { family, evaluation_id, acknowledgement, ..EvaluationRequest::default() };
+            self.out.send(topics::EVALUATION_REQUESTS, Destination::ByKey, record.family.as_bytes(), &record)?;
+            self.log.delete_awaited(index)?;
+        }
+        Ok(())
     }
 }
 

@@ -101,7 +101,8 @@ fn a_receipt_is_signed_logged_covered_by_the_next_transaction_and_verifies_offli
     for (entry, proof) in entries.iter().zip(texts(&task, topics::PROOFS)) {
         let proof = TlogProof::parse(proof.as_bytes()).unwrap();
         let bundle = Bundle { envelope: Envelope::from_json(&entry.envelope).unwrap(), proof, consistency: None };
-        let against = Against { trust: std::slice::from_ref(&trust), now: 0, seen: None, log: None, artefacts: None };
+        let against =
+            Against { trust: std::slice::from_ref(&trust), now: 0, seen: None, log: None, laid: None, artefacts: None };
         let report = verify(bundle.to_json().unwrap().as_bytes(), &against);
         assert_eq!(report.code(), if entry.index < 2 { 0 } else { 19 }, "{:?}", report.checks);
     }
@@ -267,4 +268,63 @@ fn a_machine_with_other_keys_than_the_logs_stops_instead_of_signing() {
     let error = task.commit(&[batch(1, &["b"])]).unwrap_err();
     assert!(matches!(&error, StageError::Halt { what, .. } if what.starts_with("LOG_KEY_MISSING")), "{error}");
     assert_eq!(stranger.keeper().newest(), Ok(Vec::new()));
+}
+
+/// The request to attest a preregistration, and to acknowledge it.
+fn preregistered(id: &str) -> AttestationRequest {
+    let laid = crate::attest::evaluation::Preregistration {
+        evaluation_id: id.to_owned(),
+        ..crate::attest::evaluation::tests::preregistration()
+    };
+    let subject = Subject::new(format!("m evaluation {id}"), "sha256", &[6; 32]);
+    let statement = Statement { subject, predicate: Predicate::Preregistration(Box::new(laid)) };
+    AttestationRequest {
+        predicate_type: statement.predicate.uri().to_owned(),
+        statement: statement.payload().unwrap(),
+        acknowledge: Some(id.to_owned()),
+    }
+}
+
+fn requested(first: i64, requests: &[AttestationRequest]) -> Batch {
+    crate::stages::testing::batch(topics::ATTESTATION_REQUESTS, 0, first, 0, requests)
+}
+
+fn acknowledged(task: &Task<Attesting>) -> Vec<EvaluationRequest> {
+    task.values(topics::EVALUATION_REQUESTS)
+}
+
+#[test]
+fn a_preregistration_is_acknowledged_under_its_family_once_a_durable_tree_head_covers_it_and_not_before() {
+    let machine = Machine::new();
+    let mut task = machine.task();
+    task.commit(&[requested(0, &[request("c-1"), preregistered("e-1"), request("c-2")])]).unwrap();
+    assert!(acknowledged(&task).is_empty(), "logged is not covered");
+    restart(&mut task, &machine);
+    task.settle_all().unwrap();
+    let [told] = acknowledged(&task).try_into().unwrap();
+    let entry = entries(&task).into_iter().find(|entry| entry.index == 3).unwrap();
+    let said = told.acknowledgement.unwrap();
+    assert_eq!((said.leaf, said.index, told.evaluation_id.as_str()), (entry.leaf, 3, "e-1"));
+    assert_eq!(said.checkpoint, heads(&task)[0].1, "the very tree head that is published and kept");
+    assert!(machine.keeper().newest().unwrap().contains(&said.checkpoint));
+    let (_, key, _) = &task.sent::<EvaluationRequest>(topics::EVALUATION_REQUESTS)[0];
+    assert_eq!(key.as_slice(), told.family.as_bytes());
+    // The same statement again stands once, and is acknowledged with the leaf that it has.
+    task.commit(&[requested(3, &[preregistered("e-1")])]).unwrap();
+    task.settle_all().unwrap();
+    let again = acknowledged(&task).pop().unwrap().acknowledgement.unwrap();
+    assert_eq!((again.index, entries(&task).len(), acknowledged(&task).len()), (3, 5, 2));
+    assert!(!task.stage.owes(&task.state).unwrap());
+}
+
+#[test]
+fn nothing_but_a_preregistration_is_acknowledged_and_only_to_its_own_evaluation() {
+    let machine = Machine::new();
+    let mut task = machine.task();
+    let receipt = AttestationRequest { acknowledge: Some("e-1".to_owned()), ..request("c-1") };
+    let other = AttestationRequest { acknowledge: Some("e-2".to_owned()), ..preregistered("e-1") };
+    task.commit(&[requested(0, &[receipt, other])]).unwrap();
+    task.settle_all().unwrap();
+    let reasons: Vec<&str> = task.dead_letters.iter().map(|letter| letter.reason.as_str()).collect();
+    assert_eq!((reasons, acknowledged(&task).len()), (vec!["STATEMENT_REFUSED"; 2], 0));
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use super::evaluate;
 use super::outside::Refusal;
 use super::searching::{self, Searching};
 use crate::domain::contract::Spec;
@@ -31,6 +32,9 @@ pub struct Open {
     pub as_of: Option<String>,
     /// The model's specification at admission, canonical JSON.
     pub spec: String,
+    /// The evaluation that it asks for when it is finished.
+    #[serde(default)]
+    pub evaluation: Option<evaluate::Wanted>,
     /// Match filters of the model's sealed benchmarks at admission: their rows are not learned from.
     pub sealed: Vec<Artefact>,
     /// How often a worker began to learn.
@@ -111,11 +115,16 @@ pub fn admit(run: TrainingRun, request: &TrainingRequest, model: Option<&Model>)
     };
     let spec = Spec::from_canonical_json(&contract.spec).or_else(|e| refuse("BAD_CONTRACT", e))?;
     declaration(&spec).or_else(|e| refuse("NOTHING_TO_LEARN", e))?;
+    let evaluation = match &request.benchmark {
+        Some(name) => Some(evaluate::wanted(model, name, base_version.as_deref(), &spec)?),
+        None => None,
+    };
     let run = TrainingRun {
         status: TrainingRun::ADMITTED.to_owned(),
         params,
         search: searching.as_ref().map(|searching| searching.declared.clone()),
-        base_version,
+        base_version: evaluation.as_ref().map(|wanted| wanted.baseline_version.clone()).or(base_version),
+        benchmark: evaluation.as_ref().map(|wanted| wanted.benchmark.clone()),
         contract_digest: contract.digest.clone(),
         ..run
     };
@@ -126,6 +135,7 @@ pub fn admit(run: TrainingRun, request: &TrainingRequest, model: Option<&Model>)
         budget: request.budget,
         as_of: request.as_of.clone(),
         spec: contract.spec.clone(),
+        evaluation,
         sealed: in_force.map(|benchmark| benchmark.match_filter.clone()).collect(),
         begun: 0,
         searching,
@@ -134,10 +144,7 @@ pub fn admit(run: TrainingRun, request: &TrainingRequest, model: Option<&Model>)
 
 /// What the request's form knows and this version does not do is refused by name.
 fn not_yet(request: &TrainingRequest) -> Result<(), Refusal> {
-    let said = [
-        ("warm_start", request.warm_start == Some(true), "leave it out: training starts from scratch"),
-        ("benchmark", request.benchmark.is_some(), "leave it out: nothing evaluates on it yet"),
-    ];
+    let said = [("warm_start", request.warm_start == Some(true), "leave it out: training starts from scratch")];
     if let Some((name, _, help)) = said.into_iter().find(|(_, is_said, _)| *is_said) {
         return refuse("NOT_IMPLEMENTED", format!("{name} is not implemented in this version; help: {help}"));
     }

@@ -6,6 +6,7 @@
 //!  transaction n+1  ends into the state and into training.runs: the dataset is fixed
 //!  beside the task  rows below the ends ──► canonical order ──► learner ──► artefact, durable in the store
 //!  transaction m    training.runs: finished · registry.events: the run's version, signed with the stage's own key
+//!                   · evaluation.requests: the version as a candidate, if a benchmark was named
 //!
 //!  with a search    before the learner: the trials of a rung ──► training.trials, their results ──► training.jobs, rung by rung;
 //!                   then the winner's parameters are learned as if they had been asked for
@@ -21,6 +22,7 @@
 //!   that wait for trials: they hold nobody up.
 
 pub mod admission;
+pub mod evaluate;
 pub mod larder;
 pub mod learn;
 pub mod outside;
@@ -192,8 +194,13 @@ impl Training {
                 state.delete(key.to_vec())
             }
             Found::Model(made) => {
-                let run = finished(open, &made);
+                let wanted = open.evaluation.clone();
+                let mut run = finished(open, &made);
                 self.register(&run, &made, out)?;
+                if let Some(asked) = wanted.and_then(|wanted| evaluate::request(&wanted, &run, &made)) {
+                    out.send(topics::EVALUATION_REQUESTS, Destination::ByKey, asked.family.as_bytes(), &asked)?;
+                    run.evaluation_id = Some(asked.evaluation_id);
+                }
                 send(&run, out)?;
                 metrics::counter!("hokusai_training_runs_total").increment(1);
                 state.delete(key.to_vec())
@@ -208,6 +215,7 @@ impl Training {
             dataset: Some(made.dataset.clone()),
             run_id: Some(run.run_id.clone()),
             recipe_digest: Some(made.recipe_digest.clone()),
+            benchmark: run.benchmark.clone(),
             ..Lineage::default()
         };
         let mut params = run.params.clone();

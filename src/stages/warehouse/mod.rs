@@ -11,6 +11,7 @@
 //! | `model_revisions` | `models` | state that a model has had |
 //! | `run_states` | `training.runs` | state that a training run has told |
 //! | `trial_results` | `training.jobs` | trial and rung of a search |
+//! | `evaluation_records` | `evaluations` | what may be told of an evaluation |
 //!
 //! Invariants:
 //! * the positions of a table stand in its Delta commits and nowhere else ([`store`]): a table always holds exactly the

@@ -18,6 +18,7 @@ use crate::domain::records::{
     Attestation, Audit, ChunkId, Contribution, DeadLetter, Quality, Receipt, Refusal, Refused,
 };
 
+pub(super) mod evaluations;
 pub(super) mod models;
 pub(super) mod runs;
 
@@ -295,7 +296,7 @@ impl Attested {
         let statement = Statement::read(&envelope.payload).ok()?;
         let contribution_id = match &statement.predicate {
             Predicate::Contribution(receipt) => Some(receipt.contribution_id.clone()),
-            Predicate::Registry(_) | Predicate::Benchmark(_) | Predicate::KeyEvent(_) => None,
+            _ => None,
         };
         Some(Self {
             index: record.index,

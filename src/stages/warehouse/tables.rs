@@ -39,11 +39,13 @@ pub enum Table {
     RunStates,
     /// What came of each trial of a search.
     TrialResults,
+    /// What may be told of each evaluation.
+    Evaluations,
 }
 
 impl Table {
     /// Every table, in the order in which they are listed.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Contributions,
         Self::Rows,
         Self::Refusals,
@@ -54,6 +56,7 @@ impl Table {
         Self::Attestations,
         Self::RunStates,
         Self::TrialResults,
+        Self::Evaluations,
     ];
 
     /// Name in SQL and of the folder under `tables/`.
@@ -70,6 +73,7 @@ impl Table {
             Self::Attestations => "attestations",
             Self::RunStates => "run_states",
             Self::TrialResults => "trial_results",
+            Self::Evaluations => "evaluation_records",
         }
     }
 
@@ -87,6 +91,7 @@ impl Table {
             Self::Attestations => topics::ATTESTATIONS,
             Self::RunStates => topics::TRAINING_RUNS,
             Self::TrialResults => topics::TRAINING_JOBS,
+            Self::Evaluations => topics::EVALUATIONS,
         }
     }
 
@@ -118,13 +123,16 @@ impl Table {
             Self::TrialResults => {
                 "One row per trial and rung of a search: parameters, loss, metrics; the view trials ranks them"
             }
+            Self::Evaluations => {
+                "What may be told of each evaluation: of a refused one no figure but the Ladder's; the view evaluations has the newest"
+            }
         }
     }
 
     /// Columns that the table has from its first version on; `rows` adds those of the contracts.
     #[must_use]
     pub fn schema(self) -> SchemaRef {
-        static SCHEMAS: LazyLock<[SchemaRef; 10]> = LazyLock::new(|| {
+        static SCHEMAS: LazyLock<[SchemaRef; 11]> = LazyLock::new(|| {
             let all = [
                 contributions(),
                 rows(),
@@ -136,6 +144,7 @@ impl Table {
                 attestations(),
                 run_states(),
                 trial_results(),
+                evaluations(),
             ];
             all.map(|f| Arc::new(Schema::new(f)))
         });
@@ -150,6 +159,7 @@ impl Table {
             attestations,
             run_states,
             trial_results,
+            evaluations,
         ] = &*SCHEMAS;
         Arc::clone(match self {
             Self::Contributions => contributions,
@@ -162,6 +172,7 @@ impl Table {
             Self::Attestations => attestations,
             Self::RunStates => run_states,
             Self::TrialResults => trial_results,
+            Self::Evaluations => evaluations,
         })
     }
 }
@@ -456,5 +467,43 @@ fn run_states() -> Vec<Field> {
         text("detail", "What is wrong and the way out; empty otherwise"),
         column("source_partition", DataType::Int32, "Partition of `training.requests` where the request stands"),
         long("source_offset", "Offset of the request in that partition"),
+    ]
+}
+
+fn evaluations() -> Vec<Field> {
+    let stratum = list_of(vec![
+        plain("name", DataType::Utf8),
+        plain("rows", DataType::Int64),
+        plain("delta", DataType::Utf8),
+        plain("lower", DataType::Utf8),
+        plain("margin", DataType::Utf8),
+        plain("passed", DataType::Boolean),
+    ]);
+    vec![
+        text("evaluation_id", "Evaluation: it follows from model, benchmark and recipe"),
+        text("request_id", "Id of the request behind it"),
+        text("run_id", "Run that made the candidate"),
+        text("model", "Model"),
+        text("benchmark", "Benchmark, NAME@VERSION"),
+        text("family", "Attempts family"),
+        text("candidate", "SHA-256 of the candidate's artefact, hex"),
+        text("baseline", "SHA-256 of the baseline's artefact, hex"),
+        text("baseline_version", "The baseline's version"),
+        text("recipe_digest", "Digest of the candidate's recipe"),
+        long("attempt", "Number of the attempt in its family, from 1; 0 for a request that was not counted"),
+        text("alpha", "Level that the attempt spent, decimal string"),
+        text("status", "accepted, refused or failed"),
+        column("reasons", texts(), "Reason codes, sorted; empty when it is accepted"),
+        text("detail", "The way out when it was not scored; empty otherwise"),
+        text("metric", "Primary metric"),
+        text("ladder_score", "Score on the Ladder in the metric's unit, decimal string"),
+        text("baseline_value", "Baseline's value; only when accepted"),
+        text("candidate_value", "Candidate's value; only when accepted"),
+        text("delta", "By how much the candidate is better; only when accepted"),
+        text("lower", "Lower bound of delta at the spent level; only when accepted"),
+        text("p_value", "One-sided p, rounded up; only when accepted"),
+        column("strata", stratum, "Comparison by stratum; only when accepted"),
+        text("preregistration", "Leaf hash of the preregistration, hex: see attestations"),
+        text("statement", "SHA-256 of the outcome's statement, hex"),
     ]
 }

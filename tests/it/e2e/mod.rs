@@ -11,6 +11,7 @@ mod cli;
 mod contributions;
 mod crowd;
 mod dead_letters;
+mod evaluation;
 mod flags;
 mod folders;
 mod formats;

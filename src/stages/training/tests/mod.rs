@@ -289,7 +289,7 @@ fn what_cannot_be_done_is_refused_by_name_and_nothing_is_begun() {
         ("NOT_IMPLEMENTED", TrainingRequest { algorithm: said("external"), ..asked("3") }),
         ("BAD_SEARCH", TrainingRequest { search: said("{}"), ..asked("4") }),
         ("NOT_IMPLEMENTED", TrainingRequest { warm_start: Some(true), ..asked("5") }),
-        ("NOT_IMPLEMENTED", TrainingRequest { benchmark: said("b"), ..asked("6") }),
+        ("UNKNOWN_BENCHMARK", TrainingRequest { benchmark: said("b"), ..asked("6") }),
         ("BAD_PARAMETER", TrainingRequest { params: param("treees", "3"), ..asked("7") }),
         ("BAD_PARAMETER", TrainingRequest { params: param("leaves", "-3"), ..asked("8") }),
         ("UNKNOWN_VERSION", TrainingRequest { base_version: said("9.9.9"), ..asked("9") }),

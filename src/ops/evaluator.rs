@@ -1,0 +1,54 @@
+//! What evaluations reach for: blobs of the store, and a place for full records. Called from a scoring thread, which may wait.
+
+use bytes::Bytes;
+use tokio::runtime::Builder;
+
+use crate::domain::records::Artefact;
+use crate::stages::evaluation::outside::Outside;
+use crate::stages::training::outside::{Refusal, Trouble};
+use crate::store::{Digest, Store, StoreError};
+
+/// The store of an installation.
+#[derive(Debug, Clone)]
+pub struct Evaluator {
+    store: Store,
+}
+
+impl Evaluator {
+    /// The evaluator of an installation. Nothing is asked yet.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+}
+
+fn passing(error: impl std::fmt::Display) -> Trouble {
+    Trouble::Passing(error.to_string())
+}
+
+impl Outside for Evaluator {
+    fn blob(&self, artefact: &Artefact, most: u64, code: &'static str) -> Result<Bytes, Trouble> {
+        let missing = |why: &dyn std::fmt::Display| {
+            let help = "help: restore it from a backup of the store";
+            Trouble::from(Refusal::new(code, format!("the blob {}: {why}; {help}", artefact.digest)))
+        };
+        let digest: Digest = artefact.digest.parse().map_err(|why: &str| missing(&why))?;
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(passing)?;
+        runtime
+            .block_on(self.store.blobs().get(digest, most))
+            .map_err(|error| if error.is_retriable() { passing(error) } else { missing(&error) })
+    }
+
+    fn keep(&self, evaluation_id: &str, sealed: Vec<u8>) -> Result<(), Trouble> {
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(passing)?;
+        let kept: Result<_, StoreError> =
+            runtime.block_on(self.store.create(&record_path(evaluation_id), sealed.into()));
+        kept.map(drop).map_err(passing)
+    }
+}
+
+/// Where the full record of an evaluation is kept, encrypted.
+#[must_use]
+pub fn record_path(evaluation_id: &str) -> String {
+    format!("evaluations/{evaluation_id}.sealed")
+}

@@ -1,0 +1,149 @@
+//! Scoring one attempt on a thread of its own, so that the task goes on polling. What it found stays here until the task has committed
+//! it; a worker that lost the attempt stops before the next blob.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::outside::Outside;
+use super::plan::Case;
+use super::score::{Blobs, Scored, score};
+use crate::attest::evaluation::{FullRecord, salt};
+use crate::domain::keys::{LiveKeys, SealingKey};
+use crate::ml::artefact;
+use crate::sealing::vault;
+use crate::stages::training::outside::{Refusal, Trouble};
+
+/// Pause before what is out of reach is tried again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// What every attempt of a process shares.
+#[derive(Clone)]
+pub struct Shop {
+    /// The store.
+    pub outside: Arc<dyn Outside>,
+    /// Opens sealed rows.
+    pub key: Arc<SealingKey>,
+    /// The tenant's keys: salts of rows and of what is withheld.
+    pub keys: LiveKeys,
+    /// Threads for what is resampled.
+    pub threads: usize,
+    /// One attempt is scored at a time.
+    pub bench: Arc<Mutex<()>>,
+}
+
+/// What came of an attempt.
+pub type Found = Result<Box<Scored>, Refusal>;
+
+/// An attempt that is being scored.
+pub struct Work {
+    /// Its evaluation.
+    pub evaluation_id: String,
+    found: Arc<Mutex<Option<Found>>>,
+    cancelled: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Work {
+    /// Begins to score an attempt, after so many acceptances of its benchmark.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub fn begin(shop: &Shop, case: Case, acceptances: u64) -> std::io::Result<Self> {
+        let (found, cancelled) = (Arc::<Mutex<Option<Found>>>::default(), Arc::new(AtomicBool::new(false)));
+        let evaluation_id = case.evaluation_id.clone();
+        let (shop, own, stop) = (shop.clone(), Arc::clone(&found), Arc::clone(&cancelled));
+        let thread = std::thread::Builder::new().name("hokusai-score".to_owned()).spawn(move || {
+            let _alone = shop.bench.lock().unwrap_or_else(PoisonError::into_inner);
+            let came = make(&shop, &case, acceptances, &stop);
+            *own.lock().unwrap_or_else(PoisonError::into_inner) = came;
+        })?;
+        Ok(Self { evaluation_id, found, cancelled, thread })
+    }
+
+    /// What it found, once it has.
+    #[must_use]
+    pub fn found(&self) -> Option<Found> {
+        let look = || self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_over = self.thread.is_finished();
+        let found = look();
+        if found.is_some() || !is_over {
+            return found;
+        }
+        let died = "the thread that scored ended without a result; the log says why";
+        // Looked at again: it may have ended in between.
+        look().or_else(|| Some(Err(Refusal::new("SCORING_DIED", died))))
+    }
+}
+
+fn make(shop: &Shop, case: &Case, acceptances: u64, stop: &AtomicBool) -> Option<Found> {
+    match made(shop, case, acceptances, stop) {
+        Ok(scored) => Some(Ok(Box::new(scored))),
+        Err(refusal) => refusal.map(Err),
+    }
+}
+
+/// Tries until it succeeds, fails for good, or is cancelled (then nothing was found).
+fn persist<T>(
+    stop: &AtomicBool,
+    id: &str,
+    mut attempt: impl FnMut() -> Result<T, Trouble>,
+) -> Result<T, Option<Refusal>> {
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            return Err(None);
+        }
+        match attempt() {
+            Ok(done) => return Ok(done),
+            Err(Trouble::Final(refusal)) => return Err(Some(refusal)),
+            Err(Trouble::Cancelled) => return Err(None),
+            Err(Trouble::Passing(cause)) => {
+                tracing::warn!(evaluation = id, %cause, "an evaluation waits, and tries again");
+                std::thread::sleep(AGAIN);
+            }
+        }
+    }
+}
+
+fn made(shop: &Shop, case: &Case, acceptances: u64, stop: &AtomicBool) -> Result<Scored, Option<Refusal>> {
+    let id = case.evaluation_id.as_str();
+    let most = artefact::MAX_BYTES as u64;
+    let blob = |artefact, most, code| persist(stop, id, || shop.outside.blob(artefact, most, code));
+    let blobs = Blobs {
+        rows: blob(&case.benchmark.sealed_rows, vault::MAX_BLOB, "BENCHMARK_MISSING")?,
+        baseline: blob(&case.attempt.baseline, most, "BASELINE_MISSING")?,
+        candidate: blob(&case.attempt.candidate, most, "CANDIDATE_MISSING")?,
+    };
+    crate::failpoint!("evaluation.scoring");
+    let ring = shop.keys.ring();
+    let scored = score(case, &blobs, (&shop.key, ring.tree_key()), acceptances, shop.threads).map_err(Some)?;
+    drop(blobs);
+    let salt = salt(ring.tree_key(), id);
+    let kept = sealed(shop, id, &salt, &scored.record).map_err(Some)?;
+    persist(stop, id, || shop.outside.keep(id, kept.clone()))?;
+    Ok(scored)
+}
+
+/// The full record for the benchmark's owner, encrypted to the evaluation key:
+/// `{"evaluationId":…,"record":{…},"salt":"…"}`, sealed with the info `hokusai/evaluation-record/v1` 00 ‖ evaluation id.
+fn sealed(shop: &Shop, id: &str, salt: &[u8; 16], record: &FullRecord) -> Result<Vec<u8>, Refusal> {
+    let unkept = |detail: String| Refusal::new("RECORD_UNKEPT", detail);
+    let whole = serde_json::json!({
+        "evaluationId": id, "record": record, "salt": data_encoding::HEXLOWER.encode(salt),
+    });
+    let bytes = serde_json_canonicalizer::to_vec(&whole).map_err(|e| unkept(e.to_string()))?;
+    shop.key.public().seal(&record_info(id), &bytes).map_err(|e| unkept(e.to_string()))
+}
+
+/// What binds a kept record to its evaluation.
+#[must_use]
+pub fn record_info(id: &str) -> Vec<u8> {
+    [b"hokusai/evaluation-record/v1\0", id.as_bytes()].concat()
+}

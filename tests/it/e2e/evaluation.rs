@@ -1,0 +1,266 @@
+//! Evaluations as people and other programs meet them: a real improvement is accepted behind its preregistration, one that is none tells
+//! nothing but the Ladder's score, asking again spends nothing, and a worker that dies changes no byte.
+
+use crate::on_every_cluster;
+use crate::support::broker::Kind;
+use crate::support::cluster::{Cluster, Settings};
+use crate::support::flow::{contribute, contribution, receipt};
+use crate::support::{eventually, unique};
+use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+on_every_cluster! {
+    an_improvement_is_accepted_behind_its_preregistration_and_one_that_is_none_tells_only_the_ladder,
+    what_cannot_be_evaluated_is_refused_by_name_before_anything_is_learned,
+}
+
+fn spec(model: &str, evaluation: &str) -> String {
+    format!(
+        "apiVersion: hokusai/v1
+kind: Model
+name: {model}
+label: late
+learning: {{leaveOut: [n]}}
+{evaluation}schema:
+  - name: flights
+    properties:
+      - {{name: n, logicalType: integer, required: true, logicalTypeOptions: {{minimum: 0}}}}
+      - {{name: x, logicalType: number, required: true}}
+      - {{name: late, logicalType: integer, logicalTypeOptions: {{enum: [0, 1]}}}}
+"
+    )
+}
+
+const SECTION: &str = "evaluation:
+  primary: accuracy
+  minimumEffect: 0.02
+  guardrails: [{metric: log_loss, margin: 0.2}]
+";
+
+/// A model that says how candidates are compared.
+fn model(cluster: &Cluster) -> String {
+    let model = unique("flights");
+    cluster.apply(&model, &spec(&model, SECTION));
+    model
+}
+
+/// Where rows of a test begin: benchmarks of a tenant that overlap share their attempts, whichever model they measure.
+fn base() -> i64 {
+    use std::sync::atomic::{AtomicI64, Ordering};
+    static NEXT: AtomicI64 = AtomicI64::new(0);
+    NEXT.fetch_add(10_000, Ordering::Relaxed)
+}
+
+fn scrambled(n: i64, salt: i64) -> i64 {
+    let round = |value: i64| {
+        let mixed = value.wrapping_mul(0x9E37_79B9_7F4A_7C15_u64.cast_signed());
+        mixed ^ (mixed >> 29)
+    };
+    round(round(n + salt * 1_000_003)) >> 20 & 0xFFFF
+}
+
+/// Rows whose label follows x in nine of ten; those that are mislabelled, the other way round.
+fn rows(range: std::ops::Range<i64>, mislabelled: bool) -> Vec<Value> {
+    let row = |n: i64| {
+        let x = scrambled(n, 1) % 1_000;
+        let flipped = scrambled(n, 3) % 10 == 0;
+        json!({"n": n, "x": x as f64 / 1_000.0 + n as f64 / 1e9, "late": i64::from((x >= 500) != (flipped != mislabelled))})
+    };
+    range.map(row).collect()
+}
+
+fn contributed(cluster: &Cluster, model: &str, rows: &[Value]) {
+    let id = unique("rows");
+    contribute(cluster, &[contribution(&id, "alice", model, rows)]);
+    let receipt = receipt(cluster, &id);
+    assert_eq!(receipt["accepted"], rows.len(), "{receipt}");
+}
+
+fn seal(cluster: &Cluster, model: &str, rows: &[Value]) -> Value {
+    let path = cluster.scratch().join(format!("{}.jsonl", unique("sealed")));
+    let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
+    std::fs::write(&path, lines.join("\n")).expect("a file");
+    cluster.lines(&["benchmark", "seal", "holdout", "--model", model, &path.to_string_lossy()]).remove(0)
+}
+
+fn train(cluster: &Cluster, model: &str, id: &str, more: &[&str]) -> Value {
+    let asked = ["train", model, "--algorithm", "linear", "--request-id", id, "--wait"];
+    let arguments: Vec<&str> = asked.into_iter().chain(more.to_vec()).collect();
+    cluster.lines(&arguments).remove(0)
+}
+
+fn text<'a>(line: &'a Value, path: &str) -> &'a str {
+    line.pointer(path).and_then(Value::as_str).unwrap_or_else(|| panic!("{path} in {line}"))
+}
+
+/// A version of mislabelled rows, a sealed benchmark, and rows that more can be learned from: the digest of the first.
+fn prepared(cluster: &Cluster, model: &str, base: i64, id: &str) -> (Value, String) {
+    contributed(cluster, model, &rows(base..base + 80, true));
+    let first = train(cluster, model, id, &[]);
+    assert_eq!(text(&first, "/version"), "1.0.0", "{first}");
+    let sealed = seal(cluster, model, &rows(base + 1_000..base + 1_300, false));
+    contributed(cluster, model, &rows(base + 2_000..base + 2_400, false));
+    (sealed, text(&first, "/dataset/digest").to_owned())
+}
+
+/// The entries of the log about an evaluation, in order.
+fn logged(cluster: &Cluster, model: &str, evaluation: &str) -> Vec<Value> {
+    let subject = format!("{model} evaluation {evaluation}");
+    eventually("both statements of the evaluation", || {
+        let of_it = |entry: &Value| entry["subject"] == subject.as_str();
+        let found: Vec<Value> = cluster.lines(&["attestation", "list"]).into_iter().filter(of_it).collect();
+        if found.len() == 2 { Ok(found) } else { Err(format!("{found:?}")) }
+    })
+}
+
+fn an_improvement_is_accepted_behind_its_preregistration_and_one_that_is_none_tells_only_the_ladder(cluster: &Cluster) {
+    let model = model(cluster);
+    let (sealed, wrong) = prepared(cluster, &model, base(), &unique("first"));
+    let id = unique("better");
+    let run = train(cluster, &model, &id, &["--benchmark", "holdout"]);
+    let told = &run["evaluation"];
+    assert_eq!((text(told, "/status"), &told["attempt"]), ("accepted", &json!(1)), "{run}");
+    assert_eq!((text(told, "/benchmark"), text(told, "/baseline_version")), ("holdout@1", "1.0.0"));
+    assert_eq!((&told["family"], &told["candidate"]), (&sealed["family"], &run["artefact"]["digest"]));
+    assert_eq!((&told["evaluation_id"], text(&run, "/benchmark")), (&run["evaluation_id"], "holdout@1"));
+    let number = |path: &str| text(told, path).parse::<f64>().expect("a decimal");
+    assert!(number("/delta") > 0.15 && number("/lower") > 0.0 && number("/p_value") < number("/alpha"), "{told}");
+    assert!((number("/candidate_value") - number("/baseline_value") - number("/delta")).abs() < 1e-9, "{told}");
+    // It stands beside the version, and promotes nothing.
+    let version = eventually("the registry knows the evaluation", || {
+        let shown = cluster.lines(&["model", "show", &model]).remove(0);
+        let version = shown["versions"][1].clone();
+        if version["evaluations"].as_array().is_some_and(|e| e.len() == 1) {
+            Ok(version)
+        } else {
+            Err(version.to_string())
+        }
+    });
+    assert_eq!((text(&version, "/stage"), text(&version, "/evaluations/0/status")), ("dev", "accepted"), "{version}");
+    assert_eq!(version["evaluations"][0]["statement"], told["statement"]);
+    assert_eq!(text(&version, "/lineage/benchmark"), "holdout@1");
+    attested(cluster, &model, told);
+
+    // What the wrong labels taught, beside the good version.
+    let worse = ["--benchmark", "holdout@1", "--base-version", text(&run, "/version"), "--as-of", &wrong];
+    let null = train(cluster, &model, &unique("null"), &worse);
+    let refused = &null["evaluation"];
+    assert_eq!((text(refused, "/status"), &refused["attempt"]), ("refused", &json!(2)), "{null}");
+    for figure in ["baseline_value", "candidate_value", "delta", "lower", "p_value"] {
+        assert_eq!(refused[figure], Value::Null, "{figure}: {refused}");
+    }
+    assert_eq!((&refused["strata"], &refused["ladder_score"]), (&json!([]), &told["ladder_score"]));
+    assert!(refused["reasons"].as_array().is_some_and(|r| r.contains(&json!("NOT_SIGNIFICANT"))), "{refused}");
+    // The same request, and the same recipe under another id, are the first evaluation again.
+    assert_eq!(train(cluster, &model, &id, &["--benchmark", "holdout"])["evaluation"], *told);
+    assert_eq!(train(cluster, &model, &unique("again"), &worse)["evaluation"], *refused);
+
+    let board = cluster.lines(&["leaderboard", &format!("{model}/holdout@1")]);
+    assert_eq!(board.len(), 2, "{board:?}");
+    assert!(board.iter().all(|line| line["ladder_score"] == told["ladder_score"] && line.get("delta").is_none()));
+    let table = cluster.sql(&format!(
+        "select e.attempt, e.status, e.delta, l.ladder_score from evaluations e join leaderboard l using (evaluation_id) \
+         where e.model = '{model}' order by e.attempt"
+    ));
+    assert_eq!((table.len(), &table[0]["delta"], &table[1]["delta"]), (2, &told["delta"], &Value::Null), "{table:?}");
+}
+
+/// The preregistration stands before the outcome, and a stranger can see it.
+fn attested(cluster: &Cluster, model: &str, told: &Value) {
+    let entries = logged(cluster, model, text(told, "/evaluation_id"));
+    assert_eq!(entries[0]["leaf"], told["preregistration"], "{entries:?}");
+    assert!(entries[0]["index"].as_i64() < entries[1]["index"].as_i64(), "{entries:?}");
+    let shown = cluster.lines(&["attestation", "show", text(&entries[1], "/leaf")]).remove(0);
+    let statement = &shown["statement"]["predicate"];
+    assert_eq!((&statement["preregistration"], &statement["status"]), (&told["preregistration"], &told["status"]));
+    assert!(statement["record"]["n"] == 300 && statement["withheld"].is_null(), "{statement}");
+    let folder = cluster.scratch().join(unique("stranger"));
+    std::fs::create_dir_all(folder.join("models")).expect("a folder");
+    let file = |name: &str| folder.join(name).to_string_lossy().into_owned();
+    for digest in [text(told, "/baseline"), text(told, "/candidate")] {
+        let blob = cluster.data().join("store/blobs/sha256").join(&digest[..2]).join(digest);
+        std::fs::copy(blob, folder.join("models").join(digest)).expect("a model");
+    }
+    cluster.lines(&["attestation", "trust", "-o", &file("trust.json")]);
+    cluster.lines(&["attestation", "export", text(&entries[1], "/leaf"), "-o", &file("bundle.json")]);
+    cluster.lines(&["attestation", "log", "-o", &file("log.jsonl")]);
+    let check = |log: &str| {
+        let (bundle, trust, models) = (file("bundle.json"), file("trust.json"), file("models"));
+        cluster.run(&["verify", &bundle, "--trust", &trust, "--inputs", &models, "--log", log, "--format", "json"])
+    };
+    let whole = check(&file("log.jsonl")).lines(0).remove(0);
+    let outcome = |name: &str| {
+        let checks = whole["checks"].as_array().expect("checks");
+        checks.iter().find(|check| check["check"] == name).map(|check| check["outcome"].clone())
+    };
+    assert_eq!(outcome("preregistration"), Some(json!("passed")), "{whole}");
+    assert_eq!(outcome("recomputation"), Some(json!("not_checked")), "{whole}");
+    // Without one of the models it is about something else.
+    std::fs::remove_file(folder.join("models").join(text(told, "/baseline"))).expect("it is there");
+    check(&file("log.jsonl")).lines(15);
+}
+
+fn what_cannot_be_evaluated_is_refused_by_name_before_anything_is_learned(cluster: &Cluster) {
+    let model = model(cluster);
+    let refused = |model: &str, benchmark: &str, code: &str| {
+        let run = cluster.run(&["train", model, "--benchmark", benchmark, "--wait"]);
+        assert!(run.code == Some(4) && run.err.contains(code), "{code}: {run:?}");
+    };
+    refused(&model, "holdout", "UNKNOWN_BENCHMARK");
+    let base = base();
+    seal(cluster, &model, &rows(base..base + 120, false));
+    refused(&model, "holdout@2", "UNKNOWN_BENCHMARK");
+    refused(&model, "holdout", "NO_BASELINE");
+    cluster.lines(&["benchmark", "retire", &format!("{model}/holdout@1")]);
+    refused(&model, "holdout", "BENCHMARK_RETIRED");
+    refused(&model, "holdout@1", "BENCHMARK_RETIRED");
+    let plain = unique("flights");
+    cluster.apply(&plain, &spec(&plain, ""));
+    seal(cluster, &plain, &rows(base + 1_000..base + 1_120, false));
+    refused(&plain, "holdout", "NO_EVALUATION");
+    assert!(cluster.watch("evaluations").iter().all(|record| record["value"]["model"] != model.as_str()));
+}
+
+/// Copies the keys of a tenant; the log's own are of one log.
+fn copied(from: &Path, to: &Path) {
+    std::fs::create_dir(to).expect("a folder");
+    std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o700)).expect("permissions");
+    for file in std::fs::read_dir(from).expect("keys").flatten() {
+        let name = file.file_name().to_string_lossy().into_owned();
+        if name.starts_with("tenant-") || name.starts_with("evaluation-") {
+            std::fs::copy(file.path(), to.join(file.file_name())).expect("a key");
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_dies_between_the_acknowledgement_and_the_outcome_changes_no_byte() {
+    let whole = Cluster::start(Kind::Embedded, &Settings::default()).expect("the embedded broker");
+    let (model, base, first) = (model(&whole), base(), unique("first"));
+    prepared(&whole, &model, base, &first);
+    let id = unique("better");
+    let expected = train(&whole, &model, &id, &["--benchmark", "holdout"])["evaluation"].clone();
+    assert_eq!(text(&expected, "/status"), "accepted", "{expected}");
+    let keys = whole.scratch().join("shared-keys");
+    copied(&whole.data().join("keys"), &keys);
+    let environment = vec![
+        ("HOKUSAI_KEYS".to_owned(), keys.to_string_lossy().into_owned()),
+        ("HOKUSAI_FAILPOINT".to_owned(), "evaluation.scoring:1".to_owned()),
+    ];
+    let settings = Settings { environment, ..Settings::default() };
+    let mut dying = Cluster::start(Kind::Embedded, &settings).expect("the embedded broker");
+    dying.apply(&model, &spec(&model, SECTION));
+    prepared(&dying, &model, base, &first);
+    dying.lines(&["train", &model, "--algorithm", "linear", "--request-id", &id, "--benchmark", "holdout"]);
+    assert!(!dying.process.wait().success(), "it dies when it begins to score");
+    dying.forget("HOKUSAI_FAILPOINT");
+    dying.start_again();
+    let told = train(&dying, &model, &id, &["--benchmark", "holdout"])["evaluation"].clone();
+    assert_eq!(told, expected);
+    let leaves = |cluster: &Cluster| -> Vec<Value> {
+        let entries = logged(cluster, &model, text(&expected, "/evaluation_id"));
+        entries.into_iter().map(|entry| entry["leaf"].clone()).collect()
+    };
+    assert_eq!(leaves(&dying), leaves(&whole), "both statements, byte for byte, and each stands once");
+}
