@@ -64,8 +64,9 @@ fn failed(error: DeltaTableError) -> TransactionError {
 
 #[async_trait::async_trait]
 impl LogStore for Exclusive {
+    /// The name of the log beneath: by it the library knows that entries come as bytes.
     fn name(&self) -> String {
-        "Exclusive".to_owned()
+        self.log.name()
     }
 
     async fn read_commit_entry(&self, version: u64) -> Result<Option<Bytes>, DeltaTableError> {
@@ -78,9 +79,9 @@ impl LogStore for Exclusive {
         entry: CommitOrBytes,
         operation: Uuid,
     ) -> Result<(), TransactionError> {
-        // Stores that commit by renaming hide what they commit; folders and S3 do not.
+        // Logs that commit by renaming hide what they commit; those of folders and S3 do not.
         let CommitOrBytes::LogBytes(bytes) = &entry else {
-            return Err(failed(DeltaTableError::generic("the store commits by renaming")));
+            return Err(failed(DeltaTableError::generic("the log commits by renaming")));
         };
         let files = removed(version, bytes).map_err(failed)?;
         if self.is_taken(&files, version).await.map_err(failed)? {
