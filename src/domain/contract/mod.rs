@@ -23,7 +23,7 @@
 //!     - {column: carrier, encode: category, categories: 50}   # the 50 most frequent; all others are one
 //!     - {column: event_time, encode: time, parts: [month, weekday, hour]}
 //!   leaveOut: [remark]
-//! evaluation:                         # no stage reads it yet
+//! evaluation:                         # how candidates are compared
 //!   primary: auroc
 //!   minimumEffect: 0.002
 //!   margins: {auroc: 0.01}            # defaults; a margin that is needed and missing is an error

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::plan::Case;
+use crate::stages::entry;
 use crate::stats::attempts::{End, Event, Family, MAX_ATTEMPTS, Request, Step};
 use crate::stream::stage::StageError;
 use crate::stream::state::KeyValue;
@@ -120,17 +121,11 @@ fn damaged(what: &str, detail: impl Into<String>) -> StageError {
 }
 
 fn encode(what: &str, value: &impl Serialize) -> Result<Vec<u8>, StageError> {
-    let mut bytes = vec![VERSION];
-    serde_json::to_writer(&mut bytes, value).map_err(|e| damaged(what, e.to_string()))?;
-    Ok(bytes)
+    entry::encode(VERSION, &format_args!("evaluation's {what}"), value)
 }
 
 fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, StageError> {
-    match bytes.split_first() {
-        Some((&VERSION, json)) => serde_json::from_slice(json).map_err(|e| damaged(what, e.to_string())),
-        Some((version, _)) => Err(damaged(what, format!("format version {version}, this program reads {VERSION}"))),
-        None => Err(damaged(what, "empty")),
-    }
+    entry::decode(VERSION, &format_args!("evaluation's {what}"), bytes)
 }
 
 fn named(prefix: u8, id: &str) -> Vec<u8> {

@@ -21,12 +21,16 @@ fn health_readiness_and_metrics_are_served(cluster: &Cluster) {
     values[3]["plan"] = "gold".into();
     contribute(cluster, &[contribution(&id, "alice", &model, &values)]);
     receipt(cluster, &id);
-    for path in ["/health", "/ready"] {
-        let (status, text) = cluster.process.get(path);
-        assert_eq!(status, 200, "{path}: {text}");
+    let mut metrics = String::new();
+    for worker in cluster.workers() {
+        for path in ["/health", "/ready"] {
+            let (status, text) = worker.get(path);
+            assert_eq!(status, 200, "{path}: {text}");
+        }
+        let (status, text) = worker.get("/metrics");
+        assert_eq!(status, 200);
+        metrics.push_str(&text);
     }
-    let (status, metrics) = cluster.process.get("/metrics");
-    assert_eq!(status, 200);
     for needle in ["lag", "commit", "ENUM_UNKNOWN", "state"] {
         assert!(metrics.contains(needle), "{needle} in\n{metrics}");
     }

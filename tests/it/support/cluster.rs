@@ -67,6 +67,11 @@ impl Cluster {
         Some(cluster)
     }
 
+    /// Every process that runs stages.
+    pub fn workers(&self) -> impl Iterator<Item = &Running> {
+        std::iter::once(&self.process).chain(&self.others)
+    }
+
     /// kill -9 of the worker beside the first.
     pub fn kill_another(&mut self) {
         self.others[0].kill();
