@@ -18,7 +18,7 @@ FUZZ_SECONDS ?= 600
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## a year of flights from contribution to SQL, on this machine (under a minute after the build)
+demo: ## a year of flights from contribution to a proven improvement, on this machine (about a minute after the build)
 	cargo build --locked --bin hokusai --example flights_split
 	@examples/flights/demo.sh
 

@@ -1,6 +1,8 @@
 //! Cuts the demo's data into what the carriers would send: `flights_split FLIGHTS.parquet OUT_DIR`.
 //!
 //! Each carrier gets a folder with its months as Parquet; three of them use other formats, as contributors do (CSV, Arrow IPC, JSON lines).
+//! Every twentieth flight that arrived is kept from everybody, as `benchmark.parquet`; every fiftieth of the others is the platform's
+//! own small sample, `platform.parquet`.
 //! One carrier, Frontier (F9), also sends `F9/2013-troubled.csv`: rows of another carrier, broken rows, and rows with agents' e-mail
 //! addresses and phone numbers. Those are synthetic, and say so in the column `agent_note`; the flights are real.
 //! The same input gives the same bytes.
@@ -22,6 +24,9 @@ use std::sync::Arc;
 
 /// Who troubles the others, and whose rows it sends as its own.
 const TROUBLED: (&str, &str) = ("F9", "WN");
+/// One flight in so many measures models, and one of the others in so many is the platform's own.
+const BENCHMARK: usize = 20;
+const SAMPLE: usize = 50;
 /// How many rows of each kind of trouble.
 const COPIES: usize = 200;
 const SYNTHETIC: usize = 120;
@@ -31,6 +36,11 @@ fn main() -> Result<()> {
     let [input, out] = arguments.as_slice() else { bail!("usage: flights_split FLIGHTS.parquet OUT_DIR") };
     let flights = read(Path::new(input))?;
     let out = Path::new(out);
+    fs::create_dir_all(out).with_context(|| format!("{}: cannot be created", out.display()))?;
+    let (benchmark, flights) = apart(&flights, |row, late| row % BENCHMARK == 0 && late.is_valid(row))?;
+    let (sample, flights) = apart(&flights, |row, _| row % SAMPLE == 0)?;
+    write(&benchmark, "", &out.join("benchmark"))?;
+    write(&sample, "", &out.join("platform"))?;
     for carrier in values(&flights, "carrier")? {
         let own = select(&flights, "carrier", |row, column| column.as_string::<i32>().value(row) == carrier)?;
         let folder = out.join(&carrier);
@@ -80,6 +90,11 @@ fn select(batch: &RecordBatch, name: &str, keep: impl Fn(usize, &dyn Array) -> b
     let column = column(batch, name)?;
     let mask: BooleanArray = (0..batch.num_rows()).map(|row| Some(keep(row, column))).collect();
     Ok(filter_record_batch(batch, &mask)?)
+}
+
+/// The rows that are taken, and the others.
+fn apart(batch: &RecordBatch, take: impl Fn(usize, &dyn Array) -> bool) -> Result<(RecordBatch, RecordBatch)> {
+    Ok((select(batch, "late", &take)?, select(batch, "late", |row, column| !take(row, column))?))
 }
 
 fn write_months(own: &RecordBatch, carrier: &str, folder: &Path) -> Result<()> {

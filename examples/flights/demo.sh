@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One year of flights, from contribution to SQL, on this machine. `make demo` builds and runs it.
+# One year of flights, from contribution to a proven improvement, on this machine. `make demo` builds and runs it.
 #   HOKUSAI_DEMO_DATA   where it keeps its data (default .hokusai/demo); a second run finds everything done and shows the same numbers
 #   HOKUSAI_DEMO_KEEP=1 leaves the broker and the stages running at the end, to look around (Ctrl-C ends them)
 set -euo pipefail
@@ -70,7 +70,14 @@ export HOKUSAI_BROKERS
 say "2. A model and its contract"
 show model apply examples/flights/model.yaml
 
-say "3. Sixteen carriers contribute their months"
+say "3. The platform seals a benchmark, and learns a baseline from a small sample of its own"
+if [ -z "$("$hokusai" benchmark list --format json)" ]; then
+  show benchmark seal holdout --model flight-delay "$carriers/benchmark.parquet" --strata origin --margin 0.04
+fi
+"$hokusai" submit "$carriers/platform.parquet" --model flight-delay --contributor platform --wait >/dev/null
+show train flight-delay --param iterations=50 --request-id baseline --wait
+
+say "4. Sixteen carriers contribute their months"
 receipts=$data/receipts.jsonl
 : >"$receipts"
 # Southwest (WN) before Frontier (F9), which sends Southwest's rows as its own: who comes first is the owner.
@@ -80,52 +87,60 @@ for carrier in WN UA B6 EV DL AA MQ US 9E VX FL AS YV HA OO F9; do
   "$hokusai" submit "${files[@]}" --model flight-delay --contributor "$carrier" --format json >/dev/null
 done
 
-say "4. Frontier (F9) also sends Southwest's rows, broken rows, and agents' e-mails and phones (synthetic). Its receipt:"
+say "5. Frontier (F9) also sends Southwest's rows, broken rows, and agents' e-mails and phones (synthetic). Its receipt:"
 show submit "$carriers/F9/2013-troubled.csv" --model flight-delay --contributor F9 --wait
 
-say "5. The year in receipts"
+say "6. The year in receipts"
 show sql --fresh --format table "
   select status, count(*) as contributions, sum(received) as received, sum(accepted) as accepted, sum(received) - sum(accepted) as refused
   from receipts group by status order by status"
 
-say "6. Why rows were refused"
+say "7. Why rows were refused"
 show sql --format table "
   select reason, sum(count) as rows, count(distinct contributor) as carriers from receipt_refused group by reason order by rows desc, reason"
 
-say "7. Quality by dimension: the year, and Frontier's troubled file"
+say "8. Quality by dimension: the year, and Frontier's troubled file"
 show sql --format table "
   with troubled as (select distinct contribution_id as id from refusals where code = 'DUP_OTHER_OWNER')
   select dimension, round(avg(value), 4) as year_mean, round(min(value), 4) as year_min,
          round(max(case when id is not null then value end), 4) as troubled
   from receipt_quality left join troubled on contribution_id = id group by dimension order by dimension"
 
-say "8. The rows themselves: who arrives late"
+say "9. The rows themselves: who arrives late"
 show sql --format table "
   select carrier, count(*) as flights, round(100 * avg(late), 1) as late_percent from admitted_rows
   where model = 'flight-delay' group by carrier order by late_percent desc limit 8"
 
-say "9. What a refusal tells, and what became of the agents' contacts"
+say "10. What a refusal tells, and what became of the agents' contacts"
 show sql --format table "
   select code, \"column\", rule, shape, count(*) as rows from refusals where contributor = 'F9' and code not like 'DUP%' group by 1, 2, 3, 4 order by 1, 2 limit 12"
 show sql --format table "select agent_email, agent_note from rows where agent_email is not null order by row limit 2"
 
-say "10. A model learns from the accepted rows; its bytes follow from them, the parameters and the seed"
-show train flight-delay --param iterations=50 --request-id demo --wait
+say "11. A candidate learns from all accepted rows. Is it better than the baseline, on rows that neither has seen?"
+show train flight-delay --param iterations=50 --request-id candidate --base-version 1.0.0 --benchmark holdout --wait
 "$hokusai" sql --fresh --format table "select run_id, status, iterations from runs"
+show leaderboard flight-delay/holdout@1
 
-say "11. Frontier's troubled receipt is attested. A stranger checks it offline, without brokers and keys"
+say "12. Frontier's troubled receipt and the evaluation are attested. A stranger checks them offline, without brokers and keys"
 stranger=$data/stranger
 mkdir -p "$stranger/receipts"
 troubled=$("$hokusai" sql --format csv "select distinct contribution_id from refusals where code = 'DUP_OTHER_OWNER' order by 1 limit 1" | tail -1)
+evaluation=$("$hokusai" sql --fresh --format csv "select leaf from attestations where predicate_type like '%/evaluation/%' limit 1" | tail -1)
 show attestation export --contribution "$troubled" -o "$stranger/bundle.json"
+show attestation export "$evaluation" -o "$stranger/evaluation.json"
+show attestation log -o "$stranger/log.jsonl"
+mkdir -p "$stranger/models"
+show model export flight-delay@1.0.0 --native "$stranger/models/baseline.hkml"
+show model export flight-delay@1.1.0 --native "$stranger/models/candidate.hkml"
 show attestation trust -o "$stranger/trust.json"
 "$hokusai" watch receipts --from-beginning --until-end --format json >"$stranger/receipts/all.jsonl"
-offline() { HOKUSAI_BROKERS=127.0.0.1:1 HOKUSAI_DATA=$stranger show verify "$1" --trust "$stranger/trust.json" --inputs "$stranger/receipts"; }
-offline "$stranger/bundle.json"
+offline() { HOKUSAI_BROKERS=127.0.0.1:1 HOKUSAI_DATA=$stranger show verify "$@" --trust "$stranger/trust.json"; }
+offline "$stranger/bundle.json" --inputs "$stranger/receipts"
+offline "$stranger/evaluation.json" --inputs "$stranger/models" --log "$stranger/log.jsonl"
 say "One character of the signed statement is changed:"
 head -c 400 "$stranger/bundle.json" | tail -c 1 | tr 'A-Za-z0-9+/' 'B-ZAb-za1-90/+' >"$stranger/changed"
 { head -c 399 "$stranger/bundle.json"; cat "$stranger/changed"; tail -c +401 "$stranger/bundle.json"; } >"$stranger/changed.json"
-if offline "$stranger/changed.json"; then
+if offline "$stranger/changed.json" --inputs "$stranger/receipts"; then
   echo "a changed statement must never pass" >&2
   exit 1
 fi
