@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::toy::{SOON, Tenant, total};
 use crate::on_both_brokers;
@@ -20,6 +21,7 @@ on_both_brokers! {
     a_record_that_cannot_be_processed_becomes_one_dead_letter,
     an_output_that_is_too_large_becomes_a_dead_letter_and_the_partition_lives_on,
     an_unknown_fact_is_looked_up_before_it_is_refused,
+    what_is_owed_is_told_once_though_the_batch_behind_it_waits_for_a_fact,
     an_unreadable_broadcast_record_is_reported_and_leaves_the_earlier_value,
     time_marks_are_recorded_facts,
     what_every_reader_has_read_is_purged_and_nothing_else,
@@ -115,6 +117,32 @@ fn an_unknown_fact_is_looked_up_before_it_is_refused(broker: &Broker) {
         tenant.write("raw", &[(&key, "1"), ("unknown", "1")]);
     }
     tenant.expect_sums(40, 20);
+    process.stop();
+}
+
+fn what_is_owed_is_told_once_though_the_batch_behind_it_waits_for_a_fact(broker: &Broker) {
+    let tenant = Tenant::new(broker);
+    let process = tenant.start_with(Settings { commit_interval: Duration::ZERO, ..Settings::default() }).ready();
+    for round in 1..=10 {
+        let before = process.faults.calls.load(Ordering::Relaxed);
+        process.faults.holds_process.store(true, Ordering::Relaxed);
+        tenant.write("amounts", &[("k", "owe 7")]);
+        eventually("the stage at work", || {
+            if process.faults.calls.load(Ordering::Relaxed) > before { Ok(()) } else { Err(String::new()) }
+        });
+        // Behind the one that is held, so that it meets what is owed.
+        tenant.write("amounts", &[("k", "ask"), ("k", "1")]);
+        process.faults.holds_process.store(false, Ordering::Relaxed);
+        eventually("what was owed, and the sum behind it", || {
+            let sums = tenant.sums();
+            let owed = sums.iter().filter(|(name, amount)| name == "owed" && *amount == 7).count();
+            if owed >= round && sums.contains(&("k".to_owned(), i64::try_from(round).unwrap())) {
+                return Ok(());
+            }
+            Err(format!("{sums:?}"))
+        });
+    }
+    assert_eq!(tenant.sums().len(), 20, "each once");
     process.stop();
 }
 

@@ -34,7 +34,7 @@ topics:
   - {name: hokusai.progress, about: Progress, key: stage_partition, from: runtime, schema: progress, partitions: 1, cleanup: compacted}
 stages:
   - {name: relay, about: Passes on, implemented: true, state_key: none, inputs: [raw], broadcast: [facts], outputs: [amounts, more, facts], marks: amounts}
-  - {name: sums, about: Adds up, implemented: true, state_key: name, inputs: [amounts, more], outputs: [sums.out]}
+  - {name: sums, about: Adds up, implemented: true, state_key: name, inputs: [amounts, more], broadcast: [facts], outputs: [sums.out]}
 ";
 
 /// What a test does to the stages while they run.
@@ -104,7 +104,10 @@ impl State for Watched {
     }
 }
 
-/// Adds up amounts per key.
+/// Key of what `sums` owes: it is told in the next transaction, once it is committed.
+const OWED: &[u8] = b"owed";
+
+/// Adds up amounts per key. `owe N` is told as N later; `ask` needs to know every fact.
 pub struct Sums(pub Arc<Faults>);
 
 impl Stage for Sums {
@@ -118,9 +121,27 @@ impl Stage for Sums {
         Watched { state: KeyValue::new(), faults: Arc::clone(&self.0), partition: -1 }
     }
 
-    fn process(
+    fn owes(&self, Watched { state, .. }: &Watched) -> Result<bool, StageError> {
+        Ok(!state.scan_prefix(OWED, 1)?.is_empty())
+    }
+
+    fn settle(
         &mut self,
         _: &Context<'_>,
+        Watched { state, .. }: &mut Watched,
+        out: &mut Outputs<'_>,
+    ) -> Result<(), StageError> {
+        for (key, amount) in state.scan_prefix(OWED, 1)? {
+            let amount = String::from_utf8_lossy(&amount).parse().unwrap();
+            out.send("sums.out", Destination::ByKey, OWED, &sum("owed", amount, 0))?;
+            state.delete(key.to_vec())?;
+        }
+        Ok(())
+    }
+
+    fn process(
+        &mut self,
+        context: &Context<'_>,
         Watched { state, .. }: &mut Watched,
         batch: &Batch,
         out: &mut Outputs<'_>,
@@ -141,6 +162,16 @@ impl Stage for Sums {
             let text = String::from_utf8_lossy(message.value.unwrap_or_default()).into_owned();
             let key = message.key.unwrap_or_default().to_vec();
             if text.starts_with("mark") {
+                continue;
+            }
+            if let Some(amount) = text.strip_prefix("owe ") {
+                state.put(OWED.to_vec(), amount.to_owned())?;
+                continue;
+            }
+            if text == "ask" && !context.broadcast_is_current {
+                return Err(StageError::NeedsBroadcast);
+            }
+            if text == "ask" {
                 continue;
             }
             if text == "poison" {
