@@ -7,6 +7,7 @@ pub mod evaluation;
 pub mod intake;
 pub mod keying;
 pub mod limits;
+pub mod models;
 #[cfg(test)]
 mod path_tests;
 pub mod receipts;

@@ -9,15 +9,14 @@
 //! A trial's result is a function of its record alone: rows, columns, parameters, seed and fold stand in it by digest or value.
 //! Invariants: each trial that is not taken back has one result; a trial that kills its workers has one too, a refusal.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::wire::Wire;
-use crate::domain::records::{Model, TrainingJob, TrainingTrial, TrialResult};
+use crate::domain::records::{TrainingJob, TrainingTrial, TrialResult};
 use crate::domain::topics;
 use crate::stages::entry;
+use crate::stages::models::KnownModels;
 use crate::stages::training::MAX_BEGUN;
 use crate::stages::training::outside::Refusal;
 use crate::stages::training::steps::{self, Judged};
@@ -47,7 +46,7 @@ struct Open {
 /// The stage: see the module.
 pub struct Trials {
     shop: Shop,
-    models: HashMap<String, Model>,
+    models: KnownModels,
     work: Option<Work<Judged>>,
 }
 
@@ -61,7 +60,7 @@ impl Trials {
     /// The stage.
     #[must_use]
     pub fn new(shop: Shop) -> Self {
-        Self { shop, models: HashMap::new(), work: None }
+        Self { shop, models: KnownModels::default(), work: None }
     }
 
     /// The specification of a trial's contract.
@@ -135,17 +134,7 @@ impl Stage for Trials {
     }
 
     fn broadcast(&mut self, topic: &str, key: &[u8], value: Option<&[u8]>, wire: &Wire) -> Result<(), StageError> {
-        if topic != topics::MODELS {
-            return Ok(());
-        }
-        match value {
-            Some(value) => {
-                let model: Model = wire.decode(value)?;
-                self.models.insert(model.model.clone(), model);
-            }
-            None => drop(self.models.remove(String::from_utf8_lossy(key).as_ref())),
-        }
-        Ok(())
+        self.models.fold(topic, key, value, wire)
     }
 
     fn owes(&self, state: &KeyValue) -> Result<bool, StageError> {

@@ -26,7 +26,6 @@ pub mod score;
 mod tests;
 pub mod work;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use ed25519_dalek::SigningKey;
@@ -44,9 +43,10 @@ use crate::codec::wire::Wire;
 use crate::domain::keys::{LiveKeys, SealingKey};
 use crate::domain::records::{
     AttestationRequest, Evaluation as Record, EvaluationAcknowledgement, EvaluationAttempt, EvaluationOutcome,
-    EvaluationRequest, Model,
+    EvaluationRequest,
 };
 use crate::domain::topics;
+use crate::stages::models::KnownModels;
 use crate::stages::registry::result::{self, EvaluationResult, Found as Finding, StageResult};
 use crate::stages::training::outside::Refusal;
 use crate::stats::attempts::{Refusal as Uncounted, Step};
@@ -63,7 +63,7 @@ pub struct Evaluation {
     shop: Shop,
     trust: LiveTrust,
     key: SigningKey,
-    models: HashMap<String, Model>,
+    models: KnownModels,
     work: Option<Work>,
 }
 
@@ -105,7 +105,7 @@ impl Evaluation {
     pub fn new(config: EvaluationConfig) -> Self {
         let EvaluationConfig { outside, evaluation_key, keys, trust, key, threads, bench } = config;
         let shop = Shop { outside, key: evaluation_key, keys, threads, bench };
-        Self { shop, trust, key, models: HashMap::new(), work: None }
+        Self { shop, trust, key, models: KnownModels::default(), work: None }
     }
 
     fn record(
@@ -378,17 +378,7 @@ impl Stage for Evaluation {
     }
 
     fn broadcast(&mut self, topic: &str, key: &[u8], value: Option<&[u8]>, wire: &Wire) -> Result<(), StageError> {
-        if topic != topics::MODELS {
-            return Ok(());
-        }
-        match value {
-            Some(value) => {
-                let model: Model = wire.decode(value)?;
-                self.models.insert(model.model.clone(), model);
-            }
-            None => drop(self.models.remove(String::from_utf8_lossy(key).as_ref())),
-        }
-        Ok(())
+        self.models.fold(topic, key, value, wire)
     }
 
     fn owes(&self, state: &KeyValue) -> Result<bool, StageError> {

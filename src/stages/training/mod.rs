@@ -34,8 +34,6 @@ pub mod steps;
 mod tests;
 pub mod work;
 
-use std::collections::HashMap;
-
 use ed25519_dalek::SigningKey;
 
 use admission::{Open, admit, requested};
@@ -48,10 +46,11 @@ use work::{Shop, Step, Work};
 use crate::attest::trust::LiveTrust;
 use crate::codec::wire::Wire;
 use crate::domain::records::{
-    Artefact, Lineage, Model, NamedValue, Position, TrainingJob, TrainingRefusal, TrainingRequest, TrainingRun,
+    Artefact, Lineage, NamedValue, Position, TrainingJob, TrainingRefusal, TrainingRequest, TrainingRun,
 };
 use crate::domain::topics;
 use crate::stages::entry;
+use crate::stages::models::KnownModels;
 use crate::stages::registry::command::{Origin, Registration};
 use crate::stages::registry::result::{self, Found as Finding, RunResult, StageResult};
 use crate::stream::stage::{Batch, Context, Destination, Outputs, Stage, StageError};
@@ -78,7 +77,7 @@ pub struct Training {
     shop: Shop,
     trust: LiveTrust,
     key: SigningKey,
-    models: HashMap<String, Model>,
+    models: KnownModels,
     work: Option<Work<Found>>,
 }
 
@@ -104,7 +103,7 @@ impl Training {
     #[must_use]
     pub fn new(config: TrainingConfig) -> Self {
         let TrainingConfig { shop, trust, key } = config;
-        Self { shop, trust, key, models: HashMap::new(), work: None }
+        Self { shop, trust, key, models: KnownModels::default(), work: None }
     }
 
     fn job(
@@ -277,17 +276,7 @@ impl Stage for Training {
     }
 
     fn broadcast(&mut self, topic: &str, key: &[u8], value: Option<&[u8]>, wire: &Wire) -> Result<(), StageError> {
-        if topic != topics::MODELS {
-            return Ok(());
-        }
-        match value {
-            Some(value) => {
-                let model: Model = wire.decode(value)?;
-                self.models.insert(model.model.clone(), model);
-            }
-            None => drop(self.models.remove(String::from_utf8_lossy(key).as_ref())),
-        }
-        Ok(())
+        self.models.fold(topic, key, value, wire)
     }
 
     fn owes(&self, state: &KeyValue) -> Result<bool, StageError> {

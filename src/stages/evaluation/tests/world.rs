@@ -12,7 +12,7 @@ use super::super::*;
 use crate::attest::statement::{Predicate, Statement};
 use crate::domain::contract::Spec;
 use crate::domain::keys::KeyRing;
-use crate::domain::records::{Artefact, Benchmark, ModelContract, Position};
+use crate::domain::records::{Artefact, Benchmark, Model, ModelContract, Position};
 use crate::ml::declare::declaration;
 use crate::ml::encoding::Encoding;
 use crate::ml::{Training, Unattended, arrow as columns, learner};

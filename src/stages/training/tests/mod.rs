@@ -13,7 +13,7 @@ use super::rows::Limits;
 use super::*;
 use crate::attest::dsse::Envelope;
 use crate::domain::contract::Spec;
-use crate::domain::records::{Benchmark, ModelContract, RegistryEvent};
+use crate::domain::records::{Benchmark, Model, ModelContract, RegistryEvent};
 use crate::sealing::filter::MatchFilter;
 use crate::stages::testing::{End, Task, batch};
 use crate::store::Digest;
