@@ -4,8 +4,8 @@ use bytes::Bytes;
 use tokio::runtime::Builder;
 
 use crate::domain::records::Artefact;
+use crate::stages::beside::{Refusal, Trouble};
 use crate::stages::evaluation::outside::Outside;
-use crate::stages::training::outside::{Refusal, Trouble};
 use crate::store::{Digest, Store, StoreError};
 
 /// The store of an installation.

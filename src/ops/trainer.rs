@@ -17,7 +17,8 @@ use crate::domain::records::{Artefact, TopicEnd};
 use crate::domain::topics;
 use crate::ops::filters::{self, FilterError};
 use crate::sealing::filter::MatchFilter;
-use crate::stages::training::outside::{Each, Outside, Refusal, Trouble};
+use crate::stages::beside::{Refusal, Trouble};
+use crate::stages::training::outside::{Each, Outside};
 use crate::store::{Digest, Store, StoreError};
 use crate::stream::client::{Cluster, FetchBounds, Logged};
 

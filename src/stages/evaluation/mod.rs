@@ -46,9 +46,9 @@ use crate::domain::records::{
     EvaluationRequest,
 };
 use crate::domain::topics;
+use crate::stages::beside::Refusal;
 use crate::stages::models::KnownModels;
 use crate::stages::registry::result::{self, EvaluationResult, Found as Finding, StageResult};
-use crate::stages::training::outside::Refusal;
 use crate::stats::attempts::{Refusal as Uncounted, Step};
 use crate::stats::fixed::micro_string;
 use crate::stats::ladder::Ladder;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::domain::records::Artefact;
-use crate::stages::training::outside::Trouble;
+use crate::stages::beside::Trouble;
 
 /// The store, as a scoring thread sees it: every call may wait.
 pub trait Outside: Send + Sync {

@@ -10,7 +10,7 @@ use crate::attest::evaluation::{Candidate, Margin, Outcome, Preregistration, Sea
 use crate::attest::statement::{Predicate, Statement, StatementError, Subject};
 use crate::domain::contract::Spec;
 use crate::domain::records::{Benchmark, EvaluationAttempt, Model};
-use crate::stages::training::outside::Refusal;
+use crate::stages::beside::Refusal;
 use crate::stats::bootstrap::REPLICATES;
 use crate::stats::declare::{Declared, declared};
 use crate::stats::fixed::floor_real;

@@ -17,7 +17,7 @@ use crate::ml::model::Model;
 use crate::ml::{MAX_SCORES, Task};
 use crate::sealing::strata::{level_of, stratum_of};
 use crate::sealing::vault;
-use crate::stages::training::outside::Refusal;
+use crate::stages::beside::Refusal;
 use crate::stats::evaluation::{self, Evaluation, Resampling, Standing};
 use crate::stats::fixed::{MICRO, quantise};
 use crate::stats::multiplicity::holm;

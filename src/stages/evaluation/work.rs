@@ -3,8 +3,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use super::outside::Outside;
 use super::plan::Case;
@@ -13,10 +11,7 @@ use crate::attest::evaluation::{FullRecord, salt};
 use crate::domain::keys::{LiveKeys, SealingKey};
 use crate::ml::artefact;
 use crate::sealing::vault;
-use crate::stages::training::outside::{Refusal, Trouble};
-
-/// Pause before what is out of reach is tried again.
-const AGAIN: Duration = Duration::from_millis(500);
+use crate::stages::beside::{Beside, Refusal, persist};
 
 /// What every attempt of a process shares.
 #[derive(Clone)]
@@ -40,9 +35,8 @@ pub type Found = Result<Box<Scored>, Refusal>;
 pub struct Work {
     /// Its evaluation.
     pub evaluation_id: String,
-    found: Arc<Mutex<Option<Found>>>,
+    beside: Beside<Found>,
     cancelled: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
 }
 
 impl Drop for Work {
@@ -57,29 +51,21 @@ impl Work {
     /// # Errors
     /// The system has no thread left.
     pub fn begin(shop: &Shop, case: Case, acceptances: u64) -> std::io::Result<Self> {
-        let (found, cancelled) = (Arc::<Mutex<Option<Found>>>::default(), Arc::new(AtomicBool::new(false)));
+        let cancelled = Arc::new(AtomicBool::new(false));
         let evaluation_id = case.evaluation_id.clone();
-        let (shop, own, stop) = (shop.clone(), Arc::clone(&found), Arc::clone(&cancelled));
-        let thread = std::thread::Builder::new().name("hokusai-score".to_owned()).spawn(move || {
+        let (shop, stop) = (shop.clone(), Arc::clone(&cancelled));
+        let beside = Beside::begin("hokusai-score", move || {
             let _alone = shop.bench.lock().unwrap_or_else(PoisonError::into_inner);
-            let came = make(&shop, &case, acceptances, &stop);
-            *own.lock().unwrap_or_else(PoisonError::into_inner) = came;
+            make(&shop, &case, acceptances, &stop)
         })?;
-        Ok(Self { evaluation_id, found, cancelled, thread })
+        Ok(Self { evaluation_id, beside, cancelled })
     }
 
     /// What it found, once it has.
     #[must_use]
     pub fn found(&self) -> Option<Found> {
-        let look = || self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let is_over = self.thread.is_finished();
-        let found = look();
-        if found.is_some() || !is_over {
-            return found;
-        }
         let died = "the thread that scored ended without a result; the log says why";
-        // Looked at again: it may have ended in between.
-        look().or_else(|| Some(Err(Refusal::new("SCORING_DIED", died))))
+        self.beside.found(|| Err(Refusal::new("SCORING_DIED", died)))
     }
 }
 
@@ -90,32 +76,11 @@ fn make(shop: &Shop, case: &Case, acceptances: u64, stop: &AtomicBool) -> Option
     }
 }
 
-/// Tries until it succeeds, fails for good, or is cancelled (then nothing was found).
-fn persist<T>(
-    stop: &AtomicBool,
-    id: &str,
-    mut attempt: impl FnMut() -> Result<T, Trouble>,
-) -> Result<T, Option<Refusal>> {
-    loop {
-        if stop.load(Ordering::Relaxed) {
-            return Err(None);
-        }
-        match attempt() {
-            Ok(done) => return Ok(done),
-            Err(Trouble::Final(refusal)) => return Err(Some(refusal)),
-            Err(Trouble::Cancelled) => return Err(None),
-            Err(Trouble::Passing(cause)) => {
-                tracing::warn!(evaluation = id, %cause, "an evaluation waits, and tries again");
-                std::thread::sleep(AGAIN);
-            }
-        }
-    }
-}
-
 fn made(shop: &Shop, case: &Case, acceptances: u64, stop: &AtomicBool) -> Result<Scored, Option<Refusal>> {
     let id = case.evaluation_id.as_str();
     let most = artefact::MAX_BYTES as u64;
-    let blob = |artefact, most, code| persist(stop, id, || shop.outside.blob(artefact, most, code));
+    let (is_stopped, what) = (|| stop.load(Ordering::Relaxed), format!("evaluation {id}"));
+    let blob = |artefact, most, code| persist(&is_stopped, &what, || shop.outside.blob(artefact, most, code));
     let blobs = Blobs {
         rows: blob(&case.benchmark.sealed_rows, vault::MAX_BLOB, "BENCHMARK_MISSING")?,
         baseline: blob(&case.attempt.baseline, most, "BASELINE_MISSING")?,
@@ -127,7 +92,7 @@ fn made(shop: &Shop, case: &Case, acceptances: u64, stop: &AtomicBool) -> Result
     drop(blobs);
     let salt = salt(ring.tree_key(), id);
     let kept = sealed(shop, id, &salt, &scored.record).map_err(Some)?;
-    persist(stop, id, || shop.outside.keep(id, kept.clone()))?;
+    persist(&is_stopped, &what, || shop.outside.keep(id, kept.clone()))?;
     Ok(scored)
 }
 

@@ -5,12 +5,12 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::evaluate;
-use super::outside::Refusal;
 use super::searching::{self, Searching};
 use crate::domain::contract::Spec;
 use crate::domain::records::{Artefact, Model, NamedValue, Position, TrainingRequest, TrainingRun};
 use crate::ml::declare::declaration;
 use crate::ml::learner;
+use crate::stages::beside::Refusal;
 
 /// Learner of a request that names none.
 pub const DEFAULT_ALGORITHM: &str = "trees";

@@ -6,12 +6,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::learn::Made;
-use super::outside::Refusal;
 use crate::domain::contract::Spec;
 use crate::domain::records::{
     Artefact, Benchmark, Evaluation, EvaluationAttempt, EvaluationRequest, Model, ModelVersion, TrainingRun,
     benchmark::parts,
 };
+use crate::stages::beside::Refusal;
 use crate::stages::evaluation::plan::plan;
 
 /// What an evaluation is fixed to before the run has learned anything.

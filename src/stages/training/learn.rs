@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use super::admission::Open;
-use super::outside::Refusal;
 use super::rows::Rows;
 use crate::domain::records::{Dataset as Named, Metric};
 use crate::math;
@@ -14,6 +13,7 @@ use crate::ml::declare::Declaration;
 use crate::ml::encoding::{Encoded, Encoding, Features};
 use crate::ml::model::Model;
 use crate::ml::{Control, LearnError, Learned, Task, Training, arrow, learner};
+use crate::stages::beside::Refusal;
 use crate::stats::auc::Placements;
 
 /// What a run made.

@@ -36,9 +36,9 @@ pub mod work;
 
 use ed25519_dalek::SigningKey;
 
+use crate::stages::beside::Refusal;
 use admission::{Open, admit, requested};
 use learn::Made;
-use outside::Refusal;
 use rungs::{damaged, heard, issue};
 use steps::Found;
 use work::{Shop, Step, Work};

@@ -2,41 +2,7 @@
 
 use crate::domain::records::{Artefact, TopicEnd};
 use crate::sealing::filter::MatchFilter;
-
-/// Why there is no model, told to whoever asked for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// Reason code.
-    pub code: &'static str,
-    /// What is wrong and the way out.
-    pub detail: String,
-}
-
-impl Refusal {
-    /// A refusal; control characters and all beyond 1,000 characters are left out.
-    #[must_use]
-    pub fn new(code: &'static str, detail: impl std::fmt::Display) -> Self {
-        let detail = detail.to_string().replace("\nhelp:", "; help:");
-        Self { code, detail: detail.chars().filter(|c| !c.is_control()).take(1_000).collect() }
-    }
-}
-
-/// Why a step of a run did not succeed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trouble {
-    /// The same again may work: brokers or store out of reach.
-    Passing(String),
-    /// It will not.
-    Final(Refusal),
-    /// The run was taken away from this worker.
-    Cancelled,
-}
-
-impl From<Refusal> for Trouble {
-    fn from(refusal: Refusal) -> Self {
-        Self::Final(refusal)
-    }
-}
+use crate::stages::beside::Trouble;
 
 /// Called with every value of a topic, tombstones left out.
 pub type Each<'a> = dyn FnMut(&[u8]) -> Result<(), Trouble> + 'a;

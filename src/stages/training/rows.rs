@@ -14,7 +14,7 @@ use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
-use super::outside::{Outside, Refusal, Trouble};
+use super::outside::Outside;
 use crate::attest::tree::CompactRange;
 use crate::codec::ipc;
 use crate::codec::wire::{Wire, WireError};
@@ -25,6 +25,7 @@ use crate::ml::dataset::ROW_HASH;
 use crate::ml::declare::Declaration;
 use crate::ml::encoding::Encode;
 use crate::sealing::filter::{MatchFilter, without_sealed};
+use crate::stages::beside::{Refusal, Trouble};
 
 /// Most chunks that the receipts of a dataset bind.
 const MAX_CHUNKS: usize = 4 << 20;

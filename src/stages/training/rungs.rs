@@ -1,12 +1,12 @@
 //! A search's trials in the log: sent to `training.trials`, taken back, and their results taken in.
 
 use super::admission::Open;
-use super::outside::Refusal;
 use super::searching::{self, Follows};
 use super::{OPEN, WAITING, encode, ended, find, moved, send};
 use crate::domain::records::{TrainingRun, TrainingTrial, TrialResult};
 use crate::domain::topics;
 use crate::ml::learner;
+use crate::stages::beside::Refusal;
 use crate::stream::stage::{Destination, Outputs, StageError};
 use crate::stream::state::KeyValue;
 

@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::admission::{listed, refuse};
-use super::outside::Refusal;
 use crate::codec::json::parse_strict;
 use crate::domain::limits::MAX_NESTING;
 use crate::domain::records::{NamedValue, TrialResult};
 use crate::ml::Learner;
 use crate::ml::search::{Next, Outcome, Search};
+use crate::stages::beside::Refusal;
 
 /// Most trials of a run's search.
 pub const MAX_TRIALS: u32 = 1_000;

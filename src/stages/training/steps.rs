@@ -7,12 +7,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::admission::Open;
 use super::learn::{Made, Prepared, Way, fit, learn, prepare};
-use super::outside::Refusal;
 use super::rows::{Wanted, read};
 use super::work::{Following, Pace, Shop, Step, persist};
 use crate::domain::contract::Spec;
 use crate::domain::records::{Artefact, Dataset as Named, Metric, TopicEnd, TrainingTrial};
 use crate::ml::declare::{Declaration, declaration};
+use crate::stages::beside::Refusal;
 
 /// Rows that a benchmark holds are never learned from, so what is below the same ends depends on the benchmarks in force.
 const DATASET_CHANGED: &str = "the rows below the published ends have another digest now: a benchmark that holds some of them may have \

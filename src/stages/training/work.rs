@@ -4,21 +4,19 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::admission::Open;
 use super::larder::Larder;
-use super::outside::{Outside, Refusal, Trouble};
+use super::outside::Outside;
 use super::rows::Limits;
 use crate::codec::wire::Wire;
 use crate::ml::{Control, Progress};
+use crate::stages::beside::{self, Beside, Refusal, Trouble};
 
 /// Progress is told at most so often.
 const TELL_EVERY: Duration = Duration::from_secs(1);
-/// Pause before what is out of reach is tried again.
-const AGAIN: Duration = Duration::from_millis(500);
 
 /// What every run of a process shares.
 #[derive(Clone)]
@@ -81,9 +79,8 @@ pub struct Work<F> {
     pub key: Vec<u8>,
     /// Which step.
     pub step: Step,
-    found: Arc<Mutex<Option<F>>>,
+    beside: Beside<F>,
     pace: Arc<Pace>,
-    thread: Option<JoinHandle<()>>,
     told: (u64, Instant),
 }
 
@@ -104,33 +101,25 @@ impl<F: Clone + From<Refusal> + Send + 'static> Work<F> {
         checkpoint: String,
         work: impl FnOnce(&Shop, &Pace) -> Option<F> + Send + 'static,
     ) -> std::io::Result<Self> {
-        let (found, pace) = (Arc::new(Mutex::new(None)), Arc::new(Pace::default()));
-        let (shop, own, own_pace) = (shop.clone(), Arc::clone(&found), Arc::clone(&pace));
-        let thread = std::thread::Builder::new().name("hokusai-train".to_owned()).spawn(move || {
+        let pace = Arc::<Pace>::default();
+        let (shop, own_pace) = (shop.clone(), Arc::clone(&pace));
+        let beside = Beside::begin("hokusai-train", move || {
             let found = work(&shop, &own_pace);
             if own_pace.abandoned.load(Ordering::Relaxed)
                 && let Err(trouble) = shop.outside.forget(&checkpoint)
             {
                 tracing::warn!(checkpoint, ?trouble, "the checkpoint of a cancelled run stays in the store");
             }
-            *own.lock().unwrap_or_else(PoisonError::into_inner) = found;
+            found
         })?;
-        Ok(Self { key, step, found, pace, thread: Some(thread), told: (0, Instant::now()) })
+        Ok(Self { key, step, beside, pace, told: (0, Instant::now()) })
     }
 
     /// What it found, once it has.
     #[must_use]
     pub fn found(&self) -> Option<F> {
-        let found = || self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let early = found();
-        let is_over = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
-        if early.is_none() && is_over {
-            // Looked at again: it may have ended in between.
-            let died =
-                || Refusal::new("LEARNER_DIED", "the thread that learned ended without a result; the log says why");
-            return Some(found().unwrap_or_else(|| died().into()));
-        }
-        early
+        let died = "the thread that learned ended without a result; the log says why";
+        self.beside.found(|| Refusal::new("LEARNER_DIED", died).into())
     }
 
     /// Iterations done and at most, if they are worth telling.
@@ -160,22 +149,9 @@ impl<F: Clone + From<Refusal> + Send + 'static> Work<F> {
 pub fn persist<T>(
     pace: &Pace,
     run_id: &str,
-    mut attempt: impl FnMut() -> Result<T, Trouble>,
+    attempt: impl FnMut() -> Result<T, Trouble>,
 ) -> Result<T, Option<Refusal>> {
-    loop {
-        if pace.is_cancelled() {
-            return Err(None);
-        }
-        match attempt() {
-            Ok(done) => return Ok(done),
-            Err(Trouble::Final(refusal)) => return Err(Some(refusal)),
-            Err(Trouble::Cancelled) => return Err(None),
-            Err(Trouble::Passing(cause)) => {
-                tracing::warn!(run = run_id, %cause, "a training run waits, and tries again");
-                std::thread::sleep(AGAIN);
-            }
-        }
-    }
+    beside::persist(&|| pace.is_cancelled(), &format_args!("training run {run_id}"), attempt)
 }
 
 /// Follows a learner: tells how far it is, keeps checkpoints, stops it once it is cancelled.

@@ -19,9 +19,9 @@ use crate::ml::{Training, Unattended, arrow as columns, learner};
 use crate::sealing::make::Gathered;
 use crate::sealing::strata::Wanted;
 use crate::sealing::vault::{self, Seat};
+use crate::stages::beside::Trouble;
 use crate::stages::intake::sealing::RowChecker;
 use crate::stages::testing::{Task, batch};
-use crate::stages::training::outside::Trouble;
 use crate::store::Digest;
 
 pub(super) const SPEC: &str = "apiVersion: hokusai/v1

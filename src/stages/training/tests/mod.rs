@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::outside::{Outside, Trouble};
+use super::outside::Outside;
 use super::rows::Limits;
 use super::*;
 use crate::attest::dsse::Envelope;
 use crate::domain::contract::Spec;
 use crate::domain::records::{Benchmark, Model, ModelContract, RegistryEvent};
 use crate::sealing::filter::MatchFilter;
+use crate::stages::beside::Trouble;
 use crate::stages::testing::{End, Task, batch};
 use crate::store::Digest;
 use shelf::{SPEC, Shelf, hash, lock};

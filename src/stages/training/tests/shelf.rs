@@ -10,7 +10,8 @@ use crate::codec::wire::Wire;
 use crate::domain::records::{Accepted, Artefact, ChunkId, Quality, Receipt, ReceiptChunk, TopicEnd};
 use crate::domain::topics;
 use crate::sealing::filter::MatchFilter;
-use crate::stages::training::outside::{Each, Outside, Refusal, Trouble};
+use crate::stages::beside::{Refusal, Trouble};
+use crate::stages::training::outside::{Each, Outside};
 use crate::store::Digest;
 
 pub const SPEC: &str = "apiVersion: hokusai/v1
