@@ -16,6 +16,7 @@ pub mod exit;
 pub mod keys;
 pub mod leaderboard;
 pub mod model;
+pub mod opening;
 pub mod predict;
 pub mod producer;
 pub mod reader;

@@ -100,7 +100,7 @@ pub enum SecretsError {
 mod evaluation;
 mod trust;
 
-pub use evaluation::{evaluation_key, evaluation_public_key};
+pub use evaluation::{evaluation_key, evaluation_public_key, load_evaluation_key};
 pub use trust::{DEVELOPMENT_KEY, SIGNING_STAGES, load_or_create_trust, load_trust, save_trust, stage_key, trust_path};
 
 type Result<T> = std::result::Result<T, SecretsError>;

@@ -17,7 +17,7 @@ use crate::domain::topics;
 
 /// An entry of the log.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(in crate::cli) struct Entry {
     pub index: u64,
     pub leaf: Hash,
     pub envelope: Envelope,
@@ -40,7 +40,7 @@ impl Entry {
 }
 
 /// Shows every entry, in order. What the topic says of an entry is compared with the entry itself.
-pub(super) fn scan(settings: &Settings, mut each: impl FnMut(Entry) -> Outcome<()>) -> Outcome<()> {
+pub(in crate::cli) fn scan(settings: &Settings, mut each: impl FnMut(Entry) -> Outcome<()>) -> Outcome<()> {
     let mut next = 0;
     Reader::open(settings, topics::ATTESTATIONS, &Start::Beginning)?.for_each_to_end(|message| {
         let Some(value) = message.payload() else { return Ok(()) };
@@ -61,7 +61,7 @@ pub(super) fn scan(settings: &Settings, mut each: impl FnMut(Entry) -> Outcome<(
 }
 
 /// The newest tree head; none before the first.
-pub(super) fn newest(settings: &Settings) -> Outcome<Option<(Checkpoint, Note)>> {
+pub(in crate::cli) fn newest(settings: &Settings) -> Outcome<Option<(Checkpoint, Note)>> {
     let mut newest = None;
     Reader::open(settings, topics::CHECKPOINTS, &Start::Beginning)?.for_each_to_end(|message| {
         if let Some(value) = message.payload() {
@@ -74,7 +74,7 @@ pub(super) fn newest(settings: &Settings) -> Outcome<Option<(Checkpoint, Note)>>
 
 /// Which entry is meant.
 #[derive(Debug, Clone)]
-pub(super) enum Wanted {
+pub(in crate::cli) enum Wanted {
     /// By its leaf hash, or the first digits of it.
     Leaf(String),
     /// The receipt of a contribution.
@@ -91,13 +91,13 @@ impl Wanted {
 }
 
 /// An entry, and the leaves of the log as far as they were read.
-pub(super) struct Found {
+pub(in crate::cli) struct Found {
     pub entry: Entry,
     pub leaves: Vec<Hash>,
 }
 
 /// Finds an entry; one that was just asked for may take a moment to come.
-pub(super) fn find(settings: &Settings, wanted: &Wanted, patience: Duration) -> Outcome<Found> {
+pub(in crate::cli) fn find(settings: &Settings, wanted: &Wanted, patience: Duration) -> Outcome<Found> {
     let start = Instant::now();
     loop {
         let (mut found, mut leaves, mut matching) = (None, Vec::new(), 0);

@@ -1,6 +1,6 @@
 //! `hokusai attestation`: what was attested, as bundles that strangers check offline.
 
-mod log;
+pub(super) mod log;
 mod trust;
 
 use std::io::Write;

@@ -42,6 +42,18 @@ pub fn evaluation_key(dir: &Path, tenant: &str) -> Result<SealingKey> {
     Ok(key)
 }
 
+/// The tenant's evaluation key, which has to be there: what is sealed was sealed to it.
+///
+/// # Errors
+/// [`SecretsError`]; on a machine without it, [`SecretsError::Missing`].
+pub fn load_evaluation_key(dir: &Path, tenant: &str) -> Result<SealingKey> {
+    let path = private_path(dir, tenant)?;
+    match read_secret(&path)? {
+        Some(_) => evaluation_key(dir, tenant),
+        None => Err(SecretsError::Missing { path }),
+    }
+}
+
 /// The public part of the tenant's evaluation key: what is sealed to it only evaluation and attribution can open. On a machine
 /// that has neither part a key is made.
 ///
@@ -70,7 +82,9 @@ mod tests {
         let dir = root.path().join("keys");
         let made = evaluation_key(&dir, "t").unwrap();
         assert_eq!(evaluation_key(&dir, "t").unwrap().public(), made.public());
+        assert_eq!(load_evaluation_key(&dir, "t").unwrap().public(), made.public());
         fs::remove_file(dir.join("evaluation-t.key")).unwrap();
+        assert!(matches!(load_evaluation_key(&dir, "t"), Err(SecretsError::Missing { .. })));
         let public = evaluation_public_key(&dir, "t").unwrap();
         assert_eq!(made.open(b"i", &public.seal(b"i", b"rows").unwrap()).unwrap(), b"rows");
         assert!(matches!(evaluation_key(&dir, "t"), Err(SecretsError::Missing { .. })));

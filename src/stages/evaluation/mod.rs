@@ -17,6 +17,8 @@
 //!   record is bound by a salted digest and kept for the benchmark's owner;
 //! * acceptance promotes nothing.
 
+pub mod columns;
+pub mod kept;
 pub mod ledger;
 pub mod outside;
 pub mod plan;

@@ -1,27 +1,26 @@
 //! Scoring: sealed rows and both models in, every figure of the comparison out. A pure function; threads change nothing but the time.
 //!
-//! Texts of refusals repeat no value of a row: rows are sealed, and refusals are published.
+//! ```text
+//! open: sealed rows, artefacts ──► columns (labels, scores, strata) ──► judge ──► figures, decision, full record
+//! ```
+//!
+//! The stage, the benchmark's owner who opens an evaluation, and whoever recomputes one from labels and scores all come through
+//! [`judge`]: there is one copy of the figures.
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 
+use super::columns::{Columns, columns};
 use super::plan::{Case, Plan, alpha, plan, seed};
 use super::report::full_record;
 use crate::attest::evaluation::FullRecord;
 use crate::domain::contract::Spec;
 use crate::domain::keys::{MacKey, SealingKey};
-use crate::ml::arrow::{frame_of, labels};
-use crate::ml::declare::declaration;
-use crate::ml::encoding::{Declared, Encode, Kind};
-use crate::ml::model::Model;
-use crate::ml::{MAX_SCORES, Task};
-use crate::sealing::strata::{level_of, stratum_of};
 use crate::sealing::vault;
 use crate::stages::beside::Refusal;
 use crate::stats::evaluation::{self, Evaluation, Resampling, Standing};
-use crate::stats::fixed::{MICRO, quantise};
 use crate::stats::multiplicity::holm;
-use crate::stats::rows::{Frame, PairedRows, Task as Compared};
+use crate::stats::rows::PairedRows;
 
 /// The blobs of an attempt.
 #[derive(Debug, Clone)]
@@ -53,18 +52,50 @@ pub struct Scored {
     pub higher_is_better: bool,
 }
 
-/// Labels and both models' scores in quanta, in the order of the sealed rows.
-struct Columns {
-    frame: Frame,
-    labels: Vec<i64>,
-    baseline: Vec<i64>,
-    candidate: Vec<i64>,
+/// The rows with the strata of one column, and what the decision needs to know of them.
+#[derive(Debug)]
+pub struct Level {
+    /// Labels and scores.
+    pub rows: PairedRows,
+    /// The strata, and how they are protected.
+    pub plan: evaluation::Plan,
 }
 
-/// The rows with the strata of one column, and what the decision needs to know of them.
-struct Level {
-    rows: PairedRows,
-    plan: evaluation::Plan,
+/// What a comparison came to.
+#[derive(Debug)]
+pub struct Judged {
+    /// The figures as the library gives them.
+    pub evaluation: Evaluation,
+    /// The rows, once for each column of strata, or once without.
+    pub levels: Vec<Level>,
+    /// The figures as they are told, kept and signed.
+    pub scored: Scored,
+}
+
+/// An evaluation with everything that it rests on: for the benchmark's owner alone.
+#[derive(Debug)]
+pub struct Opened {
+    /// The contract.
+    pub spec: Spec,
+    /// How the two are compared.
+    pub plan: Plan,
+    /// The sealed rows, in their order.
+    pub rows: Vec<RecordBatch>,
+    /// Their labels, both models' scores and strata.
+    pub columns: Columns,
+    /// What the comparison came to.
+    pub judged: Judged,
+}
+
+/// What the decision depends on besides the plan and the columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    /// Its number in the family, from 1.
+    pub number: u64,
+    /// Acceptances of the benchmark before it.
+    pub acceptances: u64,
+    /// Seed of what is resampled.
+    pub seed: [u8; 32],
 }
 
 fn refuse<T>(code: &'static str, detail: impl std::fmt::Display) -> Result<T, Refusal> {
@@ -78,31 +109,69 @@ fn refuse<T>(code: &'static str, detail: impl std::fmt::Display) -> Result<T, Re
 pub fn score(
     case: &Case,
     blobs: &Blobs,
-    (key, tree_key): (&SealingKey, &MacKey),
+    keys: (&SealingKey, &MacKey),
     acceptances: u64,
     threads: usize,
 ) -> Result<Scored, Refusal> {
+    let Prepared { plan, columns, .. } = prepare(case, blobs, keys)?;
+    judge(&plan, &columns, Attempt { number: case.number, acceptances, seed: seed(case) }, threads)
+        .map(|judged| judged.scored)
+}
+
+/// Opens the sealed rows and scores an attempt on them, and keeps all that led to its figures.
+///
+/// # Errors
+/// See [`score`].
+pub fn open(
+    case: &Case,
+    blobs: &Blobs,
+    keys: (&SealingKey, &MacKey),
+    acceptances: u64,
+    threads: usize,
+) -> Result<Opened, Refusal> {
+    let Prepared { spec, plan, rows, columns } = prepare(case, blobs, keys)?;
+    let judged = judge(&plan, &columns, Attempt { number: case.number, acceptances, seed: seed(case) }, threads)?;
+    Ok(Opened { spec, plan, rows, columns, judged })
+}
+
+struct Prepared {
+    spec: Spec,
+    plan: Plan,
+    rows: Vec<RecordBatch>,
+    columns: Columns,
+}
+
+fn prepare(case: &Case, blobs: &Blobs, (key, tree_key): (&SealingKey, &MacKey)) -> Result<Prepared, Refusal> {
     let spec = Spec::from_canonical_json(&case.spec).or_else(|e| refuse("BAD_CONTRACT", e))?;
     let plan = plan(&spec, &case.benchmark)?;
     let rows = vault::open(&blobs.rows, &case.benchmark, key, tree_key).or_else(|e| refuse("BENCHMARK_DAMAGED", e))?;
-    let columns = columns(&spec, &rows, blobs)?;
-    let levels = levels(columns, &plan, &case.benchmark.strata, &rows)?;
-    drop(rows);
+    let models = (&blobs.baseline[..], &blobs.candidate[..]);
+    let columns = columns(&spec, &plan, &case.benchmark.strata, &rows, models)?;
+    Ok(Prepared { spec, plan, rows, columns })
+}
+
+/// Compares, decides and writes the figures down.
+///
+/// # Errors
+/// Labels or scores that cannot be compared.
+pub fn judge(plan: &Plan, columns: &Columns, attempt: Attempt, threads: usize) -> Result<Judged, Refusal> {
+    let Attempt { number, acceptances, seed } = attempt;
+    let levels = levels(columns, plan)?;
     let standing =
-        Standing { preregistered: true, attempt: Some(case.number), alpha: Some(alpha()), retired: false, acceptances };
+        Standing { preregistered: true, attempt: Some(number), alpha: Some(alpha()), retired: false, acceptances };
     let Some((first, others)) = levels.split_first() else { return refuse("NO_EVALUATION", "nothing was compared") };
-    let resampling = Resampling { threads: threads.max(1), ..Resampling::new(seed(case)) };
+    let resampling = Resampling { threads: threads.max(1), ..Resampling::new(seed) };
     let done = compare(first, others, &standing, &resampling);
-    let loss = done.ladder_loss(&first.plan);
-    Ok(Scored {
+    let scored = Scored {
         accepted: done.decision.accepted(),
         reasons: codes(&done),
         p_value: done.decision.p_value.and_then(crate::stats::fixed::p_value_string),
-        loss,
+        loss: done.ladder_loss(&first.plan),
         step: plan.declared.minimum_effect,
         higher_is_better: plan.declared.primary.higher_is_better(&first.rows),
         record: full_record(&done, &levels.iter().map(|own| (&own.rows, &own.plan)).collect::<Vec<_>>()),
-    })
+    };
+    Ok(Judged { evaluation: done, levels, scored })
 }
 
 fn codes(done: &Evaluation) -> Vec<String> {
@@ -133,93 +202,10 @@ fn compare(first: &Level, others: &[Level], standing: &Standing, resampling: &Re
     joined
 }
 
-fn columns(spec: &Spec, rows: &[RecordBatch], blobs: &Blobs) -> Result<Columns, Refusal> {
-    let declared = declaration(spec).or_else(|e| refuse("BAD_CONTRACT", e))?;
-    let task = &declared.task;
-    let quanta = |value: f64| match task {
-        Task::Number => quantise(value, MICRO).ok(),
-        Task::Classes(_) => Some(value as i64),
-    };
-    let own = labels(rows, &declared.label, task);
-    let own = own.ok().and_then(|labels| labels.into_iter().map(|label| quanta(label?)).collect::<Option<Vec<_>>>());
-    let Some(labels) = own else {
-        return refuse(
-            "BAD_LABEL",
-            "a sealed row has no label of the model's task; help: seal rows of the present contract",
-        );
-    };
-    let frame = Frame::new(match task {
-        Task::Number => Compared::Regression,
-        Task::Classes(classes) if classes.len() > 2 => {
-            Compared::Multiclass(u16::try_from(classes.len()).unwrap_or(u16::MAX))
-        }
-        Task::Classes(_) => Compared::Binary,
-    });
-    if labels.len().saturating_mul(task.outputs()) > MAX_SCORES {
-        return refuse(
-            "TOO_LARGE",
-            format!("more than {MAX_SCORES} rows times classes; help: seal a sample of the rows"),
-        );
-    }
-    Ok(Columns {
-        frame,
-        labels,
-        baseline: scores(rows, &blobs.baseline, task, ("BASELINE_UNUSABLE", "the baseline"))?,
-        candidate: scores(rows, &blobs.candidate, task, ("CANDIDATE_UNUSABLE", "the candidate"))?,
-    })
-}
-
-/// A model's scores of the sealed rows, quantised once.
-fn scores(
-    rows: &[RecordBatch],
-    artefact: &[u8],
-    task: &Task,
-    (code, who): (&'static str, &str),
-) -> Result<Vec<i64>, Refusal> {
-    let model = Model::from_bytes(artefact).or_else(|e| refuse(code, format!("{who} cannot be read: {e}")))?;
-    if model.task != *task {
-        let help = "help: compare with a version of the same contract's label (--base-version)";
-        return refuse(code, format!("{who} predicts something else than the contract's label; {help}"));
-    }
-    let declared = model.encoding.features.iter().try_fold(Vec::<Declared>::new(), |mut all, feature| {
-        let encode = match feature.kind {
-            Kind::Number => Encode::Number,
-            Kind::Category(_) => Encode::Category,
-            Kind::Time(_) => Encode::Time(Vec::new()),
-        };
-        match all.iter().find(|known| known.column == feature.column) {
-            Some(known) if known.encode != encode => return None,
-            Some(_) => {}
-            None => all.push(Declared { column: feature.column.clone(), encode }),
-        }
-        Some(all)
-    });
-    let Some(declared) = declared else { return refuse(code, format!("{who} reads a column in two ways")) };
-    let unfit = || {
-        let help = "help: seal rows of the contract that it was trained under";
-        Refusal::new(
-            code,
-            format!("{who} reads columns that the sealed rows do not have, or have as another type; {help}"),
-        )
-    };
-    let mut scores = Vec::new();
-    // Batch by batch, so that features of one batch at a time are in memory.
-    for batch in rows {
-        let frame = frame_of(std::slice::from_ref(batch), &declared).map_err(|_| unfit())?;
-        for score in model.predict(&frame).map_err(|_| unfit())? {
-            let Ok(score) = quantise(score, MICRO) else {
-                return refuse(code, format!("{who} gives a score that is no finite number"));
-            };
-            scores.push(score);
-        }
-    }
-    Ok(scores)
-}
-
 /// The rows once for each column of strata, or once without.
-fn levels(columns: Columns, plan: &Plan, strata: &[String], rows: &[RecordBatch]) -> Result<Vec<Level>, Refusal> {
+fn levels(columns: &Columns, plan: &Plan) -> Result<Vec<Level>, Refusal> {
     let made = |of: Vec<u32>, strata: &[(String, Option<i64>)]| {
-        let Columns { frame, labels, baseline, candidate } = &columns;
+        let Columns { frame, labels, baseline, candidate, .. } = columns;
         let (labels, baseline, candidate) = (labels.clone(), baseline.clone(), candidate.clone());
         let paired = PairedRows::with_extras(*frame, labels, baseline, candidate, Vec::new(), of);
         // The error's text names a row and its label.
@@ -237,23 +223,6 @@ fn levels(columns: Columns, plan: &Plan, strata: &[String], rows: &[RecordBatch]
     if plan.columns.is_empty() {
         return Ok(vec![made(vec![0; columns.labels.len()], &[])?]);
     }
-    let mut levels = Vec::with_capacity(plan.columns.len());
-    for (column, own) in &plan.columns {
-        let mut of = Vec::with_capacity(columns.labels.len());
-        for batch in rows {
-            let Some(cells) = batch.column_by_name(column) else {
-                return refuse("STRATA_NOT_SEALED", format!("the sealed rows have no column {column}"));
-            };
-            for row in 0..batch.num_rows() {
-                let Ok(level) = level_of(cells, row) else {
-                    return refuse("STRATA_NOT_SEALED", format!("the column {column} makes no strata"));
-                };
-                let place = stratum_of(strata, column, &level).and_then(|s| own.iter().position(|(name, _)| name == s));
-                // A level of no stratum lies beyond all, and refuses the attempt.
-                of.push(u32::try_from(place.unwrap_or(own.len())).unwrap_or(u32::MAX));
-            }
-        }
-        levels.push(made(of, own)?);
-    }
-    Ok(levels)
+    let own = plan.columns.iter().zip(&columns.strata);
+    own.map(|((_, strata), of)| made(of.clone(), strata)).collect()
 }

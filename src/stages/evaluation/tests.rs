@@ -66,20 +66,36 @@ fn a_refused_attempt_tells_nothing_but_its_number_level_reasons_and_the_ladder()
     let Some(Predicate::Evaluation(told)) = desk.statements().pop() else { panic!() };
     assert_eq!((told.record, &told.reasons), (None, &record.reasons));
     let id = record.evaluation_id.as_str();
-    let kept = lock(&world.shelf.kept)[id].clone();
-    let opened = world.key.open(&work::record_info(id), &kept).unwrap();
-    let opened: serde_json::Value = serde_json::from_slice(&opened).unwrap();
-    let salt: [u8; 16] =
-        data_encoding::HEXLOWER.decode(opened["salt"].as_str().unwrap().as_bytes()).unwrap().try_into().unwrap();
-    let bytes = serde_json_canonicalizer::to_vec(&opened["record"]).unwrap();
-    assert_eq!(told.withheld, Some(withheld(&salt, &bytes)));
-    let exact = opened["record"]["metrics"][0]["candidatePpm"].as_str().unwrap();
+    let kept = kept::open(&world.key, id, &lock(&world.shelf.kept)[id]).unwrap();
+    assert_eq!(told.withheld, kept.withheld());
+    let exact = kept.record.metrics[0].candidate_ppm.as_str();
     let published: Vec<u8> = desk.task.outputs.iter().flat_map(|out| out.value.clone().unwrap_or_default()).collect();
     assert!(!published.windows(exact.len()).any(|bytes| bytes == exact.as_bytes()), "{exact} stands in a record");
     // A worse candidate later shows the same rung.
     let again = desk.evaluate(world.ask("s", &world.noise, &world.good));
     assert_eq!((again.attempt, again.alpha.as_str()), (2, "0.007599088773"));
     assert_eq!(again.ladder_score, Some(ladder));
+}
+
+#[test]
+fn the_owner_of_a_benchmark_opens_an_evaluation_and_finds_the_figures_that_were_kept_and_bound() {
+    let world = World::new();
+    let mut desk = world.desk();
+    let request = world.ask("r", &world.other_noise, &world.good);
+    let record = desk.evaluate(request.clone());
+    let id = record.evaluation_id.as_str();
+    let opened = world.opened(&request, &record, ring().tree_key()).unwrap();
+    let sealed = lock(&world.shelf.kept)[id].clone();
+    let kept = kept::open(&world.key, id, &sealed).unwrap();
+    assert_eq!(opened.judged.scored.record, kept.record);
+    let columns = &opened.columns;
+    assert_eq!((columns.labels.len(), columns.baseline.len(), columns.candidate.len()), (600, 600, 600));
+    assert_eq!((columns.strata.len(), opened.rows.iter().map(|rows| rows.num_rows()).sum::<usize>()), (2, 600));
+    // Neither another key nor another evaluation's name opens it.
+    assert!(kept::open(&SealingKey::new("e2").unwrap(), id, &sealed).is_err());
+    assert!(kept::open(&world.key, "another", &sealed).is_err());
+    let stranger = crate::domain::keys::MacKey::new(&[1; 32], "");
+    assert_eq!(world.opened(&request, &record, &stranger).unwrap_err().code, "BENCHMARK_DAMAGED");
 }
 
 #[test]

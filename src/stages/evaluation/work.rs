@@ -4,10 +4,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::kept;
 use super::outside::Outside;
 use super::plan::Case;
 use super::score::{Blobs, Scored, score};
-use crate::attest::evaluation::{FullRecord, salt};
+use crate::attest::evaluation::salt;
 use crate::domain::keys::{LiveKeys, SealingKey};
 use crate::ml::artefact;
 use crate::sealing::vault;
@@ -91,24 +92,7 @@ fn made(shop: &Shop, case: &Case, acceptances: u64, stop: &AtomicBool) -> Result
     let scored = score(case, &blobs, (&shop.key, ring.tree_key()), acceptances, shop.threads).map_err(Some)?;
     drop(blobs);
     let salt = salt(ring.tree_key(), id);
-    let kept = sealed(shop, id, &salt, &scored.record).map_err(Some)?;
+    let kept = kept::seal(shop.key.public(), id, &salt, &scored.record).map_err(Some)?;
     persist(&is_stopped, &what, || shop.outside.keep(id, kept.clone()))?;
     Ok(scored)
-}
-
-/// The full record for the benchmark's owner, encrypted to the evaluation key:
-/// `{"evaluationId":…,"record":{…},"salt":"…"}`, sealed with the info `hokusai/evaluation-record/v1` 00 ‖ evaluation id.
-fn sealed(shop: &Shop, id: &str, salt: &[u8; 16], record: &FullRecord) -> Result<Vec<u8>, Refusal> {
-    let unkept = |detail: String| Refusal::new("RECORD_UNKEPT", detail);
-    let whole = serde_json::json!({
-        "evaluationId": id, "record": record, "salt": data_encoding::HEXLOWER.encode(salt),
-    });
-    let bytes = serde_json_canonicalizer::to_vec(&whole).map_err(|e| unkept(e.to_string()))?;
-    shop.key.public().seal(&record_info(id), &bytes).map_err(|e| unkept(e.to_string()))
-}
-
-/// What binds a kept record to its evaluation.
-#[must_use]
-pub fn record_info(id: &str) -> Vec<u8> {
-    [b"hokusai/evaluation-record/v1\0", id.as_bytes()].concat()
 }

@@ -230,6 +230,36 @@ impl World {
         Desk { task: Task::new(self.stage(), 0, &[]), offset: 0, told: 0, acknowledged: 0 }
     }
 
+    /// The facts of an attempt, as its owner puts them together again.
+    pub(super) fn case(&self, request: &EvaluationRequest, record: &Record) -> Case {
+        Case {
+            family: request.family.clone(),
+            number: record.attempt as u64,
+            evaluation_id: record.evaluation_id.clone(),
+            attempt: request.attempt.clone().unwrap(),
+            benchmark: self.model.benchmarks[0].clone(),
+            spec: self.model.contracts[0].spec.clone(),
+            metric: record.metric.clone(),
+            preregistration: record.preregistration.clone(),
+        }
+    }
+
+    pub(super) fn opened(
+        &self,
+        request: &EvaluationRequest,
+        record: &Record,
+        tree_key: &crate::domain::keys::MacKey,
+    ) -> Result<score::Opened, Refusal> {
+        let case = self.case(request, record);
+        let blob = |artefact: &Artefact| Bytes::from(lock(&self.shelf.blobs)[&artefact.digest].clone());
+        let blobs = score::Blobs {
+            rows: blob(&case.benchmark.sealed_rows),
+            baseline: blob(&case.attempt.baseline),
+            candidate: blob(&case.attempt.candidate),
+        };
+        score::open(&case, &blobs, (&self.key, tree_key), 0, 1)
+    }
+
     pub(super) fn family(&self, number: usize) -> String {
         self.model.benchmarks[number].family.clone()
     }
