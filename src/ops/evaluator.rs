@@ -4,9 +4,10 @@ use bytes::Bytes;
 use tokio::runtime::Builder;
 
 use crate::domain::records::Artefact;
+use crate::ops::blobs::{self, BlobError};
 use crate::stages::beside::{Refusal, Trouble};
 use crate::stages::evaluation::outside::Outside;
-use crate::store::{Digest, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// The store of an installation.
 #[derive(Debug, Clone)]
@@ -28,15 +29,14 @@ fn passing(error: impl std::fmt::Display) -> Trouble {
 
 impl Outside for Evaluator {
     fn blob(&self, artefact: &Artefact, most: u64, code: &'static str) -> Result<Bytes, Trouble> {
-        let missing = |why: &dyn std::fmt::Display| {
-            let help = "help: restore it from a backup of the store";
-            Trouble::from(Refusal::new(code, format!("the blob {}: {why}; {help}", artefact.digest)))
-        };
-        let digest: Digest = artefact.digest.parse().map_err(|why: &str| missing(&why))?;
         let runtime = Builder::new_current_thread().enable_all().build().map_err(passing)?;
-        runtime
-            .block_on(self.store.blobs().get(digest, most))
-            .map_err(|error| if error.is_retriable() { passing(error) } else { missing(&error) })
+        blobs::fetch(&self.store, &runtime, &artefact.digest, most).map_err(|error| match error {
+            BlobError::Passing(cause) => Trouble::Passing(cause),
+            BlobError::Missing(why) => {
+                let help = "help: restore it from a backup of the store";
+                Refusal::new(code, format!("the blob {}: {why}; {help}", artefact.digest)).into()
+            }
+        })
     }
 
     fn keep(&self, evaluation_id: &str, sealed: Vec<u8>) -> Result<(), Trouble> {

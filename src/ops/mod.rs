@@ -1,5 +1,6 @@
 //! Operations: logs, metrics, health, signals, secrets on disk.
 
+pub mod blobs;
 pub mod evaluator;
 pub mod filters;
 pub mod health;
