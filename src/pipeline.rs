@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::attest::trust::LiveTrust;
 use crate::codec::aside;
 use crate::domain::contract::Spec;
-use crate::domain::keys::LiveKeys;
+use crate::domain::keys::{LiveKeys, SealingKey};
 use crate::installation::Installation;
 use crate::ops::evaluator::Evaluator;
 use crate::ops::filters::StoreFilters;
@@ -20,6 +20,8 @@ use crate::ops::log_keeper::{self, LogKeeper};
 use crate::ops::trainer::Trainer;
 use crate::ops::{rotation, secrets};
 use crate::stages::attesting::Attesting;
+use crate::stages::attribution::Attribution;
+use crate::stages::attribution::work::Desk;
 use crate::stages::dedup::Dedup;
 use crate::stages::evaluation::{Evaluation, EvaluationConfig};
 use crate::stages::intake::contract::Compiler;
@@ -50,6 +52,7 @@ pub const STAGES: &[&str] = &[
     "training",
     "trials",
     "evaluation",
+    "attribution",
     "warehouse",
 ];
 
@@ -146,6 +149,10 @@ impl Pipeline {
         if runs("evaluation") {
             let evaluation = evaluation_config(config, &keys, &trust)?;
             runtime.stage(move || Evaluation::new(evaluation.clone()))?;
+        }
+        if runs("attribution") {
+            let desk = desk(config, &keys)?;
+            runtime.stage(move || Attribution::new(desk.clone()))?;
         }
         let warehouse = if runs("warehouse") {
             Some(Warehouse::new(warehouse_config(config, &keys, runtime.health())?))
@@ -293,16 +300,37 @@ fn shop(config: &PipelineConfig) -> anyhow::Result<Shop> {
     })
 }
 
-/// Only machines with the private part of the evaluation key can run the stage.
+/// Only machines with the private part of the evaluation key can run a stage that opens sealed benchmarks.
+fn evaluation_key(config: &PipelineConfig, stage: &str) -> anyhow::Result<Arc<SealingKey>> {
+    let key = secrets::evaluation_key(&config.keys, tenant(&config.installation.prefix)).with_context(|| {
+        format!(
+            "the stage {stage} opens sealed benchmarks; a machine without that key runs the other stages (--stages)"
+        )
+    })?;
+    Ok(Arc::new(key))
+}
+
+/// What attributions of this process work with: one game is played at a time, within the limits of training.
+fn desk(config: &PipelineConfig, keys: &LiveKeys) -> anyhow::Result<Desk> {
+    let Shop { outside, limits, wire, .. } = shop(config)?;
+    let store = Store::at(&config.installation.store, &StoreOptions::from_environment())?;
+    Ok(Desk {
+        trainer: outside,
+        blobs: Arc::new(Evaluator::new(store)),
+        key: evaluation_key(config, "attribution")?,
+        keys: keys.clone(),
+        wire,
+        limits,
+        bench: Arc::default(),
+    })
+}
+
 fn evaluation_config(config: &PipelineConfig, keys: &LiveKeys, trust: &LiveTrust) -> anyhow::Result<EvaluationConfig> {
     let installation = &config.installation;
-    let evaluation_key = secrets::evaluation_key(&config.keys, tenant(&installation.prefix)).context(
-        "the stage evaluation opens sealed benchmarks; a machine without that key runs the other stages (--stages)",
-    )?;
     let threads = installation.topology.stage("training")?.settings.training_threads;
     Ok(EvaluationConfig {
         outside: Arc::new(Evaluator::new(Store::at(&installation.store, &StoreOptions::from_environment())?)),
-        evaluation_key: Arc::new(evaluation_key),
+        evaluation_key: evaluation_key(config, "evaluation")?,
         keys: keys.clone(),
         trust: trust.clone(),
         key: secrets::stage_key(&config.keys, "evaluation")?,

@@ -5,6 +5,7 @@
 
 pub mod atomic;
 pub mod attestation;
+pub mod attribution;
 pub mod audit;
 pub mod benchmark;
 pub mod broker;
@@ -81,6 +82,8 @@ enum Command {
     Benchmark(benchmark::BenchmarkArgs),
     /// Show the Ladder scores of the candidates on sealed benchmarks
     Leaderboard(leaderboard::LeaderboardArgs),
+    /// Who is credited with accepted improvements: values, errors, shares
+    Attribution(attribution::AttributionArgs),
     /// Compare two models' scores on labelled rows, as an evaluation does; it decides nothing
     Compare(compare::CompareArgs),
     /// Find, show and export what was attested; tree heads, the log, trust roots
@@ -143,6 +146,7 @@ fn run(arguments: Arguments) -> Outcome<()> {
             Command::Predict(args) => predict::run(args, settings).await,
             Command::Benchmark(args) => benchmark::run(args, settings).await,
             Command::Leaderboard(args) => leaderboard::run(args, settings).await,
+            Command::Attribution(args) => attribution::run(args, settings).await,
             Command::Compare(args) => compare::run(args, settings).await,
             Command::Attestation(args) => attestation::run(args, settings).await,
             Command::Verify(args) => verify::run(args, settings).await,

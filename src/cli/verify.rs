@@ -212,7 +212,9 @@ fn leaves(path: &Path) -> Outcome<(Vec<Hash>, Vec<Laid>)> {
 fn inputs(folder: &Path, statement: &Statement) -> Vec<Check> {
     let said = match &statement.predicate {
         Predicate::Contribution(said) => said,
-        Predicate::Evaluation(_) | Predicate::Preregistration(_) => return vec![models(folder, statement)],
+        Predicate::Evaluation(_) | Predicate::Preregistration(_) | Predicate::Attribution(_) => {
+            return vec![models(folder, statement)];
+        }
         _ => return Vec::new(),
     };
     let unreadable =
@@ -241,6 +243,7 @@ fn models(folder: &Path, statement: &Statement) -> Check {
     let (baseline, candidate) = match &statement.predicate {
         Predicate::Evaluation(said) => (&said.baseline.digest, &said.candidate.digest),
         Predicate::Preregistration(said) => (&said.baseline.digest, &said.candidate.digest),
+        Predicate::Attribution(said) => (&said.baseline, &said.candidate),
         _ => return Check { name, outcome: Found::NotChecked, detail: "not about models".to_owned() },
     };
     let found = match digests(folder) {

@@ -443,7 +443,7 @@ mod tests {
         let actions = plan(&topology, &BTreeMap::new(), &options());
         assert_eq!(actions.len(), topology.active_topics().count());
         assert!(actions.iter().all(|a| matches!(a, Action::Create { replication: 1, .. })));
-        assert!(!actions.iter().any(|a| topic_of(a) == "t.attributions"));
+        assert!(!actions.iter().any(|a| topic_of(a) == "t.predictions"));
         let three = plan(&topology, &BTreeMap::new(), &ApplyOptions { replication: 3, ..options() });
         let Action::Create { configs, .. } = &three[0] else { panic!("{three:?}") };
         assert!(configs.contains(&("min.insync.replicas".to_owned(), "2".to_owned())));

@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 
+use super::records::attributions;
 use crate::domain::topics;
 
 /// Metadata key that Delta readers show as a column's comment.
@@ -41,6 +42,8 @@ pub enum Table {
     TrialResults,
     /// What may be told of each evaluation.
     Evaluations,
+    /// Who is credited with accepted improvements.
+    Attributions,
 }
 
 /// What one table is: the one place that says it.
@@ -64,7 +67,7 @@ const fn facts(
 
 /// One line per table, in the order of the enum: a table's place here is its discriminant.
 #[rustfmt::skip] // one table, one or two lines
-const TABLES: [Facts; 11] = [
+const TABLES: [Facts; 12] = [
     facts(Table::Contributions, "contributions", topics::CONTRIBUTIONS,
         "Headers, sizes, keyed digests and positions of contributed chunks; never payloads", contributions),
     facts(Table::Rows, "rows", topics::ACCEPTED,
@@ -84,6 +87,8 @@ const TABLES: [Facts; 11] = [
         "One row per trial and rung of a search: parameters, loss, metrics; the view trials ranks them", trial_results),
     facts(Table::Evaluations, "evaluation_records", topics::EVALUATIONS,
         "What may be told of each evaluation: of a refused one no figure but the Ladder's; the view evaluations has the newest", evaluations),
+    facts(Table::Attributions, "attributions", topics::ATTRIBUTIONS,
+        "Who is credited with each accepted improvement: values of a declared game, errors, shares or why there are none", attributions::fields),
 ];
 
 impl Table {
@@ -142,25 +147,25 @@ pub fn timestamp() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 
-fn column(name: &str, data_type: DataType, comment: &str) -> Field {
+pub(super) fn column(name: &str, data_type: DataType, comment: &str) -> Field {
     let metadata = HashMap::from([(COMMENT.to_owned(), comment.to_owned())]);
     Field::new(name, data_type, true).with_metadata(metadata)
 }
 
-fn text(name: &str, comment: &str) -> Field {
+pub(super) fn text(name: &str, comment: &str) -> Field {
     column(name, DataType::Utf8, comment)
 }
 
-fn long(name: &str, comment: &str) -> Field {
+pub(super) fn long(name: &str, comment: &str) -> Field {
     column(name, DataType::Int64, comment)
 }
 
-fn plain(name: &str, data_type: DataType) -> Field {
+pub(super) fn plain(name: &str, data_type: DataType) -> Field {
     Field::new(name, data_type, true)
 }
 
 /// A list of structs, with the element name that Parquet readers expect.
-fn list_of(fields: Vec<Field>) -> DataType {
+pub(super) fn list_of(fields: Vec<Field>) -> DataType {
     DataType::List(Arc::new(plain("element", DataType::Struct(Fields::from(fields)))))
 }
 
@@ -311,7 +316,7 @@ fn named_values() -> DataType {
     list_of(vec![plain("name", DataType::Utf8), plain("value", DataType::Utf8)])
 }
 
-fn texts() -> DataType {
+pub(super) fn texts() -> DataType {
     DataType::List(Arc::new(plain("element", DataType::Utf8)))
 }
 

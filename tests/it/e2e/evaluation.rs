@@ -15,7 +15,7 @@ on_every_cluster! {
     what_cannot_be_evaluated_is_refused_by_name_before_anything_is_learned,
 }
 
-fn spec(model: &str, evaluation: &str) -> String {
+pub fn spec(model: &str, evaluation: &str) -> String {
     format!(
         "apiVersion: hokusai/v1
 kind: Model
@@ -32,7 +32,7 @@ learning: {{leaveOut: [n]}}
     )
 }
 
-const SECTION: &str = "evaluation:
+pub const SECTION: &str = "evaluation:
   primary: accuracy
   minimumEffect: 0.02
   guardrails: [{metric: log_loss, margin: 0.2}]
@@ -46,7 +46,7 @@ fn model(cluster: &Cluster) -> String {
 }
 
 /// Where rows of a test begin: benchmarks of a tenant that overlap share their attempts, whichever model they measure.
-fn base() -> i64 {
+pub fn base() -> i64 {
     use std::sync::atomic::{AtomicI64, Ordering};
     static NEXT: AtomicI64 = AtomicI64::new(0);
     NEXT.fetch_add(10_000, Ordering::Relaxed)
@@ -61,7 +61,7 @@ fn scrambled(n: i64, salt: i64) -> i64 {
 }
 
 /// Rows whose label follows x in nine of ten; those that are mislabelled, the other way round.
-fn rows(range: std::ops::Range<i64>, mislabelled: bool) -> Vec<Value> {
+pub fn rows(range: std::ops::Range<i64>, mislabelled: bool) -> Vec<Value> {
     let row = |n: i64| {
         let x = scrambled(n, 1) % 1_000;
         let flipped = scrambled(n, 3) % 10 == 0;
@@ -71,26 +71,30 @@ fn rows(range: std::ops::Range<i64>, mislabelled: bool) -> Vec<Value> {
 }
 
 fn contributed(cluster: &Cluster, model: &str, rows: &[Value]) {
+    contributed_by(cluster, model, "alice", rows);
+}
+
+pub fn contributed_by(cluster: &Cluster, model: &str, contributor: &str, rows: &[Value]) {
     let id = unique("rows");
-    contribute(cluster, &[contribution(&id, "alice", model, rows)]);
+    contribute(cluster, &[contribution(&id, contributor, model, rows)]);
     let receipt = receipt(cluster, &id);
     assert_eq!(receipt["accepted"], rows.len(), "{receipt}");
 }
 
-fn seal(cluster: &Cluster, model: &str, rows: &[Value]) -> Value {
+pub fn seal(cluster: &Cluster, model: &str, rows: &[Value]) -> Value {
     let path = cluster.scratch().join(format!("{}.jsonl", unique("sealed")));
     let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
     std::fs::write(&path, lines.join("\n")).expect("a file");
     cluster.lines(&["benchmark", "seal", "holdout", "--model", model, &path.to_string_lossy()]).remove(0)
 }
 
-fn train(cluster: &Cluster, model: &str, id: &str, more: &[&str]) -> Value {
+pub fn train(cluster: &Cluster, model: &str, id: &str, more: &[&str]) -> Value {
     let asked = ["train", model, "--algorithm", "linear", "--request-id", id, "--wait"];
     let arguments: Vec<&str> = asked.into_iter().chain(more.to_vec()).collect();
     cluster.lines(&arguments).remove(0)
 }
 
-fn text<'a>(line: &'a Value, path: &str) -> &'a str {
+pub fn text<'a>(line: &'a Value, path: &str) -> &'a str {
     line.pointer(path).and_then(Value::as_str).unwrap_or_else(|| panic!("{path} in {line}"))
 }
 
@@ -223,7 +227,7 @@ fn what_cannot_be_evaluated_is_refused_by_name_before_anything_is_learned(cluste
 }
 
 /// Copies the keys of a tenant; the log's own are of one log.
-fn copied(from: &Path, to: &Path) {
+pub fn copied(from: &Path, to: &Path) {
     std::fs::create_dir(to).expect("a folder");
     std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o700)).expect("permissions");
     for file in std::fs::read_dir(from).expect("keys").flatten() {

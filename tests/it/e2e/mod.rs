@@ -5,6 +5,7 @@
 
 mod alerts;
 mod attestation;
+mod attribution;
 mod benchmarks;
 mod canaries;
 mod cli;
