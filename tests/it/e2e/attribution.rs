@@ -95,7 +95,10 @@ fn verified(cluster: &Cluster, entry: &Value, told: &Value) {
     cluster.lines(&["attestation", "trust", "-o", &file("trust.json")]);
     cluster.lines(&["attestation", "export", text(entry, "/leaf"), "-o", &file("bundle.json")]);
     let (bundle, trust, models) = (file("bundle.json"), file("trust.json"), file("models"));
-    let report = cluster.run(&["verify", &bundle, "--trust", &trust, "--inputs", &models]).lines(0).remove(0);
+    let report = cluster
+        .run(&["verify", &bundle, "--trust", &trust, "--inputs", &models, "--format", "json"])
+        .lines(0)
+        .remove(0);
     let checks = report["checks"].as_array().expect("checks");
     let passed = checks.iter().any(|check| check["check"] == "values and shares" && check["outcome"] == "passed");
     assert!(passed, "{report}");
