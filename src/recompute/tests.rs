@@ -27,7 +27,7 @@ use crate::stages::training::rows::Rows;
 fn training() -> RecordBatch {
     let rows: Vec<Value> = (10_000..10_400).map(row).collect();
     let hashes: Vec<[u8; 16]> =
-        (0..400_u128).map(|n| (n * 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835).to_be_bytes()).collect();
+        (0..400_u128).map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835).to_be_bytes()).collect();
     let text = |name: &str| {
         let cell = |row: &Value| row[name].as_str().map_or_else(|| row[name].to_string(), str::to_owned);
         Arc::new(rows.iter().map(|row| Some(cell(row))).collect::<StringArray>()) as ArrayRef
@@ -323,7 +323,7 @@ fn figures_that_do_not_follow_from_the_samples_are_named_even_if_they_are_signed
         ("/counts/candidateOnly", &|said| said["record"]["counts"]["candidateOnly"] = json!(599)),
         ("/metrics/0/deltaPpm", &|said| said["record"]["metrics"][0]["deltaPpm"] = json!("999999")),
         ("/metrics/0/pE9", &|said| said["record"]["metrics"][0]["pE9"] = json!("0")),
-        ("/metrics/1/intervalPpm/0", &|said| said["record"]["metrics"][1]["intervalPpm"][0] = json!("1")),
+        ("/metrics/0/intervalPpm/0", &|said| said["record"]["metrics"][0]["intervalPpm"][0] = json!("1")),
         ("/lowerPpm", &|said| said["record"]["lowerPpm"] = json!("999999")),
         ("/strata/2/n", &|said| said["record"]["strata"][2]["n"] = json!(1)),
         ("/strata", &|said| drop(said["record"]["strata"].as_array_mut().unwrap().pop())),
@@ -360,7 +360,7 @@ fn scores_that_the_models_do_not_give_are_found_although_the_samples_bind_them()
     let (world, made) = (World::new(), made());
     let candidate = world.shelf.put(&made.artefact);
     let told = Told::of(&world, &world.ask("r", &candidate, &world.noise), true, 2);
-    let other = world.good.digest.clone();
+    let other = world.other_noise.digest.clone();
     std::fs::write(told.path(CANDIDATE), &lock(&world.shelf.blobs)[&other]).unwrap();
     let mut manifest: Manifest = serde_json::from_slice(&std::fs::read(told.path(MANIFEST)).unwrap()).unwrap();
     let (sha256, size) = digest(&told.path(CANDIDATE), u64::MAX).unwrap();
@@ -397,7 +397,7 @@ fn a_manifest_from_outside_names_no_file_but_the_inputs() {
     for change in [
         swapped("\"samples.jsonl\"", "\"../samples.jsonl\""),
         swapped("hokusai-evaluation-inputs/v1", "hokusai-evaluation-inputs/v9"),
-        swapped("\"integer\"", "\"blob\""),
+        swapped("\"late\"", "\"lately\""),
         swapped("\"level\": 1", "\"level\": 1, \"more\": 1"),
         swapped("{", ""),
     ] {

@@ -1,6 +1,7 @@
 //! Evaluations as people and other programs meet them: a real improvement is accepted behind its preregistration, one that is none tells
 //! nothing but the Ladder's score, asking again spends nothing, and a worker that dies changes no byte.
 
+use super::recomputation;
 use crate::on_every_cluster;
 use crate::support::broker::Kind;
 use crate::support::cluster::{Cluster, Settings};
@@ -90,7 +91,7 @@ fn train(cluster: &Cluster, model: &str, id: &str, more: &[&str]) -> Value {
     cluster.lines(&arguments).remove(0)
 }
 
-fn text<'a>(line: &'a Value, path: &str) -> &'a str {
+pub(super) fn text<'a>(line: &'a Value, path: &str) -> &'a str {
     line.pointer(path).and_then(Value::as_str).unwrap_or_else(|| panic!("{path} in {line}"))
 }
 
@@ -105,7 +106,7 @@ fn prepared(cluster: &Cluster, model: &str, base: i64, id: &str) -> (Value, Stri
 }
 
 /// The entries of the log about an evaluation, in order.
-fn logged(cluster: &Cluster, model: &str, evaluation: &str) -> Vec<Value> {
+pub(super) fn logged(cluster: &Cluster, model: &str, evaluation: &str) -> Vec<Value> {
     let subject = format!("{model} evaluation {evaluation}");
     eventually("both statements of the evaluation", || {
         let of_it = |entry: &Value| entry["subject"] == subject.as_str();
@@ -141,6 +142,7 @@ fn an_improvement_is_accepted_behind_its_preregistration_and_one_that_is_none_te
     assert_eq!(version["evaluations"][0]["statement"], told["statement"]);
     assert_eq!(text(&version, "/lineage/benchmark"), "holdout@1");
     attested(cluster, &model, told);
+    recomputation::accepted(cluster, &model, told);
 
     // What the wrong labels taught, beside the good version.
     let worse = ["--benchmark", "holdout@1", "--base-version", text(&run, "/version"), "--as-of", &wrong];
@@ -152,6 +154,7 @@ fn an_improvement_is_accepted_behind_its_preregistration_and_one_that_is_none_te
     }
     assert_eq!((&refused["strata"], &refused["ladder_score"]), (&json!([]), &told["ladder_score"]));
     assert!(refused["reasons"].as_array().is_some_and(|r| r.contains(&json!("NOT_SIGNIFICANT"))), "{refused}");
+    recomputation::refused(cluster, &model, refused);
     // The same request, and the same recipe under another id, are the first evaluation again.
     assert_eq!(train(cluster, &model, &id, &["--benchmark", "holdout"])["evaluation"], *told);
     assert_eq!(train(cluster, &model, &unique("again"), &worse)["evaluation"], *refused);
@@ -195,7 +198,7 @@ fn attested(cluster: &Cluster, model: &str, told: &Value) {
         checks.iter().find(|check| check["check"] == name).map(|check| check["outcome"].clone())
     };
     assert_eq!(outcome("preregistration"), Some(json!("passed")), "{whole}");
-    assert_eq!(outcome("recomputation"), Some(json!("not_checked")), "{whole}");
+    assert_eq!(outcome("level 1, figures"), Some(json!("not_checked")), "{whole}");
     // Without one of the models it is about something else.
     std::fs::remove_file(folder.join("models").join(text(told, "/baseline"))).expect("it is there");
     check(&file("log.jsonl")).lines(15);
