@@ -23,9 +23,10 @@ pub mod ledger;
 pub mod outside;
 pub mod plan;
 pub mod report;
+pub mod samples;
 pub mod score;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod work;
 
 use std::sync::{Arc, Mutex};

@@ -1,6 +1,7 @@
 //! Evaluations as people and other programs meet them: a real improvement is accepted behind its preregistration, one that is none tells
 //! nothing but the Ladder's score, asking again spends nothing, and a worker that dies changes no byte.
 
+use super::recomputation;
 use crate::on_every_cluster;
 use crate::support::broker::Kind;
 use crate::support::cluster::{Cluster, Settings};
@@ -15,7 +16,7 @@ on_every_cluster! {
     what_cannot_be_evaluated_is_refused_by_name_before_anything_is_learned,
 }
 
-pub fn spec(model: &str, evaluation: &str) -> String {
+pub(super) fn spec(model: &str, evaluation: &str) -> String {
     format!(
         "apiVersion: hokusai/v1
 kind: Model
@@ -32,7 +33,7 @@ learning: {{leaveOut: [n]}}
     )
 }
 
-pub const SECTION: &str = "evaluation:
+pub(super) const SECTION: &str = "evaluation:
   primary: accuracy
   minimumEffect: 0.02
   guardrails: [{metric: log_loss, margin: 0.2}]
@@ -46,7 +47,7 @@ fn model(cluster: &Cluster) -> String {
 }
 
 /// Where rows of a test begin: benchmarks of a tenant that overlap share their attempts, whichever model they measure.
-pub fn base() -> i64 {
+pub(super) fn base() -> i64 {
     use std::sync::atomic::{AtomicI64, Ordering};
     static NEXT: AtomicI64 = AtomicI64::new(0);
     NEXT.fetch_add(10_000, Ordering::Relaxed)
@@ -61,7 +62,7 @@ fn scrambled(n: i64, salt: i64) -> i64 {
 }
 
 /// Rows whose label follows x in nine of ten; those that are mislabelled, the other way round.
-pub fn rows(range: std::ops::Range<i64>, mislabelled: bool) -> Vec<Value> {
+pub(super) fn rows(range: std::ops::Range<i64>, mislabelled: bool) -> Vec<Value> {
     let row = |n: i64| {
         let x = scrambled(n, 1) % 1_000;
         let flipped = scrambled(n, 3) % 10 == 0;
@@ -74,27 +75,27 @@ fn contributed(cluster: &Cluster, model: &str, rows: &[Value]) {
     contributed_by(cluster, model, "alice", rows);
 }
 
-pub fn contributed_by(cluster: &Cluster, model: &str, contributor: &str, rows: &[Value]) {
+pub(super) fn contributed_by(cluster: &Cluster, model: &str, contributor: &str, rows: &[Value]) {
     let id = unique("rows");
     contribute(cluster, &[contribution(&id, contributor, model, rows)]);
     let receipt = receipt(cluster, &id);
     assert_eq!(receipt["accepted"], rows.len(), "{receipt}");
 }
 
-pub fn seal(cluster: &Cluster, model: &str, rows: &[Value]) -> Value {
+pub(super) fn seal(cluster: &Cluster, model: &str, rows: &[Value]) -> Value {
     let path = cluster.scratch().join(format!("{}.jsonl", unique("sealed")));
     let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
     std::fs::write(&path, lines.join("\n")).expect("a file");
     cluster.lines(&["benchmark", "seal", "holdout", "--model", model, &path.to_string_lossy()]).remove(0)
 }
 
-pub fn train(cluster: &Cluster, model: &str, id: &str, more: &[&str]) -> Value {
+pub(super) fn train(cluster: &Cluster, model: &str, id: &str, more: &[&str]) -> Value {
     let asked = ["train", model, "--algorithm", "linear", "--request-id", id, "--wait"];
     let arguments: Vec<&str> = asked.into_iter().chain(more.to_vec()).collect();
     cluster.lines(&arguments).remove(0)
 }
 
-pub fn text<'a>(line: &'a Value, path: &str) -> &'a str {
+pub(super) fn text<'a>(line: &'a Value, path: &str) -> &'a str {
     line.pointer(path).and_then(Value::as_str).unwrap_or_else(|| panic!("{path} in {line}"))
 }
 
@@ -109,7 +110,7 @@ fn prepared(cluster: &Cluster, model: &str, base: i64, id: &str) -> (Value, Stri
 }
 
 /// The entries of the log about an evaluation, in order.
-fn logged(cluster: &Cluster, model: &str, evaluation: &str) -> Vec<Value> {
+pub(super) fn logged(cluster: &Cluster, model: &str, evaluation: &str) -> Vec<Value> {
     let subject = format!("{model} evaluation {evaluation}");
     eventually("both statements of the evaluation", || {
         let of_it = |entry: &Value| entry["subject"] == subject.as_str();
@@ -145,6 +146,7 @@ fn an_improvement_is_accepted_behind_its_preregistration_and_one_that_is_none_te
     assert_eq!(version["evaluations"][0]["statement"], told["statement"]);
     assert_eq!(text(&version, "/lineage/benchmark"), "holdout@1");
     attested(cluster, &model, told);
+    recomputation::accepted(cluster, &model, told);
 
     // What the wrong labels taught, beside the good version.
     let worse = ["--benchmark", "holdout@1", "--base-version", text(&run, "/version"), "--as-of", &wrong];
@@ -156,6 +158,7 @@ fn an_improvement_is_accepted_behind_its_preregistration_and_one_that_is_none_te
     }
     assert_eq!((&refused["strata"], &refused["ladder_score"]), (&json!([]), &told["ladder_score"]));
     assert!(refused["reasons"].as_array().is_some_and(|r| r.contains(&json!("NOT_SIGNIFICANT"))), "{refused}");
+    recomputation::refused(cluster, &model, refused);
     // The same request, and the same recipe under another id, are the first evaluation again.
     assert_eq!(train(cluster, &model, &id, &["--benchmark", "holdout"])["evaluation"], *told);
     assert_eq!(train(cluster, &model, &unique("again"), &worse)["evaluation"], *refused);
@@ -199,7 +202,7 @@ fn attested(cluster: &Cluster, model: &str, told: &Value) {
         checks.iter().find(|check| check["check"] == name).map(|check| check["outcome"].clone())
     };
     assert_eq!(outcome("preregistration"), Some(json!("passed")), "{whole}");
-    assert_eq!(outcome("recomputation"), Some(json!("not_checked")), "{whole}");
+    assert_eq!(outcome("level 1, figures"), Some(json!("not_checked")), "{whole}");
     // Without one of the models it is about something else.
     std::fs::remove_file(folder.join("models").join(text(told, "/baseline"))).expect("it is there");
     check(&file("log.jsonl")).lines(15);
@@ -227,7 +230,7 @@ fn what_cannot_be_evaluated_is_refused_by_name_before_anything_is_learned(cluste
 }
 
 /// Copies the keys of a tenant; the log's own are of one log.
-pub fn copied(from: &Path, to: &Path) {
+pub(super) fn copied(from: &Path, to: &Path) {
     std::fs::create_dir(to).expect("a folder");
     std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o700)).expect("permissions");
     for file in std::fs::read_dir(from).expect("keys").flatten() {

@@ -25,6 +25,7 @@ mod predict;
 mod privacy;
 mod python;
 mod readme;
+mod recomputation;
 mod recovery;
 mod registry;
 mod s3;
