@@ -90,7 +90,7 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Show what is known of a contributor: receipts and what was attested of them
     Contributor(contributor::ContributorArgs),
-    /// Write a page for people who were not there: a period's compliance
+    /// Write a page for people who were not there: an evaluation, a period's compliance
     Report(report::ReportArgs),
     /// Find, show and export what was attested; tree heads, the log, trust roots
     Attestation(attestation::AttestationArgs),

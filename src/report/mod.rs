@@ -4,8 +4,12 @@
 //! what stands in this program's text and escapes all else. A page loads nothing, runs nothing (its content security policy forbids
 //! it), and holds no time but those of the records: the same records give the same bytes.
 
+pub mod aggregate;
 pub mod compliance;
 mod compliance_page;
 pub mod contributor;
+mod drawing;
+pub mod evaluation;
+mod evaluation_page;
 pub mod markup;
 pub mod table;

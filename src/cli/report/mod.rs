@@ -1,6 +1,7 @@
 //! `hokusai report`: pages for people who were not there.
 
 mod compliance;
+mod evaluation;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -13,16 +14,26 @@ use super::exit::{Failure, Outcome, say};
 
 const EXAMPLES: &str = "\
 Examples:
+  hokusai report 5f0c1d… -o evaluation.html                              what may be told of an evaluation
+  hokusai report 5f0c1d… --open --reason 'quarterly review' -o mine.html   for the benchmark's owner: everything, audited
   hokusai report compliance --from 2026-01-01 --to 2026-02-01 -o january.html
 
-A page is one file: it loads nothing and runs nothing, and opens in any browser. The same records give the same bytes.";
+A page is one file: it loads nothing and runs nothing, and opens in any browser. The same records give the same bytes.
+`hokusai sql 'select evaluation_id, status from evaluations'` lists evaluations.
+
+Of an accepted evaluation the published figures are shown to whoever reads the topics; of any other its number, level, reasons and
+Ladder score. With --open, on a machine with the private evaluation key, the sealed rows are scored again: the page then has ROC and
+calibration curves, summed up so that no place stands for fewer than 20 rows, and the figures of an attempt that was not accepted. The opening
+stands on `audit` before anything is opened.";
 
 /// Arguments of `report`.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct ReportArgs {
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
+    #[command(flatten)]
+    evaluation: evaluation::EvaluationArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -34,10 +45,11 @@ enum What {
 /// Runs `report`.
 ///
 /// # Errors
-/// No broker, a topic or record that cannot be read, or a file that cannot be written.
+/// No broker, a topic or record that cannot be read, an evaluation that cannot be opened, or a file that cannot be written.
 pub async fn run(args: ReportArgs, settings: Settings) -> Outcome<()> {
     match args.what {
-        What::Compliance(args) => compliance::run(args, settings).await,
+        Some(What::Compliance(args)) => compliance::run(args, settings).await,
+        None => evaluation::run(args.evaluation, settings).await,
     }
 }
 

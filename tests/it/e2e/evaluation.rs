@@ -39,7 +39,7 @@ pub const SECTION: &str = "evaluation:
 ";
 
 /// A model that says how candidates are compared.
-fn model(cluster: &Cluster) -> String {
+pub fn model(cluster: &Cluster) -> String {
     let model = unique("flights");
     cluster.apply(&model, &spec(&model, SECTION));
     model
@@ -70,7 +70,7 @@ pub fn rows(range: std::ops::Range<i64>, mislabelled: bool) -> Vec<Value> {
     range.map(row).collect()
 }
 
-fn contributed(cluster: &Cluster, model: &str, rows: &[Value]) {
+pub fn contributed(cluster: &Cluster, model: &str, rows: &[Value]) {
     contributed_by(cluster, model, "alice", rows);
 }
 
@@ -99,7 +99,7 @@ pub fn text<'a>(line: &'a Value, path: &str) -> &'a str {
 }
 
 /// A version of mislabelled rows, a sealed benchmark, and rows that more can be learned from: the digest of the first.
-fn prepared(cluster: &Cluster, model: &str, base: i64, id: &str) -> (Value, String) {
+pub fn prepared(cluster: &Cluster, model: &str, base: i64, id: &str) -> (Value, String) {
     contributed(cluster, model, &rows(base..base + 80, true));
     let first = train(cluster, model, id, &[]);
     assert_eq!(text(&first, "/version"), "1.0.0", "{first}");

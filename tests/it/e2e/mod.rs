@@ -27,6 +27,7 @@ mod python;
 mod readme;
 mod recovery;
 mod registry;
+mod reports;
 mod s3;
 mod sealing;
 mod tables;
