@@ -11,5 +11,6 @@ pub mod contributor;
 mod drawing;
 pub mod evaluation;
 mod evaluation_page;
+pub mod flame;
 pub mod markup;
 pub mod table;

@@ -17,6 +17,9 @@ pub fn console(page: &Path) -> Option<Vec<String>> {
             .ok()
     })?;
     let (dom, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && dom.contains("</main>"), "{page} was not shown:\n{dom}\n{log}");
+    assert!(
+        output.status.success() && (dom.contains("</main>") || dom.contains("</svg>")),
+        "{page} was not shown:\n{dom}\n{log}"
+    );
     Some(log.lines().filter(|line| line.contains(":CONSOLE")).map(str::to_owned).collect())
 }
