@@ -1,14 +1,13 @@
 //! `hokusai contributor`: receipts, attestations and shares of one contributor.
 
 use clap::Args;
-use rdkafka::message::Message;
 
 use super::attestation::log::scan;
 use super::common::{Settings, blocking};
 use super::exit::{Failure, Outcome, say};
-use super::reader::{Reader, Start};
+use super::report::each;
 use crate::attest::statement::Predicate;
-use crate::domain::records::Receipt;
+use crate::domain::records::{Attribution, Receipt};
 use crate::domain::topics;
 use crate::report::contributor::{Account, Gather, Who};
 use crate::report::markup::visible;
@@ -25,6 +24,8 @@ ID is one of
   ed25519:KEY                   the name of a contributor who signs with such a key
   a pseudonym, hmac-sha256:…    as attested statements have it, where no name stands: only what was attested under that key is found,
                                 so after a rotation of the token key one contributor has several
+The part in an improvement is the Shapley value of the player that the contributor belongs to, with its standard error, and the own share of
+what is payable in basis points; small contributors are one player together, whose value is told with their number.
 A name is no proof of who somebody is: `verified` says which receipts were signed by the key that the name is.";
 
 /// Arguments of `contributor`.
@@ -64,12 +65,8 @@ fn account(settings: &Settings, who: Who) -> Outcome<Account> {
             Ok(())
         })?;
     }
-    Reader::open(settings, topics::RECEIPTS, &Start::Beginning)?.for_each_to_end(|message| {
-        if let Some(payload) = message.payload() {
-            gather.receipt(&settings.wire.decode::<Receipt>(payload).map_err(Failure::failed)?);
-        }
-        Ok(())
-    })?;
+    each::<Receipt>(settings, topics::RECEIPTS, |_, receipt| gather.receipt(&receipt))?;
+    each::<Attribution>(settings, topics::ATTRIBUTIONS, |_, told| gather.attribution(&told))?;
     scan(settings, |entry| {
         if let Predicate::Contribution(said) = &entry.statement.predicate {
             gather.statement(entry.index, &entry.hex(), said);
@@ -93,6 +90,28 @@ fn show(account: &Account) -> Outcome<()> {
     let by_status: Vec<String> = account.by_status.iter().map(|(status, n)| format!("{n} {status}")).collect();
     say(format_args!("  receipts     {} ({})", account.count(), by_status.join(", ")))?;
     say(format_args!("  rows         {} received, {} accepted", account.received, account.accepted))?;
+    for part in &account.attributions {
+        let together = match part.player_contributors {
+            1 => String::new(),
+            n => format!(" of {n} contributors together"),
+        };
+        say(format_args!(
+            "{} on {}: {} ± {}{together} of {} {}, {} rows: {}",
+            visible(&part.model),
+            visible(&part.benchmark),
+            part.effect,
+            part.standard_error,
+            part.delta,
+            part.metric,
+            part.rows,
+            if part.payable {
+                format!("{} basis points", part.basis_points)
+            } else {
+                format!("not payable ({})", part.reasons.join(", "))
+            }
+        ))?;
+        say(format_args!("    evaluation {}, statement {}", part.evaluation_id, part.statement))?;
+    }
     let left = account.count().saturating_sub(account.receipts.len() as u64);
     if left > 0 {
         say(format_args!("the newest {}; {left} older ones: `hokusai sql`, table receipts", account.receipts.len()))?;

@@ -1,4 +1,4 @@
-//! What the platform knows of one contributor: receipts, what was attested of them, and the shares of improvements.
+//! What the platform knows of one contributor: receipts, what was attested of them, and the part in each improvement.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::attest::contributor::address_of_name;
 use crate::attest::predicate::Contribution;
-use crate::domain::records::Receipt;
+use crate::domain::records::{Attribution, Receipt};
 use crate::ops::time::rfc3339;
 
 /// Most receipts that are listed: the newest.
@@ -71,6 +71,41 @@ pub struct Attested {
     pub index: u64,
 }
 
+/// A contributor's part in one improvement that was attributed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Part {
+    /// The evaluation that accepted the improvement.
+    pub evaluation_id: String,
+    /// Model.
+    pub model: String,
+    /// Benchmark.
+    pub benchmark: String,
+    /// Metric that was improved.
+    pub metric: String,
+    /// By how much, in the metric's unit.
+    pub delta: String,
+    /// Under which name.
+    pub contributor: String,
+    /// Own rows that the candidate learned from and the baseline did not.
+    pub rows: i64,
+    /// How many contributors the player is that the next values are of: 1 for the contributor alone.
+    pub player_contributors: i64,
+    /// Shapley value of that player, in the metric's unit.
+    pub effect: String,
+    /// Its standard error.
+    pub standard_error: String,
+    /// Whether it is above 0 at one-sided 5 %.
+    pub significant: bool,
+    /// Own share of what is payable, in basis points; 0 without one.
+    pub basis_points: i64,
+    /// Whether shares of this improvement may be paid.
+    pub payable: bool,
+    /// Why not, as codes.
+    pub reasons: Vec<String>,
+    /// SHA-256 of the signed statement, hex.
+    pub statement: String,
+}
+
 /// All of one contributor.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Account {
@@ -88,6 +123,8 @@ pub struct Account {
     pub accepted: u64,
     /// The newest receipts, at most [`MAX_RECEIPTS`], oldest first.
     pub receipts: Vec<ReceiptLine>,
+    /// The part in each improvement that was attributed, by model and evaluation.
+    pub attributions: Vec<Part>,
 }
 
 /// Gathers an account: of a pseudonym first whose statements bear it, then every receipt, then what was attested of them.
@@ -101,6 +138,8 @@ pub struct Gather {
     kept: BTreeMap<(i64, String), ReceiptLine>,
     /// Times of those kept, by id.
     times: BTreeMap<String, i64>,
+    /// By model, evaluation and name.
+    parts: BTreeMap<(String, String, String), Part>,
 }
 
 impl Gather {
@@ -113,6 +152,7 @@ impl Gather {
             account: Account::default(),
             kept: BTreeMap::new(),
             times: BTreeMap::new(),
+            parts: BTreeMap::new(),
         }
     }
 
@@ -181,10 +221,41 @@ impl Gather {
         }
     }
 
+    /// An attribution, after all receipts: players are known by the names in them. Of several of one evaluation the last one stands.
+    pub fn attribution(&mut self, told: &Attribution) {
+        self.parts.retain(|(_, evaluation, _), _| *evaluation != told.evaluation_id);
+        for player in &told.players {
+            let own = player.members.iter().filter(|member| self.account.names.contains(&member.contributor));
+            for member in own {
+                let share = told.shares.iter().find(|share| share.contributor == member.contributor);
+                let part = Part {
+                    evaluation_id: told.evaluation_id.clone(),
+                    model: told.model.clone(),
+                    benchmark: told.benchmark.clone(),
+                    metric: told.metric.clone(),
+                    delta: told.delta.clone(),
+                    contributor: member.contributor.clone(),
+                    rows: member.rows,
+                    player_contributors: player.contributors,
+                    effect: player.effect.clone(),
+                    standard_error: player.standard_error.clone(),
+                    significant: player.significant,
+                    basis_points: share.map_or(0, |share| share.basis_points),
+                    payable: told.payable,
+                    reasons: told.reasons.clone(),
+                    statement: told.statement.clone(),
+                };
+                let key = (part.model.clone(), part.evaluation_id.clone(), part.contributor.clone());
+                self.parts.insert(key, part);
+            }
+        }
+    }
+
     /// The account.
     #[must_use]
     pub fn finish(mut self) -> Account {
         self.account.receipts = self.kept.into_values().collect();
+        self.account.attributions = self.parts.into_values().collect();
         self.account
     }
 }
@@ -280,6 +351,48 @@ mod tests {
         assert_eq!((alice.received, alice.accepted, alice.count()), (6, 4, 2));
         assert_eq!(alice.pseudonyms.len(), 2);
         assert_eq!(alice.receipts[1].attestation, Some(Attested { leaf: "00ff".to_owned(), index: 0 }));
+    }
+
+    #[test]
+    fn a_part_is_the_players_that_the_contributor_belongs_to_and_the_last_word_on_an_evaluation_stands() {
+        use crate::domain::records::{Member, Player, Share};
+        let member = |name: &str| Member { contributor: name.to_owned(), rows: 7 };
+        let player = |members: Vec<Member>, effect: &str| Player {
+            contributors: members.len() as i64,
+            members,
+            rows: 20,
+            effect: effect.to_owned(),
+            standard_error: "0.001000".to_owned(),
+            significant: true,
+            ..Player::default()
+        };
+        let first = Attribution {
+            evaluation_id: "e1".to_owned(),
+            model: "m".to_owned(),
+            delta: "0.030000".to_owned(),
+            players: vec![
+                player(vec![member("alice")], "0.020000"),
+                player(vec![member("bob"), member("carol")], "0.010000"),
+            ],
+            shares: vec![Share { contributor: "alice".to_owned(), basis_points: 6_667, payout_address: None }],
+            payable: true,
+            ..Attribution::default()
+        };
+        let part = |who: &str, told: &[&Attribution]| {
+            let mut gather = Gather::new(Who::of(who));
+            gather.receipt(&receipt("c", who, 1));
+            told.iter().for_each(|told| gather.attribution(told));
+            let parts = gather.finish().attributions;
+            parts
+                .iter()
+                .map(|p| (p.effect.clone(), p.player_contributors, p.basis_points, p.payable))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(part("alice", &[&first]), [("0.020000".to_owned(), 1, 6_667, true)]);
+        assert_eq!(part("carol", &[&first]), [("0.010000".to_owned(), 2, 0, true)]);
+        assert_eq!(part("dave", &[&first]), []);
+        let failed = Attribution { players: Vec::new(), shares: Vec::new(), payable: false, ..first.clone() };
+        assert_eq!(part("alice", &[&first, &failed]), []);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::aggregate::{self, Bin, Roc};
 use crate::attest::evaluation::{FullRecord, Outcome, Preregistration};
-use crate::domain::records::Evaluation;
+use crate::domain::records::{Attribution, Evaluation};
 use crate::stages::evaluation::columns::Columns;
 use crate::stats::rows::Task;
 
@@ -46,6 +46,8 @@ pub struct EvaluationReport {
     pub preregistration: Option<Logged<Preregistration>>,
     /// What was signed of the outcome; none for a request that was no attempt.
     pub outcome: Option<Logged<Outcome>>,
+    /// Who is credited with the improvement; none before that is known.
+    pub attribution: Option<Attribution>,
     /// Whether the benchmark's owner opened it: then figures stand here that are published nowhere.
     pub is_opened: bool,
     /// Every figure; none of an attempt that was not accepted, unless it was opened.
@@ -64,7 +66,7 @@ impl EvaluationReport {
     ) -> Self {
         let (preregistration, outcome) = statements.unzip();
         let figures = outcome.as_ref().and_then(|outcome| outcome.said.record.clone());
-        Self { time, told, preregistration, outcome, is_opened: false, figures, drawn: None }
+        Self { time, told, preregistration, outcome, attribution: None, is_opened: false, figures, drawn: None }
     }
 
     /// Adds what the benchmark's owner alone may read.

@@ -6,7 +6,7 @@ use super::evaluation::{Drawn, EvaluationReport};
 use super::markup::{self, Markup};
 use super::table::{Cell, table};
 use crate::attest::evaluation::{FullRecord, Margin, MetricFacts, Preregistration, StratumFacts};
-use crate::domain::records::Evaluation;
+use crate::domain::records::{Attribution, Evaluation};
 use crate::stats::fixed::micro_string;
 
 /// Most lines of a drawing; the table beneath has all.
@@ -28,7 +28,7 @@ pub(super) fn page(report: &EvaluationReport) -> String {
     if let Some(drawn) = &report.drawn {
         drawings(&mut out, drawn);
     }
-    attribution(&mut out, told);
+    attribution(&mut out, report);
     checking(&mut out, report);
     let subtitle = format!("{} on the sealed benchmark {}, recorded {} (UTC)", told.model, told.benchmark, report.time);
     markup::page(&format!("Evaluation {}", told.evaluation_id), &subtitle, &out)
@@ -359,14 +359,65 @@ fn drawings(out: &mut Markup, drawn: &Drawn) {
     table(out, "Calibration by bin", &headings, rows, "There are too few rows for bins.");
 }
 
-/// Where the shares of contributors come.
-fn attribution(out: &mut Markup, told: &Evaluation) {
+/// Who is credited with the improvement, and with how much of it.
+fn attribution(out: &mut Markup, report: &EvaluationReport) {
     out.heading("Attribution");
-    out.paragraph(if told.status == Evaluation::ACCEPTED {
-        "No attribution of this improvement to contributors has been published."
-    } else {
-        "Only improvements that were accepted are attributed to contributors."
+    let Some(told) = &report.attribution else {
+        out.paragraph(if report.told.status == Evaluation::ACCEPTED {
+            "No attribution of this improvement to contributors has been published."
+        } else {
+            "Only improvements that were accepted are attributed to contributors."
+        });
+        return;
+    };
+    if told.status != Attribution::ATTRIBUTED {
+        out.paragraph(format_args!("The improvement could not be attributed: {}. {}", told.reason, told.detail));
+        return;
+    }
+    out.paragraph(format_args!(
+        "The game ({}, {} small trainings under {} seeds) is worth {} of the improvement by {}; {} is nobody's. {}",
+        told.method,
+        told.trainings,
+        told.seeds,
+        told.delta_game,
+        told.delta,
+        told.remainder,
+        if told.payable {
+            "The shares may be paid.".to_owned()
+        } else {
+            format!("Nothing is payable: {}.", told.reasons.join(", "))
+        }
+    ));
+    let players = told.players.iter().map(|player| {
+        let first = player.members.first().map_or("the rest", |member| member.contributor.as_str());
+        let more = player.contributors - 1;
+        let share: i64 = player
+            .members
+            .iter()
+            .map(|member| {
+                told.shares
+                    .iter()
+                    .find(|share| share.contributor == member.contributor)
+                    .map_or(0, |share| share.basis_points)
+            })
+            .sum();
+        vec![
+            Cell::text(if more > 0 { format!("{first} and {more} more") } else { first.to_owned() }),
+            Cell::number(player.rows),
+            Cell::number(&player.effect),
+            Cell::number(&player.standard_error),
+            shown(player.significant),
+            Cell::number(share),
+        ]
     });
+    let headings = ["Contributors", "#Rows", "#Shapley value", "#Standard error", "Above 0", "#Basis points"];
+    table(
+        out,
+        "Values of the players, and their shares of what is payable",
+        &headings,
+        players,
+        "The game has no players.",
+    );
 }
 
 fn checking(out: &mut Markup, report: &EvaluationReport) {

@@ -2,18 +2,16 @@
 
 use chrono::{DateTime, NaiveDate, NaiveTime};
 use clap::Args;
-use rdkafka::message::{BorrowedMessage, Message};
 
-use super::{Output, deliver};
+use super::{Output, deliver, each};
 use crate::attest::statement::Predicate;
 use crate::cli::attestation::log::scan;
 use crate::cli::common::{Settings, blocking};
 use crate::cli::exit::{Failure, Outcome};
 use crate::cli::model::models;
-use crate::cli::reader::{Reader, Start};
-use crate::domain::records::{Audit, Evaluation, Receipt, Record};
+use crate::domain::records::{Audit, Evaluation, Receipt};
 use crate::domain::topics;
-use crate::report::compliance::{At, Compliance, Gather, Period};
+use crate::report::compliance::{Compliance, Gather, Period};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -80,23 +78,6 @@ fn gather(settings: &Settings, period: Period) -> Outcome<Compliance> {
     })?;
     each::<Evaluation>(settings, topics::EVALUATIONS, |at, told| gather.evaluation(at, told))?;
     Ok(gather.finish())
-}
-
-/// Every record of a topic up to its present end, with where and when it came there.
-pub(super) fn each<R: Record>(settings: &Settings, topic: &str, mut take: impl FnMut(At, R)) -> Outcome<()> {
-    Reader::open(settings, topic, &Start::Beginning)?.for_each_to_end(|message| {
-        let Some(payload) = message.payload() else { return Ok(()) };
-        let record = settings.wire.decode(payload).map_err(|error| {
-            Failure::because(format!("{topic}: partition {} offset {}: {error}", message.partition(), message.offset()))
-        })?;
-        take(at(message), record);
-        Ok(())
-    })
-}
-
-fn at(message: &BorrowedMessage<'_>) -> At {
-    let time = message.timestamp().to_millis().unwrap_or(0);
-    At { time, partition: message.partition(), offset: message.offset() }
 }
 
 #[cfg(test)]

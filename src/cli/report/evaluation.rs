@@ -4,12 +4,11 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::compliance::each;
-use super::{Output, deliver};
+use super::{Output, deliver, each};
 use crate::cli::common::{KeyFolder, Settings, blocking};
 use crate::cli::exit::{Failure, Outcome};
 use crate::cli::opening::{self, Opening, Statements};
-use crate::domain::records::Evaluation;
+use crate::domain::records::{Attribution, Evaluation};
 use crate::domain::topics;
 use crate::ops::time::rfc3339;
 use crate::report::evaluation::{EvaluationReport, Logged};
@@ -77,7 +76,13 @@ fn published(settings: &Settings, id: &str) -> Outcome<EvaluationReport> {
             Logged { index: outcome.index, leaf: outcome.leaf, said: outcome.said },
         )
     });
-    Ok(EvaluationReport::published(rfc3339(time), told, statements))
+    let mut attribution = None;
+    each::<Attribution>(settings, topics::ATTRIBUTIONS, |_, told| {
+        if told.evaluation_id == id {
+            attribution = Some(told);
+        }
+    })?;
+    Ok(EvaluationReport { attribution, ..EvaluationReport::published(rfc3339(time), told, statements) })
 }
 
 /// Both statements; an outcome that was just recorded may take a moment to be logged.

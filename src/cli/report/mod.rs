@@ -7,10 +7,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use rdkafka::message::Message;
 
 use super::atomic::Atomic;
 use super::common::Settings;
 use super::exit::{Failure, Outcome, say};
+use super::reader::{Reader, Start};
+use crate::domain::records::Record;
+use crate::report::compliance::At;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -51,6 +55,22 @@ pub async fn run(args: ReportArgs, settings: Settings) -> Outcome<()> {
         Some(What::Compliance(args)) => compliance::run(args, settings).await,
         None => evaluation::run(args.evaluation, settings).await,
     }
+}
+
+/// Every record of a topic up to its present end, with where and when it came there.
+///
+/// # Errors
+/// No broker, no topic, or a record that cannot be read.
+pub(super) fn each<R: Record>(settings: &Settings, topic: &str, mut take: impl FnMut(At, R)) -> Outcome<()> {
+    Reader::open(settings, topic, &Start::Beginning)?.for_each_to_end(|message| {
+        let Some(payload) = message.payload() else { return Ok(()) };
+        let record = settings.wire.decode(payload).map_err(|error| {
+            Failure::because(format!("{topic}: partition {} offset {}: {error}", message.partition(), message.offset()))
+        })?;
+        let time = message.timestamp().to_millis().unwrap_or(0);
+        take(At { time, partition: message.partition(), offset: message.offset() }, record);
+        Ok(())
+    })
 }
 
 /// Writes a text to a file, or to standard output.
