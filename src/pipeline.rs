@@ -17,6 +17,7 @@ use crate::ops::evaluator::Evaluator;
 use crate::ops::filters::StoreFilters;
 use crate::ops::health::Probe;
 use crate::ops::log_keeper::{self, LogKeeper};
+use crate::ops::profile::Profiler;
 use crate::ops::trainer::Trainer;
 use crate::ops::{rotation, secrets};
 use crate::stages::attesting::Attesting;
@@ -86,6 +87,8 @@ pub struct PipelineConfig {
     pub snapshot_after: u64,
     /// Name in the consumer groups that survives restarts.
     pub instance: Option<String>,
+    /// Where flame graphs of trainings and evaluations go; none are made without it.
+    pub profile: Option<PathBuf>,
 }
 
 /// The stages of this process.
@@ -137,7 +140,8 @@ impl Pipeline {
             let tenant = tenant.to_owned();
             runtime.stage(move || Attesting::new(&tenant, Box::new(keeper.clone())))?;
         }
-        let shop = if runs("training") || runs("trials") { Some(shop(config)?) } else { None };
+        let profiler = config.profile.clone().map(Profiler::new).transpose().context("--profile")?;
+        let shop = if runs("training") || runs("trials") { Some(shop(config, profiler.clone())?) } else { None };
         if let Some(shop) = shop.clone().filter(|_| runs("training")) {
             let key = secrets::stage_key(&config.keys, "training")?;
             let training = TrainingConfig { shop, trust: trust.clone(), key };
@@ -147,7 +151,7 @@ impl Pipeline {
             runtime.stage(move || Trials::new(shop.clone()))?;
         }
         if runs("evaluation") {
-            let evaluation = evaluation_config(config, &keys, &trust)?;
+            let evaluation = evaluation_config(config, (&keys, &trust), profiler)?;
             runtime.stage(move || Evaluation::new(evaluation.clone()))?;
         }
         if runs("attribution") {
@@ -274,7 +278,7 @@ fn receipts_config(config: &PipelineConfig) -> anyhow::Result<ReceiptsConfig> {
 }
 
 /// What training runs and trials of this process work with: one of them learns at a time.
-fn shop(config: &PipelineConfig) -> anyhow::Result<Shop> {
+fn shop(config: &PipelineConfig, profiler: Option<Profiler>) -> anyhow::Result<Shop> {
     let installation = &config.installation;
     let declared = &installation.topology.stage("training")?.settings;
     let mut limits = TrainingLimits::default();
@@ -292,7 +296,7 @@ fn shop(config: &PipelineConfig) -> anyhow::Result<Shop> {
     }
     let store = Store::at(&installation.store, &StoreOptions::from_environment())?;
     Ok(Shop {
-        outside: Arc::new(Trainer::new(installation.cluster(), store)),
+        outside: Arc::new(Trainer::new(installation.cluster(), store, profiler)),
         limits,
         wire: installation.wire.as_ref().clone(),
         bench: Arc::default(),
@@ -312,11 +316,11 @@ fn evaluation_key(config: &PipelineConfig, stage: &str) -> anyhow::Result<Arc<Se
 
 /// What attributions of this process work with: one game is played at a time, within the limits of training.
 fn desk(config: &PipelineConfig, keys: &LiveKeys) -> anyhow::Result<Desk> {
-    let Shop { outside, limits, wire, .. } = shop(config)?;
+    let Shop { outside, limits, wire, .. } = shop(config, None)?;
     let store = Store::at(&config.installation.store, &StoreOptions::from_environment())?;
     Ok(Desk {
         trainer: outside,
-        blobs: Arc::new(Evaluator::new(store)),
+        blobs: Arc::new(Evaluator::new(store, None)),
         key: evaluation_key(config, "attribution")?,
         keys: keys.clone(),
         wire,
@@ -325,11 +329,16 @@ fn desk(config: &PipelineConfig, keys: &LiveKeys) -> anyhow::Result<Desk> {
     })
 }
 
-fn evaluation_config(config: &PipelineConfig, keys: &LiveKeys, trust: &LiveTrust) -> anyhow::Result<EvaluationConfig> {
+fn evaluation_config(
+    config: &PipelineConfig,
+    (keys, trust): (&LiveKeys, &LiveTrust),
+    profiler: Option<Profiler>,
+) -> anyhow::Result<EvaluationConfig> {
     let installation = &config.installation;
     let threads = installation.topology.stage("training")?.settings.training_threads;
+    let store = Store::at(&installation.store, &StoreOptions::from_environment())?;
     Ok(EvaluationConfig {
-        outside: Arc::new(Evaluator::new(Store::at(&installation.store, &StoreOptions::from_environment())?)),
+        outside: Arc::new(Evaluator::new(store, profiler)),
         evaluation_key: evaluation_key(config, "evaluation")?,
         keys: keys.clone(),
         trust: trust.clone(),

@@ -1,10 +1,13 @@
 //! What evaluations reach for: blobs of the store, and a place for full records. Called from a scoring thread, which may wait.
 
+use std::any::Any;
+
 use bytes::Bytes;
 use tokio::runtime::Builder;
 
 use crate::domain::records::Artefact;
 use crate::ops::blobs::{self, BlobError};
+use crate::ops::profile::Profiler;
 use crate::stages::beside::{Refusal, Trouble};
 use crate::stages::evaluation::outside::Outside;
 use crate::store::{Store, StoreError};
@@ -13,13 +16,14 @@ use crate::store::{Store, StoreError};
 #[derive(Debug, Clone)]
 pub struct Evaluator {
     store: Store,
+    profiler: Option<Profiler>,
 }
 
 impl Evaluator {
-    /// The evaluator of an installation. Nothing is asked yet.
+    /// The evaluator of an installation; evaluations are profiled by a profiler. Nothing is asked yet.
     #[must_use]
-    pub fn new(store: Store) -> Self {
-        Self { store }
+    pub fn new(store: Store, profiler: Option<Profiler>) -> Self {
+        Self { store, profiler }
     }
 }
 
@@ -44,6 +48,10 @@ impl Outside for Evaluator {
         let kept: Result<_, StoreError> =
             runtime.block_on(self.store.create(&record_path(evaluation_id), sealed.into()));
         kept.map(drop).map_err(passing)
+    }
+
+    fn watch(&self, evaluation_id: &str) -> Option<Box<dyn Any>> {
+        Some(Box::new(self.profiler.as_ref()?.begin("evaluation", evaluation_id)?))
     }
 }
 

@@ -8,6 +8,7 @@ pub mod log_keeper;
 pub mod logs;
 pub mod memory;
 pub mod metrics;
+pub mod profile;
 pub mod rotation;
 pub mod secrets;
 pub mod signals;

@@ -2,6 +2,7 @@
 //!
 //! Called from a run's own thread, which may wait; so the requests to the store bring along what runs them.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use crate::domain::records::{Artefact, TopicEnd};
 use crate::domain::topics;
 use crate::ops::blobs::BlobError;
 use crate::ops::filters;
+use crate::ops::profile::Profiler;
 use crate::sealing::filter::MatchFilter;
 use crate::stages::beside::{Refusal, Trouble};
 use crate::stages::training::outside::{Each, Outside, WayBack};
@@ -37,6 +39,7 @@ const MAX_CHECKPOINT: u64 = 128 << 20;
 pub struct Trainer {
     cluster: Cluster,
     store: Store,
+    profiler: Option<Profiler>,
 }
 
 /// A published dataset.
@@ -51,10 +54,10 @@ struct Dataset {
 }
 
 impl Trainer {
-    /// The trainer of an installation. Nothing is asked yet.
+    /// The trainer of an installation; what it learns is profiled by a profiler. Nothing is asked yet.
     #[must_use]
-    pub fn new(cluster: Cluster, store: Store) -> Self {
-        Self { cluster, store }
+    pub fn new(cluster: Cluster, store: Store, profiler: Option<Profiler>) -> Self {
+        Self { cluster, store, profiler }
     }
 
     fn consumer(&self, topic: &str, ends: &BTreeMap<i32, i64>) -> Result<BaseConsumer<Logged>, Trouble> {
@@ -175,5 +178,9 @@ impl Outside for Trainer {
             }
             _ => Err(Refusal::new("DATASET_DAMAGED", "the store's description of the dataset is damaged").into()),
         }
+    }
+
+    fn watch(&self, step: &str) -> Option<Box<dyn Any>> {
+        Some(Box::new(self.profiler.as_ref()?.begin("training", step)?))
     }
 }

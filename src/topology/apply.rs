@@ -187,10 +187,11 @@ pub fn plan(topology: &Topology, actual: &BTreeMap<String, ActualTopic>, options
             actions.push(Action::Refuse {
                 topic: topic.clone(),
                 reason: format!("has {} partitions, the topology declares {}", found.partitions, spec.partitions),
-                help: "a keyed topic keeps its partition count for life; choose the --profile or --topology that it \
+                help:
+                    "a keyed topic keeps its partition count for life; choose the --partitions or --topology that it \
                        was made with, or a new --prefix (`hokusai topology migrate`, which will move a topic to \
                        another count, is not in this version)"
-                    .to_owned(),
+                        .to_owned(),
             });
             continue;
         }

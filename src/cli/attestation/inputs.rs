@@ -168,7 +168,7 @@ fn training_rows(
     run: &TrainingRun,
     root: &str,
 ) -> Outcome<RecordBatch> {
-    let trainer = Trainer::new(settings.cluster(), store);
+    let trainer = Trainer::new(settings.cluster(), store, None);
     let declared = declaration(&opening.opened.spec).map_err(Failure::failed)?;
     let mut known: Vec<_> = opening.model.benchmarks.iter().collect();
     known.sort_by_key(|benchmark| benchmark.revision);

@@ -1,5 +1,7 @@
 //! What a training run needs from outside its log: the topics' ends, their records again from the start, and the store.
 
+use std::any::Any;
+
 use serde::{Deserialize, Serialize};
 
 use crate::domain::records::{Artefact, TopicEnd};
@@ -65,6 +67,12 @@ pub trait Outside: Send + Sync {
     /// # Errors
     /// The store is out of reach, or what it has is damaged.
     fn published(&self, model: &str, digest: &str) -> Result<Option<WayBack>, Trouble>;
+
+    /// Called on the thread of a step that learns, when it begins; what it gives is dropped when the step ends. For whoever wants to
+    /// see where its time goes.
+    fn watch(&self, _step: &str) -> Option<Box<dyn Any>> {
+        None
+    }
 }
 
 /// How the rows of a dataset are found again.

@@ -40,7 +40,7 @@ pub(super) const SECTION: &str = "evaluation:
 ";
 
 /// A model that says how candidates are compared.
-fn model(cluster: &Cluster) -> String {
+pub fn model(cluster: &Cluster) -> String {
     let model = unique("flights");
     cluster.apply(&model, &spec(&model, SECTION));
     model
@@ -71,7 +71,7 @@ pub(super) fn rows(range: std::ops::Range<i64>, mislabelled: bool) -> Vec<Value>
     range.map(row).collect()
 }
 
-fn contributed(cluster: &Cluster, model: &str, rows: &[Value]) {
+pub fn contributed(cluster: &Cluster, model: &str, rows: &[Value]) {
     contributed_by(cluster, model, "alice", rows);
 }
 
@@ -100,7 +100,7 @@ pub(super) fn text<'a>(line: &'a Value, path: &str) -> &'a str {
 }
 
 /// A version of mislabelled rows, a sealed benchmark, and rows that more can be learned from: the digest of the first.
-fn prepared(cluster: &Cluster, model: &str, base: i64, id: &str) -> (Value, String) {
+pub fn prepared(cluster: &Cluster, model: &str, base: i64, id: &str) -> (Value, String) {
     contributed(cluster, model, &rows(base..base + 80, true));
     let first = train(cluster, model, id, &[]);
     assert_eq!(text(&first, "/version"), "1.0.0", "{first}");
@@ -243,12 +243,27 @@ pub(super) fn copied(from: &Path, to: &Path) {
 
 #[test]
 fn a_worker_that_dies_between_the_acknowledgement_and_the_outcome_changes_no_byte() {
-    let whole = Cluster::start(Kind::Embedded, &Settings::default()).expect("the embedded broker");
+    // The worker that lives is profiled, and the other is not: that changes no byte either.
+    let flames = tempfile::tempdir().expect("a folder");
+    let environment = vec![("HOKUSAI_PROFILE".to_owned(), flames.path().to_string_lossy().into_owned())];
+    let profiled = Settings { environment, ..Settings::default() };
+    let whole = Cluster::start(Kind::Embedded, &profiled).expect("the embedded broker");
     let (model, base, first) = (model(&whole), base(), unique("first"));
     prepared(&whole, &model, base, &first);
     let id = unique("better");
-    let expected = train(&whole, &model, &id, &["--benchmark", "holdout"])["evaluation"].clone();
+    let run = train(&whole, &model, &id, &["--benchmark", "holdout"]);
+    let expected = run["evaluation"].clone();
     assert_eq!(text(&expected, "/status"), "accepted", "{expected}");
+    let written = [("training", text(&run, "/run_id")), ("evaluation", text(&expected, "/evaluation_id"))];
+    for (kind, id) in written {
+        let file = flames.path().join(format!("{kind}-{id}.svg"));
+        let graph = eventually("a flame graph", || std::fs::read_to_string(&file).map_err(|e| e.to_string()));
+        assert!(graph.contains(&format!("{kind} {id}")) && graph.ends_with("</svg>\n"), "{graph}");
+        match crate::support::browser::console(&file) {
+            Some(said) => assert!(said.is_empty(), "{said:?}"),
+            None => crate::support::skip("a flame graph in a browser", "no Chromium (tests/setup.sh installs it)"),
+        }
+    }
     let keys = whole.scratch().join("shared-keys");
     copied(&whole.data().join("keys"), &keys);
     let environment = vec![

@@ -28,6 +28,7 @@ mod readme;
 mod recomputation;
 mod recovery;
 mod registry;
+mod reports;
 mod s3;
 mod sealing;
 mod tables;
