@@ -1,8 +1,8 @@
 use super::*;
 use crate::stats::compare::{Evidence, compare};
 use crate::stats::metric::{Metric, Value};
-use crate::stats::random::Seed;
 use crate::stats::null_tests::binary;
+use crate::stats::random::Seed;
 use crate::stats::rows::{Frame, PairedRows, Task};
 use proptest::prelude::*;
 

@@ -75,7 +75,11 @@ type Tally = Vec<(Metric, [u64; 2])>;
 
 impl Campaign {
     /// One sequence of attempts on one made-up benchmark.
-    fn sequence(self, (task, scores, metrics): (Task, fn(usize, Seed, u64) -> Scores, &[Metric]), number: u64) -> Tally {
+    fn sequence(
+        self,
+        (task, scores, metrics): (Task, fn(usize, Seed, u64) -> Scores, &[Metric]),
+        number: u64,
+    ) -> Tally {
         let (labels, first, second) = scores(self.rows, Seed::derive("null calibration", b"1"), number);
         let mut tally: Tally = metrics.iter().map(|metric| (metric.clone(), [0, 0])).collect();
         for attempt in 1..=self.attempts {

@@ -12,13 +12,9 @@ fn useless(count: usize) -> Rows {
         ("x".into(), Column::Numbers((0..count).map(|row| random(row, 0)).collect())),
     ])
     .unwrap();
-    let declared = [
-        ("who", Encode::Category),
-        ("same", Encode::Number),
-        ("one", Encode::Category),
-        ("x", Encode::Number),
-    ]
-    .map(|(column, encode)| Declared { column: column.into(), encode });
+    let declared =
+        [("who", Encode::Category), ("same", Encode::Number), ("one", Encode::Category), ("x", Encode::Number)]
+            .map(|(column, encode)| Declared { column: column.into(), encode });
     let encoding = Encoding::compile(&declared, &frame).unwrap();
     let features = encoding.encode(&frame).unwrap();
     let label = |row| f64::from(u8::from((random(row, 0) > 0.5) != (random(row, 1) < 0.1)));
@@ -41,7 +37,8 @@ fn learn_useless(count: usize) {
         assert!(bytes.len() < 64 << 10, "{name}: {} bytes", bytes.len());
         assert_eq!(Model::from_bytes(&bytes).as_ref(), Ok(&model));
         let scores = model.predict(&rows.frame).unwrap();
-        let right = scores.iter().zip(&rows.labels).filter(|(score, label)| (**score >= 0.5) == (**label == 1.0)).count();
+        let right =
+            scores.iter().zip(&rows.labels).filter(|(score, label)| (**score >= 0.5) == (**label == 1.0)).count();
         assert!(right as f64 > 0.88 * count as f64, "{name}: {right} of {count}");
     }
 }

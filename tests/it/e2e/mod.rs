@@ -6,6 +6,7 @@
 mod alerts;
 mod attestation;
 mod benchmarks;
+mod calibration;
 mod canaries;
 mod cli;
 mod contributions;
@@ -25,8 +26,10 @@ mod privacy;
 mod python;
 mod readme;
 mod recovery;
+mod refusals;
 mod registry;
 mod s3;
+mod sealed_rows;
 mod sealing;
 mod tables;
 mod training;
