@@ -56,7 +56,7 @@ impl Trainer {
 
     fn consumer(&self, topic: &str, ends: &BTreeMap<i32, i64>) -> Result<BaseConsumer<Logged>, Trouble> {
         let consumer: BaseConsumer<Logged> =
-            self.cluster.reader(&FetchBounds::default()).create_with_context(Logged).map_err(passing)?;
+            self.cluster.reader(&FetchBounds::to_end()).create_with_context(Logged).map_err(passing)?;
         let mut list = TopicPartitionList::new();
         for partition in ends.keys() {
             list.add_partition_offset(topic, *partition, Offset::Beginning).map_err(passing)?;

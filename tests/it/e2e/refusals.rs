@@ -303,8 +303,10 @@ fn hostile_artefact(cluster: &Cluster, model: &str) {
     let told = cluster.lines(&["model", "register", model, "--artefact", &path.to_string_lossy()]).remove(0);
     let imported = text(&told, "/version").to_owned();
     let arguments = ["train", model, "--algorithm", "linear", "--benchmark", "holdout", "--base-version", &imported];
-    let told =
-        cluster.lines(&[&arguments[..], &["--param", "l2=2", "--wait"]].concat()).remove(0)["evaluation"].clone();
-    assert_eq!((text(&told, "/status"), &told["reasons"]), ("failed", &json!(["BASELINE_UNUSABLE"])), "{told}");
+    let run = cluster.run(&[&arguments[..], &["--param", "l2=2", "--wait"]].concat());
+    assert!(run.code == Some(1) && run.err.contains("BASELINE_UNUSABLE") && run.err.contains("help:"), "{run:?}");
+    let evaluated = cluster.watch("evaluations");
+    let told = &evaluated.iter().find(|line| line["value"]["model"] == model).expect("an evaluation")["value"];
+    assert_eq!((text(told, "/status"), &told["reasons"]), ("failed", &json!(["BASELINE_UNUSABLE"])), "{told}");
     assert_eq!((&told["attempt"], &told["delta"]), (&json!(1), &Value::Null), "{told}");
 }

@@ -202,7 +202,7 @@ fn nothing_of_sealed_rows_stands_anywhere_and_both_labels_of_them_get_one_answer
     std::fs::write(&sealed, lines(&worded(SEALED, false, CANARY))).expect("a file");
     heard.lines(&["benchmark", "seal", "holdout", "--model", &model, &sealed.to_string_lossy()]);
     heard.contribute(&model, "alice", &worded(2_000..2_400, false, KNOWN));
-    let search = json!({"space": {"l2": {"log": [0.01, 1.0]}}, "trials": 3}).to_string();
+    let search = json!({"space": {"l2": {"log": [0.01, 1.0]}}, "trials": 3, "iterations": 100}).to_string();
     let better = heard.train(&model, &["--search", &search, "--benchmark", "holdout"]);
     assert_eq!(text(&better, "/evaluation/status"), "accepted", "{better}");
     let worse = ["--as-of", text(&first, "/dataset/digest"), "--benchmark", "holdout", "--base-version", "1.1.0"];
