@@ -158,6 +158,20 @@ pub fn ends(settings: &Settings, topic: &str) -> Outcome<BTreeMap<i32, i64>> {
     Ok(ends.into_iter().map(|end| (end.partition, end.end)).collect())
 }
 
+/// The same of two topics, asked for one after the other.
+///
+/// # Errors
+/// As [`ends`].
+pub fn ends_of_two(settings: &Settings, topics: [&str; 2]) -> Outcome<[BTreeMap<i32, i64>; 2]> {
+    let admin = settings.cluster().admin().map_err(|e| settings.unreachable(e))?;
+    let of = |topic| -> Outcome<BTreeMap<i32, i64>> {
+        let ends = admin.end_offsets(&[topic]).map_err(|e| settings.unreachable(e))?;
+        Ok(ends.into_iter().map(|end| (end.partition, end.end)).collect())
+    };
+    let [first, second] = topics;
+    Ok([of(first)?, of(second)?])
+}
+
 fn no_topic(name: &str, settings: &Settings) -> Failure {
     Failure::because(format!(
         "there is no topic {name} at {}\nhelp: `hokusai topology` lists the topics, `hokusai topology apply` makes them",
