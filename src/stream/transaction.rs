@@ -262,17 +262,17 @@ impl<S: Stage> Task<'_, S> {
         self.mark(open)?;
         self.log_state(open)?;
         let cursors = self.log_progress(open)?;
-        crate::failpoint!("commit.before");
+        crate::failpoint!("commit.before", self.id.stage);
         self.producer.delivered()?;
-        crate::failpoint!("commit.after_produce");
+        crate::failpoint!("commit.after_produce", self.id.stage);
         let late = || self.control.is_late();
         if late() {
             return Err(Failure::Outside("the deadline of a drain has passed".to_owned()));
         }
         self.send_offsets(&cursors)?;
-        crate::failpoint!("commit.after_offsets");
+        crate::failpoint!("commit.after_offsets", self.id.stage);
         self.producer.commit(&late)?;
-        crate::failpoint!("commit.after");
+        crate::failpoint!("commit.after", self.id.stage);
         Ok(cursors)
     }
 

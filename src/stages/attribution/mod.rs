@@ -14,7 +14,8 @@
 //! * it decides nothing: a failed or unpayable attribution leaves the acceptance as it is.
 
 pub mod case;
-pub mod play;
+pub mod outcome;
+mod play;
 pub mod report;
 pub mod rows;
 mod screen;

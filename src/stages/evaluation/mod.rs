@@ -234,6 +234,7 @@ impl Evaluation {
         out.send(topics::EVALUATION_REQUESTS, Destination::ByKey, case.family.as_bytes(), &ended)?;
         metrics::counter!("hokusai_evaluations_total", "status" => record.status.clone()).increment(1);
         send(&record, out)?;
+        crate::failpoint!("evaluation.concluding");
         ledger.close(key, &due.evaluation_id)
     }
 

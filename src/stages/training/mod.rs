@@ -202,6 +202,7 @@ impl Training {
                 }
                 send(&run, out)?;
                 metrics::counter!("hokusai_training_runs_total").increment(1);
+                crate::failpoint!("training.finishing");
                 state.delete(key.to_vec())
             }
         }

@@ -1,10 +1,11 @@
 //! Attributions as people and other programs meet them: an accepted improvement is credited to those whose rows brought it, once, in
 //! integers that add up, and a worker that dies over it changes no byte.
 
-use super::evaluation::{SECTION, base, contributed_by, copied, rows, seal, spec, text, train};
+use super::evaluation::{base, contributed_by, copied, seal, text, train};
 use crate::on_every_cluster;
 use crate::support::broker::Kind;
 use crate::support::cluster::{Cluster, Settings};
+use crate::support::late::{SECTION, rows, spec};
 use crate::support::{eventually, unique};
 use serde_json::{Value, json};
 

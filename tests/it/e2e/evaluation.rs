@@ -6,38 +6,17 @@ use crate::on_every_cluster;
 use crate::support::broker::Kind;
 use crate::support::cluster::{Cluster, Settings};
 use crate::support::flow::{contribute, contribution, receipt};
-use crate::support::{eventually, unique};
+use crate::support::late::{SECTION, lines, rows, spec};
+use crate::support::{eventually, root, unique};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 on_every_cluster! {
     an_improvement_is_accepted_behind_its_preregistration_and_one_that_is_none_tells_only_the_ladder,
     what_cannot_be_evaluated_is_refused_by_name_before_anything_is_learned,
 }
-
-pub(super) fn spec(model: &str, evaluation: &str) -> String {
-    format!(
-        "apiVersion: hokusai/v1
-kind: Model
-name: {model}
-label: late
-learning: {{leaveOut: [n]}}
-{evaluation}schema:
-  - name: flights
-    properties:
-      - {{name: n, logicalType: integer, required: true, logicalTypeOptions: {{minimum: 0}}}}
-      - {{name: x, logicalType: number, required: true}}
-      - {{name: late, logicalType: integer, logicalTypeOptions: {{enum: [0, 1]}}}}
-"
-    )
-}
-
-pub(super) const SECTION: &str = "evaluation:
-  primary: accuracy
-  minimumEffect: 0.02
-  guardrails: [{metric: log_loss, margin: 0.2}]
-";
 
 /// A model that says how candidates are compared.
 pub fn model(cluster: &Cluster) -> String {
@@ -53,24 +32,6 @@ pub(super) fn base() -> i64 {
     NEXT.fetch_add(10_000, Ordering::Relaxed)
 }
 
-fn scrambled(n: i64, salt: i64) -> i64 {
-    let round = |value: i64| {
-        let mixed = value.wrapping_mul(0x9E37_79B9_7F4A_7C15_u64.cast_signed());
-        mixed ^ (mixed >> 29)
-    };
-    round(round(n + salt * 1_000_003)) >> 20 & 0xFFFF
-}
-
-/// Rows whose label follows x in nine of ten; those that are mislabelled, the other way round.
-pub(super) fn rows(range: std::ops::Range<i64>, mislabelled: bool) -> Vec<Value> {
-    let row = |n: i64| {
-        let x = scrambled(n, 1) % 1_000;
-        let flipped = scrambled(n, 3) % 10 == 0;
-        json!({"n": n, "x": x as f64 / 1_000.0 + n as f64 / 1e9, "late": i64::from((x >= 500) != (flipped != mislabelled))})
-    };
-    range.map(row).collect()
-}
-
 pub fn contributed(cluster: &Cluster, model: &str, rows: &[Value]) {
     contributed_by(cluster, model, "alice", rows);
 }
@@ -84,8 +45,7 @@ pub(super) fn contributed_by(cluster: &Cluster, model: &str, contributor: &str, 
 
 pub(super) fn seal(cluster: &Cluster, model: &str, rows: &[Value]) -> Value {
     let path = cluster.scratch().join(format!("{}.jsonl", unique("sealed")));
-    let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
-    std::fs::write(&path, lines.join("\n")).expect("a file");
+    std::fs::write(&path, lines(rows)).expect("a file");
     cluster.lines(&["benchmark", "seal", "holdout", "--model", model, &path.to_string_lossy()]).remove(0)
 }
 
@@ -203,9 +163,25 @@ fn attested(cluster: &Cluster, model: &str, told: &Value) {
     };
     assert_eq!(outcome("preregistration"), Some(json!("passed")), "{whole}");
     assert_eq!(outcome("level 1, figures"), Some(json!("not_checked")), "{whole}");
+    if cluster.broker.kind == Kind::Embedded && cluster.workers().count() == 1 {
+        cluster.lines(&["attestation", "export", text(&entries[0], "/leaf"), "-o", &file("preregistration.json")]);
+        for bundle in ["preregistration.json", "bundle.json"] {
+            others_agree(&file(bundle), &file("trust.json"), &file("log.jsonl"));
+        }
+    }
     // Without one of the models it is about something else.
     std::fs::remove_file(folder.join("models").join(text(told, "/baseline"))).expect("it is there");
     check(&file("log.jsonl")).lines(15);
+}
+
+/// Verifiers that are not ours accept the statement and refuse it with any byte changed.
+fn others_agree(bundle: &str, trust: &str, log: &str) {
+    let Some(python) = super::attestation::python() else { return };
+    let script = root().join("tests/python/attestation.py");
+    let output = Command::new(python).arg(script).args([bundle, trust, log]).output().expect("Python starts");
+    assert!(output.status.success(), "{bundle}: {}", String::from_utf8_lossy(&output.stderr));
+    let checked: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(checked["changed_bytes"].as_i64() > Some(1_000), "{bundle}: {checked}");
 }
 
 fn what_cannot_be_evaluated_is_refused_by_name_before_anything_is_learned(cluster: &Cluster) {
@@ -285,4 +261,39 @@ fn a_worker_that_dies_between_the_acknowledgement_and_the_outcome_changes_no_byt
         entries.into_iter().map(|entry| entry["leaf"].clone()).collect()
     };
     assert_eq!(leaves(&dying), leaves(&whole), "both statements, byte for byte, and each stands once");
+}
+
+#[test]
+fn rows_that_are_sealed_after_they_were_contributed_are_left_out_from_then_on_embedded() {
+    crate::support::cluster::with(Kind::Embedded, 0, rows_that_are_sealed_after_they_were_contributed_are_left_out);
+}
+
+#[test]
+fn rows_that_are_sealed_after_they_were_contributed_are_left_out_from_then_on_apache_kafka() {
+    crate::support::cluster::with(Kind::ApacheKafka, 1, rows_that_are_sealed_after_they_were_contributed_are_left_out);
+}
+
+fn rows_that_are_sealed_after_they_were_contributed_are_left_out(cluster: &Cluster) {
+    let (model, base) = (model(cluster), base());
+    let all = rows(base..base + 300, false);
+    contributed(cluster, &model, &all);
+    let before = train(cluster, &model, &unique("before"), &[]);
+    assert_eq!(before["dataset"]["rows"], 300, "{before}");
+    // A hundred and twenty of them are drawn as a benchmark: with another label too, they are the same rows.
+    let mut drawn = all[..120].to_vec();
+    drawn[7]["late"] = json!(1 - drawn[7]["late"].as_i64().expect("a label"));
+    assert_eq!(seal(cluster, &model, &drawn)["rows"], 120);
+    let after = train(cluster, &model, &unique("after"), &["--benchmark", "holdout"]);
+    assert_eq!(after["dataset"]["rows"], 180, "{after}");
+    assert_ne!(after["dataset"]["digest"], before["dataset"]["digest"]);
+    // What is published of the earlier dataset cannot be learned from any more, and says why.
+    let gone = cluster.run(&["train", &model, "--as-of", text(&before, "/dataset/digest"), "--wait"]);
+    assert!(gone.code == Some(1) && gone.err.contains("DATASET_CHANGED"), "{gone:?}");
+    // Retired, they are rows like others again: whoever asks learns from all.
+    cluster.lines(&["benchmark", "retire", &format!("{model}/holdout@1")]);
+    let retired = train(cluster, &model, &unique("retired"), &[]);
+    assert_eq!(
+        (&retired["dataset"]["rows"], &retired["dataset"]["digest"]),
+        (&json!(300), &before["dataset"]["digest"])
+    );
 }
