@@ -1,6 +1,5 @@
 //! `hokusai train`: asks for a training run, and waits for it; or asks for its end.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
