@@ -289,6 +289,10 @@ impl Stage for Training {
         })
     }
 
+    fn works_beside(&self) -> bool {
+        self.work.is_some()
+    }
+
     fn settle(
         &mut self,
         _context: &Context<'_>,

@@ -200,7 +200,18 @@ fn nothing_of_sealed_rows_stands_anywhere_and_both_labels_of_them_get_one_answer
     let first = heard.train(&model, &[]);
     let sealed = heard.cluster.scratch().join("sealed.jsonl");
     std::fs::write(&sealed, lines(&worded(SEALED, false, CANARY))).expect("a file");
-    heard.lines(&["benchmark", "seal", "holdout", "--model", &model, "--strata", "side", &sealed.to_string_lossy()]);
+    heard.lines(&[
+        "benchmark",
+        "seal",
+        "holdout",
+        "--model",
+        &model,
+        "--strata",
+        "side",
+        "--margin",
+        "0.2",
+        &sealed.to_string_lossy(),
+    ]);
     heard.contribute(&model, "alice", &worded(2_000..2_400, false, KNOWN));
     let search = json!({"space": {"l2": {"log": [0.01, 1.0]}}, "trials": 3, "iterations": 100}).to_string();
     let better = heard.train(&model, &["--search", &search, "--benchmark", "holdout"]);
