@@ -211,6 +211,10 @@ impl Stage for Attribution {
         Ok(own.is_none_or(|work| work.found().is_some()))
     }
 
+    fn works_beside(&self) -> bool {
+        self.work.is_some()
+    }
+
     fn settle(
         &mut self,
         _context: &Context<'_>,
