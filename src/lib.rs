@@ -24,6 +24,7 @@ mod pace;
 pub mod pii;
 pub mod pipeline;
 pub mod recompute;
+pub mod report;
 pub mod sealing;
 pub mod sql;
 pub mod stages;

@@ -11,15 +11,18 @@ use tokio_util::sync::CancellationToken;
 use crate::attest::trust::LiveTrust;
 use crate::codec::aside;
 use crate::domain::contract::Spec;
-use crate::domain::keys::LiveKeys;
+use crate::domain::keys::{LiveKeys, SealingKey};
 use crate::installation::Installation;
 use crate::ops::evaluator::Evaluator;
 use crate::ops::filters::StoreFilters;
 use crate::ops::health::Probe;
 use crate::ops::log_keeper::{self, LogKeeper};
+use crate::ops::profile::Profiler;
 use crate::ops::trainer::Trainer;
 use crate::ops::{rotation, secrets};
 use crate::stages::attesting::Attesting;
+use crate::stages::attribution::Attribution;
+use crate::stages::attribution::work::Desk;
 use crate::stages::dedup::Dedup;
 use crate::stages::evaluation::{Evaluation, EvaluationConfig};
 use crate::stages::intake::contract::Compiler;
@@ -50,6 +53,7 @@ pub const STAGES: &[&str] = &[
     "training",
     "trials",
     "evaluation",
+    "attribution",
     "warehouse",
 ];
 
@@ -83,6 +87,8 @@ pub struct PipelineConfig {
     pub snapshot_after: u64,
     /// Name in the consumer groups that survives restarts.
     pub instance: Option<String>,
+    /// Where flame graphs of trainings and evaluations go; none are made without it.
+    pub profile: Option<PathBuf>,
 }
 
 /// The stages of this process.
@@ -134,7 +140,8 @@ impl Pipeline {
             let tenant = tenant.to_owned();
             runtime.stage(move || Attesting::new(&tenant, Box::new(keeper.clone())))?;
         }
-        let shop = if runs("training") || runs("trials") { Some(shop(config)?) } else { None };
+        let profiler = config.profile.clone().map(Profiler::new).transpose().context("--profile")?;
+        let shop = if runs("training") || runs("trials") { Some(shop(config, profiler.clone())?) } else { None };
         if let Some(shop) = shop.clone().filter(|_| runs("training")) {
             let key = secrets::stage_key(&config.keys, "training")?;
             let training = TrainingConfig { shop, trust: trust.clone(), key };
@@ -144,8 +151,12 @@ impl Pipeline {
             runtime.stage(move || Trials::new(shop.clone()))?;
         }
         if runs("evaluation") {
-            let evaluation = evaluation_config(config, &keys, &trust)?;
+            let evaluation = evaluation_config(config, (&keys, &trust), profiler)?;
             runtime.stage(move || Evaluation::new(evaluation.clone()))?;
+        }
+        if runs("attribution") {
+            let desk = desk(config, &keys)?;
+            runtime.stage(move || Attribution::new(desk.clone()))?;
         }
         let warehouse = if runs("warehouse") {
             Some(Warehouse::new(warehouse_config(config, &keys, runtime.health())?))
@@ -267,7 +278,7 @@ fn receipts_config(config: &PipelineConfig) -> anyhow::Result<ReceiptsConfig> {
 }
 
 /// What training runs and trials of this process work with: one of them learns at a time.
-fn shop(config: &PipelineConfig) -> anyhow::Result<Shop> {
+fn shop(config: &PipelineConfig, profiler: Option<Profiler>) -> anyhow::Result<Shop> {
     let installation = &config.installation;
     let declared = &installation.topology.stage("training")?.settings;
     let mut limits = TrainingLimits::default();
@@ -285,7 +296,7 @@ fn shop(config: &PipelineConfig) -> anyhow::Result<Shop> {
     }
     let store = Store::at(&installation.store, &StoreOptions::from_environment())?;
     Ok(Shop {
-        outside: Arc::new(Trainer::new(installation.cluster(), store)),
+        outside: Arc::new(Trainer::new(installation.cluster(), store, profiler)),
         limits,
         wire: installation.wire.as_ref().clone(),
         bench: Arc::default(),
@@ -293,16 +304,42 @@ fn shop(config: &PipelineConfig) -> anyhow::Result<Shop> {
     })
 }
 
-/// Only machines with the private part of the evaluation key can run the stage.
-fn evaluation_config(config: &PipelineConfig, keys: &LiveKeys, trust: &LiveTrust) -> anyhow::Result<EvaluationConfig> {
+/// Only machines with the private part of the evaluation key can run a stage that opens sealed benchmarks.
+fn evaluation_key(config: &PipelineConfig, stage: &str) -> anyhow::Result<Arc<SealingKey>> {
+    let key = secrets::evaluation_key(&config.keys, tenant(&config.installation.prefix)).with_context(|| {
+        format!(
+            "the stage {stage} opens sealed benchmarks; a machine without that key runs the other stages (--stages)"
+        )
+    })?;
+    Ok(Arc::new(key))
+}
+
+/// What attributions of this process work with: one game is played at a time, within the limits of training.
+fn desk(config: &PipelineConfig, keys: &LiveKeys) -> anyhow::Result<Desk> {
+    let Shop { outside, limits, wire, .. } = shop(config, None)?;
+    let store = Store::at(&config.installation.store, &StoreOptions::from_environment())?;
+    Ok(Desk {
+        trainer: outside,
+        blobs: Arc::new(Evaluator::new(store, None)),
+        key: evaluation_key(config, "attribution")?,
+        keys: keys.clone(),
+        wire,
+        limits,
+        bench: Arc::default(),
+    })
+}
+
+fn evaluation_config(
+    config: &PipelineConfig,
+    (keys, trust): (&LiveKeys, &LiveTrust),
+    profiler: Option<Profiler>,
+) -> anyhow::Result<EvaluationConfig> {
     let installation = &config.installation;
-    let evaluation_key = secrets::evaluation_key(&config.keys, tenant(&installation.prefix)).context(
-        "the stage evaluation opens sealed benchmarks; a machine without that key runs the other stages (--stages)",
-    )?;
     let threads = installation.topology.stage("training")?.settings.training_threads;
+    let store = Store::at(&installation.store, &StoreOptions::from_environment())?;
     Ok(EvaluationConfig {
-        outside: Arc::new(Evaluator::new(Store::at(&installation.store, &StoreOptions::from_environment())?)),
-        evaluation_key: Arc::new(evaluation_key),
+        outside: Arc::new(Evaluator::new(store, profiler)),
+        evaluation_key: evaluation_key(config, "evaluation")?,
         keys: keys.clone(),
         trust: trust.clone(),
         key: secrets::stage_key(&config.keys, "evaluation")?,

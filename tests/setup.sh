@@ -33,6 +33,8 @@ debian java default-jdk-headless
 debian mvn maven
 debian kcat kcat
 have kcat || skip "kcat's checks" "no kcat"
+debian chromium-headless-shell chromium-headless-shell # 100 MB to fetch
+have chromium-headless-shell || have chromium || have google-chrome || skip "pages in a browser" "no Chromium"
 
 jars=$cache/kafka/$kafka
 if [ ! -e "$jars/.complete" ]; then

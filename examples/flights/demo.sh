@@ -121,13 +121,19 @@ show train flight-delay --param iterations=50 --request-id candidate --base-vers
 "$hokusai" sql --fresh --format table "select run_id, status, iterations from runs"
 show leaderboard flight-delay/holdout@1
 
-say "12. Frontier's troubled receipt and the evaluation are attested. A stranger checks them offline, without brokers and keys"
+say "12. Who is credited with the improvement: all 64 coalitions of five carriers and the others are trained on few rows"
+evaluated=$("$hokusai" sql --fresh --format csv "select evaluation_id from evaluations where status = 'accepted' limit 1" | tail -1)
+show attribution "$evaluated" --wait
+
+say "13. Frontier's troubled receipt, the evaluation and the attribution are attested. A stranger checks them offline, without brokers and keys"
 stranger=$data/stranger
 mkdir -p "$stranger/receipts"
 troubled=$("$hokusai" sql --format csv "select distinct contribution_id from refusals where code = 'DUP_OTHER_OWNER' order by 1 limit 1" | tail -1)
 evaluation=$("$hokusai" sql --fresh --format csv "select leaf from attestations where predicate_type like '%/evaluation/%' limit 1" | tail -1)
 show attestation export --contribution "$troubled" -o "$stranger/bundle.json"
 show attestation export "$evaluation" -o "$stranger/evaluation.json"
+attribution=$("$hokusai" sql --fresh --format csv "select leaf from attestations where predicate_type like '%/attribution/%' limit 1" | tail -1)
+show attestation export "$attribution" -o "$stranger/attribution.json"
 show attestation log -o "$stranger/log.jsonl"
 mkdir -p "$stranger/models"
 show model export flight-delay@1.0.0 --native "$stranger/models/baseline.hkml"
@@ -137,6 +143,7 @@ show attestation trust -o "$stranger/trust.json"
 offline() { HOKUSAI_BROKERS=127.0.0.1:1 HOKUSAI_DATA=$stranger show verify "$@" --trust "$stranger/trust.json"; }
 offline "$stranger/bundle.json" --inputs "$stranger/receipts"
 offline "$stranger/evaluation.json" --inputs "$stranger/models" --log "$stranger/log.jsonl"
+offline "$stranger/attribution.json" --inputs "$stranger/models"
 say "One character of the signed statement is changed:"
 head -c 400 "$stranger/bundle.json" | tail -c 1 | tr 'A-Za-z0-9+/' 'B-ZAb-za1-90/+' >"$stranger/changed"
 { head -c 399 "$stranger/bundle.json"; cat "$stranger/changed"; tail -c +401 "$stranger/bundle.json"; } >"$stranger/changed.json"

@@ -3,6 +3,7 @@
 //!
 //! Everything here is pure: no clock, no randomness, no I/O, so the same input gives the same bytes everywhere.
 
+pub mod attribution;
 pub mod benchmark;
 pub mod bundle;
 pub mod checkpoint;

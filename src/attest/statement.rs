@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::attribution::Attribution;
 use super::benchmark::BenchmarkDecision;
 use super::decision::RegistryDecision;
 use super::evaluation::{Outcome, Preregistration};
@@ -86,6 +87,8 @@ pub enum Predicate {
     Preregistration(Box<Preregistration>),
     /// An attempt is over.
     Evaluation(Box<Outcome>),
+    /// Who is credited with an accepted improvement.
+    Attribution(Box<Attribution>),
     /// A key of the log begins or ends.
     KeyEvent(KeyEvent),
 }
@@ -100,6 +103,7 @@ impl Predicate {
             Self::Benchmark(_) => BenchmarkDecision::TYPE,
             Self::Preregistration(_) => Preregistration::TYPE,
             Self::Evaluation(_) => Outcome::TYPE,
+            Self::Attribution(_) => Attribution::TYPE,
             Self::KeyEvent(_) => KeyEvent::TYPE,
         }
     }
@@ -137,6 +141,7 @@ impl Statement {
             Predicate::Benchmark(predicate) => self.write(predicate)?,
             Predicate::Preregistration(predicate) => self.write(predicate)?,
             Predicate::Evaluation(predicate) => self.write(predicate)?,
+            Predicate::Attribution(predicate) => self.write(predicate)?,
             Predicate::KeyEvent(predicate) => self.write(predicate)?,
         };
         if payload.len() > MAX_BYTES { Err(StatementError::TooLarge(payload.len())) } else { Ok(payload) }
@@ -172,6 +177,7 @@ impl Statement {
             BenchmarkDecision::TYPE => Self::typed(text, |p| Predicate::Benchmark(Box::new(p)))?,
             Preregistration::TYPE => Self::typed(text, |p| Predicate::Preregistration(Box::new(p)))?,
             Outcome::TYPE => Self::typed(text, |p| Predicate::Evaluation(Box::new(p)))?,
+            Attribution::TYPE => Self::typed(text, |p| Predicate::Attribution(Box::new(p)))?,
             KeyEvent::TYPE => Self::typed(text, Predicate::KeyEvent)?,
             _ => return Err(StatementError::UnknownPredicate),
         };
@@ -217,7 +223,8 @@ mod tests {
     use super::super::predicate::tests::{contribution, key_event};
     use super::*;
 
-    fn statements() -> [Statement; 4] {
+    fn statements() -> [Statement; 5] {
+        use super::super::attribution::tests::attribution;
         use super::super::evaluation::tests::{outcome, preregistration};
         let candidate = || Subject::new("m evaluation e".to_owned(), "sha256", &[6; 32]);
         [
@@ -231,6 +238,7 @@ mod tests {
             },
             Statement { subject: candidate(), predicate: Predicate::Preregistration(Box::new(preregistration())) },
             Statement { subject: candidate(), predicate: Predicate::Evaluation(Box::new(outcome())) },
+            Statement { subject: candidate(), predicate: Predicate::Attribution(Box::new(attribution())) },
         ]
     }
 

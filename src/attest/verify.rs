@@ -150,6 +150,7 @@ pub fn verify(bundle: &[u8], against: &Against<'_>) -> Report {
         whole_log(&bundle, &leaf, against, &mut report);
         preregistration(&bundle, &statement, against, &mut report);
         artefacts(&root, (&statement, &bundle.envelope.payload), against, &mut report);
+        shares(&statement, &mut report);
         if matches!(statement.predicate, Predicate::Evaluation(_)) {
             let done: Vec<&'static str> = report.checks.iter().map(|check| check.name).collect();
             for name in LEVELS.into_iter().filter(|name| !done.contains(name)) {
@@ -360,6 +361,16 @@ fn preregistration(bundle: &Bundle, statement: &Statement, against: &Against<'_>
         Some(Ok(found)) => report.passed(NAME, found),
         Some(Err(problem)) => report.failed(NAME, 17, problem),
     }
+}
+
+/// Of an attribution alone: that its numbers fit each other.
+fn shares(statement: &Statement, report: &mut Report) {
+    let Predicate::Attribution(told) = &statement.predicate else { return };
+    match told.adds_up() {
+        Ok(found) => report.passed("values and shares", found),
+        Err(problem) => report.failed("values and shares", 16, problem),
+    }
+    report.left_out("recomputation", "this version does not play the game of an attribution again");
 }
 
 fn artefacts(root: &TrustRoot, (statement, payload): (&Statement, &[u8]), against: &Against<'_>, report: &mut Report) {

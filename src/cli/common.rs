@@ -115,8 +115,8 @@ pub struct CommonArgs {
     )]
     pub prefix: String,
     /// Partition counts: `single` for one machine, `cluster` for many workers
-    #[arg(long, global = true, env = "HOKUSAI_PROFILE", default_value = "single", value_name = "PROFILE")]
-    pub profile: Profile,
+    #[arg(long, global = true, env = "HOKUSAI_PARTITIONS", default_value = "single", value_name = "PROFILE")]
+    pub partitions: Profile,
     /// A librdkafka property, such as security.protocol=SASL_SSL; secrets only by file or environment
     #[arg(short = 'X', global = true, value_name = "KEY=VALUE", help_heading = "Connection")]
     pub property: Vec<String>,
@@ -277,11 +277,11 @@ impl CommonArgs {
             kafka: self.kafka_properties()?,
             data,
             store,
-            topology: Arc::new(topology.with_profile(self.profile)),
+            topology: Arc::new(topology.with_profile(self.partitions)),
             prefix: self.prefix.clone(),
             wire: Arc::new(wire),
         };
-        Ok(Settings { installation, profile: self.profile, format: self.format })
+        Ok(Settings { installation, profile: self.partitions, format: self.format })
     }
 
     fn wire_config(&self) -> Outcome<WireConfig> {

@@ -5,11 +5,13 @@
 
 pub mod atomic;
 pub mod attestation;
+pub mod attribution;
 pub mod audit;
 pub mod benchmark;
 pub mod broker;
 pub mod common;
 pub mod compare;
+pub mod contributor;
 pub mod dead_letters;
 pub mod doctor;
 pub mod exit;
@@ -20,6 +22,7 @@ pub mod opening;
 pub mod predict;
 pub mod producer;
 pub mod reader;
+pub mod report;
 pub mod sql;
 pub mod submit;
 pub mod topology;
@@ -81,8 +84,14 @@ enum Command {
     Benchmark(benchmark::BenchmarkArgs),
     /// Show the Ladder scores of the candidates on sealed benchmarks
     Leaderboard(leaderboard::LeaderboardArgs),
+    /// Who is credited with accepted improvements: values, errors, shares
+    Attribution(attribution::AttributionArgs),
     /// Compare two models' scores on labelled rows, as an evaluation does; it decides nothing
     Compare(compare::CompareArgs),
+    /// Show what is known of a contributor: receipts and what was attested of them
+    Contributor(contributor::ContributorArgs),
+    /// Write a page for people who were not there: an evaluation, a period's compliance
+    Report(report::ReportArgs),
     /// Find, show and export what was attested; tree heads, the log, trust roots
     Attestation(attestation::AttestationArgs),
     /// Check an exported attestation offline, with nothing but its trust root
@@ -143,7 +152,10 @@ fn run(arguments: Arguments) -> Outcome<()> {
             Command::Predict(args) => predict::run(args, settings).await,
             Command::Benchmark(args) => benchmark::run(args, settings).await,
             Command::Leaderboard(args) => leaderboard::run(args, settings).await,
+            Command::Attribution(args) => attribution::run(args, settings).await,
             Command::Compare(args) => compare::run(args, settings).await,
+            Command::Contributor(args) => contributor::run(args, settings).await,
+            Command::Report(args) => report::run(args, settings).await,
             Command::Attestation(args) => attestation::run(args, settings).await,
             Command::Verify(args) => verify::run(args, settings).await,
             Command::Keys(args) => keys::run(args, settings).await,

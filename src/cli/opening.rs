@@ -174,7 +174,10 @@ async fn blob(store: &Store, artefact: &Artefact, most: u64, what: &str) -> Outc
 }
 
 /// Both statements of an evaluation that is named by its id or a leaf.
-fn statements(settings: &Settings, which: &str) -> Outcome<Statements> {
+///
+/// # Errors
+/// No such evaluation, or none whose outcome stands in the log.
+pub fn statements(settings: &Settings, which: &str) -> Outcome<Statements> {
     let which = which.to_ascii_lowercase();
     if which.len() < 8 || !which.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(Failure::Usage("EVALUATION: its id, or at least eight digits of a leaf".to_owned()));

@@ -19,10 +19,10 @@ use crate::stages::warehouse::store::Store;
 use crate::stream::client::Cluster;
 
 const EXAMPLES: &str = "\
-Tables: contributions, rows, refusals, receipts, dead_letters, audit, model_revisions, run_states,
-        evaluation_records, table_positions
-Views:  admitted_rows, models, model_versions, model_evaluations, runs, evaluations, leaderboard, receipt_refused, receipt_quality,
-        receipt_pii, receipt_chunks
+Tables: contributions, rows, refusals, receipts, attestations, dead_letters, audit, model_revisions, run_states, trial_results,
+        evaluation_records, attributions, table_positions
+Views:  admitted_rows, models, model_versions, model_evaluations, runs, trials, evaluations, leaderboard, attribution_shares,
+        receipt_refused, receipt_quality, receipt_pii, receipt_chunks
 
 Examples:
   hokusai sql 'select status, count(*) from receipts group by status'

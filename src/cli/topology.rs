@@ -11,7 +11,7 @@ Examples:
   hokusai topology                           topics and stages as a table
   hokusai topology --as mermaid              the picture, for Markdown
   hokusai topology apply --dry-run           what would be made or altered
-  hokusai topology apply --brokers kafka:9092 --profile cluster --replication 3";
+  hokusai topology apply --brokers kafka:9092 --partitions cluster --replication 3";
 
 /// How the topology is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

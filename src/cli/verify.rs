@@ -252,6 +252,7 @@ fn inputs(
 ) -> Vec<Check> {
     let said = match &statement.predicate {
         Predicate::Contribution(said) => said,
+        Predicate::Attribution(_) => return vec![models(folder, statement)],
         Predicate::Evaluation(_) | Predicate::Preregistration(_) => {
             let tell = |what: &str, done: u64, of: u64| {
                 bar.set_message(what.to_owned());
@@ -294,6 +295,7 @@ fn models(folder: &Path, statement: &Statement) -> Check {
     let (baseline, candidate) = match &statement.predicate {
         Predicate::Evaluation(said) => (&said.baseline.digest, &said.candidate.digest),
         Predicate::Preregistration(said) => (&said.baseline.digest, &said.candidate.digest),
+        Predicate::Attribution(said) => (&said.baseline, &said.candidate),
         _ => return Check { name, outcome: Found::NotChecked, detail: "not about models".to_owned() },
     };
     let found = match digests(folder) {

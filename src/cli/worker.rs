@@ -1,5 +1,6 @@
 //! `hokusai worker`: stages against a Kafka cluster.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -14,10 +15,11 @@ use crate::web::Server;
 
 const EXAMPLES: &str = "\
 Examples:
-  hokusai topology apply --brokers kafka:9092 --profile cluster --replication 3
-  hokusai worker --brokers kafka:9092 --profile cluster --keys ./keys --store /mnt/hokusai
-  hokusai worker --brokers kafka:9092 --profile cluster --keys ./keys --stages intake,dedup
-  AWS_REGION=eu-central-1 hokusai worker --brokers kafka:9092 --profile cluster --keys ./keys --store s3://acme/hokusai
+  hokusai topology apply --brokers kafka:9092 --partitions cluster --replication 3
+  hokusai worker --brokers kafka:9092 --partitions cluster --keys ./keys --store /mnt/hokusai
+  hokusai worker --brokers kafka:9092 --partitions cluster --keys ./keys --stages intake,dedup
+  hokusai worker --brokers kafka:9092 --partitions cluster --keys ./keys --stages training,evaluation --profile ./flames
+  AWS_REGION=eu-central-1 hokusai worker --brokers kafka:9092 --partitions cluster --keys ./keys --store s3://acme/hokusai
 
 All workers share one key ring (--keys) and one store (--store). Start more workers to scale out: Kafka assigns the
 partitions. Ctrl-C or SIGTERM ends a worker cleanly; the others take over.";
@@ -51,6 +53,10 @@ pub struct StageArgs {
     /// need not read it all; 0 is as often as can be. Not when the store lies in DATA
     #[arg(long, env = "HOKUSAI_SNAPSHOT_AFTER_MIB", default_value_t = 64, value_name = "MIB")]
     pub snapshot_after: u64,
+    /// Write a flame graph of every training and evaluation into this folder (training-RUN.svg, evaluation-ID.svg): where its
+    /// threads spend the processor's time, sampled 99 times a second. Without it nothing is sampled
+    #[arg(long, env = "HOKUSAI_PROFILE", value_name = "DIR")]
+    pub profile: Option<PathBuf>,
 }
 
 /// Arguments of `worker`.
@@ -132,8 +138,20 @@ pub fn pipeline(args: &StageArgs, settings: &Settings, stages: &[String], instan
         state_memory: args.state_memory.min(1 << 20) << 20,
         snapshot_after: args.snapshot_after.min(1 << 30) << 20,
         instance: args.instance.clone().or_else(|| instance.map(str::to_owned)),
+        profile: args.profile.as_deref().map(profile_folder).transpose()?,
     };
     Pipeline::new(&config).map_err(|e| Failure::Usage(format!("{e:#}")))
+}
+
+/// `--profile` was once what `--partitions` is.
+fn profile_folder(folder: &Path) -> Outcome<PathBuf> {
+    if ["single", "cluster"].iter().any(|counts| folder == Path::new(counts)) {
+        let name = folder.display();
+        return Err(Failure::Usage(format!(
+            "--profile names the folder of flame graphs, and {name} looks like partition counts\nhelp: --partitions {name}, or --profile ./{name} for a folder of that name"
+        )));
+    }
+    Ok(folder.to_owned())
 }
 
 /// Runs stages and HTTP until `stop` or until a stage fails for good; everything ends before this returns.

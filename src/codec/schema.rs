@@ -57,7 +57,7 @@ embedded! {
     "alert",
     "attestation",
     "attestation_request",
-    "attribution": planned,
+    "attribution",
     "audit" reads ["aad6e156302dbfa5"],
     "benchmark",
     "command",

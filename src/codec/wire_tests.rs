@@ -78,6 +78,7 @@ fn every_record_survives_the_wire_byte_for_byte() {
     round_trips::<DeadLetter>();
     round_trips::<Progress>();
     round_trips::<Alert>();
+    round_trips::<Attribution>();
     round_trips::<TrainingRequest>();
     round_trips::<TrainingJob>();
     round_trips::<TrainingRun>();

@@ -18,6 +18,8 @@ pub const TRAINING_RUNS: &str = "training.runs";
 pub const EVALUATION_REQUESTS: &str = "evaluation.requests";
 /// What may be told of each evaluation.
 pub const EVALUATIONS: &str = "evaluations";
+/// Who is credited with accepted improvements.
+pub const ATTRIBUTIONS: &str = "attributions";
 /// Valid, tokenised rows by hash shard, and release marks.
 pub const SCREENED: &str = "contributions.screened";
 /// One manifest per chunk, and intake's time marks.

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::domain::records::Artefact;
+use crate::ops::blobs::{self, BlobError};
 use crate::sealing::filter::{MAX_BYTES, MatchFilter};
 use crate::stages::intake::contamination::FilterSource;
-use crate::store::{Digest, Store, StoreError, StoreOptions};
+use crate::store::{Digest, Store, StoreOptions};
 use crate::stream::stage::StageError;
 
 /// A handle on the store; clones share what is in memory.
@@ -44,29 +45,19 @@ impl StoreFilters {
     }
 }
 
-/// Why there is no filter.
-#[derive(Debug)]
-pub enum FilterError {
-    /// The store is out of reach: the same again may work.
-    Passing(String),
-    /// It is not there, or damaged.
-    Missing(String),
-}
-
 /// Reads the match filter of a sealed benchmark from a store.
 ///
 /// # Errors
-/// [`FilterError`]; its text names the filter.
-pub fn fetch(store: &Store, runtime: &Runtime, artefact: &Artefact) -> Result<MatchFilter, FilterError> {
-    let missing = |what: &dyn std::fmt::Display| {
-        FilterError::Missing(format!("the match filter {} of a sealed benchmark: {what}", artefact.digest))
+/// [`BlobError`]; its text names the filter.
+pub fn fetch(store: &Store, runtime: &Runtime, artefact: &Artefact) -> Result<MatchFilter, BlobError> {
+    let missing = |what: String| {
+        BlobError::Missing(format!("the match filter {} of a sealed benchmark: {what}", artefact.digest))
     };
-    let digest: Digest = artefact.digest.parse().map_err(|why: &str| missing(&why))?;
-    let bytes = runtime.block_on(store.blobs().get(digest, MAX_BYTES)).map_err(|error| match error {
-        StoreError::Io { .. } => FilterError::Passing(error.to_string()),
-        error => missing(&error),
+    let bytes = blobs::fetch(store, runtime, &artefact.digest, MAX_BYTES).map_err(|error| match error {
+        BlobError::Missing(what) => missing(what),
+        passing @ BlobError::Passing(_) => passing,
     })?;
-    MatchFilter::parse(bytes).map_err(|error| missing(&error))
+    MatchFilter::parse(bytes).map_err(|error| missing(error.to_string()))
 }
 
 impl FilterSource for StoreFilters {
@@ -82,8 +73,8 @@ impl FilterSource for StoreFilters {
         }
         let Some(runtime) = &self.0.runtime else { return Err(StageError::Outside("the store is closed".to_owned())) };
         let filter = Arc::new(fetch(&self.0.store, runtime, artefact).map_err(|error| match error {
-            FilterError::Passing(cause) => StageError::Outside(cause),
-            FilterError::Missing(what) => missing(what),
+            BlobError::Passing(cause) => StageError::Outside(cause),
+            BlobError::Missing(what) => missing(what),
         })?);
         held.retain(|_, filter| filter.strong_count() > 0);
         if let Some(digest) = digest {

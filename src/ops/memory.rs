@@ -1,4 +1,4 @@
-//! How the process takes memory from the system. With `stream::ffi` the only unsafe code of the package.
+//! How the process takes memory from the system. With `stream::ffi` and `ops::profile::stack` the only unsafe code of the package.
 #![allow(unsafe_code)]
 
 /// Bounds the C library's heaps to two. By default glibc gives each thread its own, up to eight per core, and what one thread frees

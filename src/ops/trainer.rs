@@ -2,6 +2,7 @@
 //!
 //! Called from a run's own thread, which may wait; so the requests to the store bring along what runs them.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -15,10 +16,12 @@ use tokio::runtime::Builder;
 
 use crate::domain::records::{Artefact, TopicEnd};
 use crate::domain::topics;
-use crate::ops::filters::{self, FilterError};
+use crate::ops::blobs::BlobError;
+use crate::ops::filters;
+use crate::ops::profile::Profiler;
 use crate::sealing::filter::MatchFilter;
 use crate::stages::beside::{Refusal, Trouble};
-use crate::stages::training::outside::{Each, Outside};
+use crate::stages::training::outside::{Each, Outside, WayBack};
 use crate::store::{Digest, Store, StoreError};
 use crate::stream::client::{Cluster, FetchBounds, Logged};
 
@@ -36,6 +39,7 @@ const MAX_CHECKPOINT: u64 = 128 << 20;
 pub struct Trainer {
     cluster: Cluster,
     store: Store,
+    profiler: Option<Profiler>,
 }
 
 /// A published dataset.
@@ -45,13 +49,15 @@ struct Dataset {
     model: String,
     digest: String,
     ends: Vec<TopicEnd>,
+    #[serde(default)]
+    sealed: Vec<Artefact>,
 }
 
 impl Trainer {
-    /// The trainer of an installation. Nothing is asked yet.
+    /// The trainer of an installation; what it learns is profiled by a profiler. Nothing is asked yet.
     #[must_use]
-    pub fn new(cluster: Cluster, store: Store) -> Self {
-        Self { cluster, store }
+    pub fn new(cluster: Cluster, store: Store, profiler: Option<Profiler>) -> Self {
+        Self { cluster, store, profiler }
     }
 
     fn consumer(&self, topic: &str, ends: &BTreeMap<i32, i64>) -> Result<BaseConsumer<Logged>, Trouble> {
@@ -132,8 +138,8 @@ impl Outside for Trainer {
     fn filter(&self, filter: &Artefact) -> Result<MatchFilter, Trouble> {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(passing)?;
         filters::fetch(&self.store, &runtime, filter).map_err(|error| match error {
-            FilterError::Passing(cause) => Trouble::Passing(cause),
-            FilterError::Missing(what) => Refusal::new("FILTER_MISSING", what).into(),
+            BlobError::Passing(cause) => Trouble::Passing(cause),
+            BlobError::Missing(what) => Refusal::new("FILTER_MISSING", what).into(),
         })
     }
 
@@ -157,19 +163,24 @@ impl Outside for Trainer {
         ask(self.store.delete(&checkpoint_path(run_id)))
     }
 
-    fn publish(&self, model: &str, digest: &str, ends: &[TopicEnd]) -> Result<(), Trouble> {
-        let dataset = Dataset { model: model.to_owned(), digest: digest.to_owned(), ends: ends.to_vec() };
+    fn publish(&self, model: &str, digest: &str, way: &WayBack) -> Result<(), Trouble> {
+        let WayBack { ends, sealed } = way.clone();
+        let dataset = Dataset { model: model.to_owned(), digest: digest.to_owned(), ends, sealed };
         let text = serde_json::to_vec_pretty(&dataset).map_err(passing)?;
         ask(self.store.create(&path(model, digest), text.into())).map(drop)
     }
 
-    fn published(&self, model: &str, digest: &str) -> Result<Option<Vec<TopicEnd>>, Trouble> {
+    fn published(&self, model: &str, digest: &str) -> Result<Option<WayBack>, Trouble> {
         let Some(text) = ask(self.store.get(&path(model, digest), MAX_DATASET))? else { return Ok(None) };
         match serde_json::from_slice::<Dataset>(&text) {
             Ok(dataset) if dataset.model == model && dataset.digest == digest && !dataset.ends.is_empty() => {
-                Ok(Some(dataset.ends))
+                Ok(Some(WayBack { ends: dataset.ends, sealed: dataset.sealed }))
             }
             _ => Err(Refusal::new("DATASET_DAMAGED", "the store's description of the dataset is damaged").into()),
         }
+    }
+
+    fn watch(&self, step: &str) -> Option<Box<dyn Any>> {
+        Some(Box::new(self.profiler.as_ref()?.begin("training", step)?))
     }
 }

@@ -23,6 +23,12 @@ impl Score {
     fn f1(&self) -> f64 {
         2.0 * self.right as f64 / (2 * self.right + self.wrong + self.missed) as f64
     }
+
+    /// Precision and recall.
+    fn shares(&self) -> (f64, f64) {
+        let of = |others: usize| self.right as f64 / (self.right + others) as f64;
+        (of(self.wrong), of(self.missed))
+    }
 }
 
 fn text(row: &Value) -> String {
@@ -66,7 +72,11 @@ fn measure(corpus: &str) -> (f64, f64) {
         all.wrong += score.wrong;
         all.missed += score.missed;
     }
-    println!("all F1 {:.4}; clean strings flagged {flagged} of {clean}", all.f1());
+    let (precision, recall) = all.shares();
+    println!(
+        "all precision {precision:.4} recall {recall:.4} F1 {:.4}; clean strings flagged {flagged} of {clean}",
+        all.f1()
+    );
     (all.f1(), f64::from(flagged) / f64::from(clean))
 }
 

@@ -319,7 +319,8 @@ fn forged(payload: &[u8], change: impl FnOnce(&mut Value)) -> Vec<u8> {
 fn figures_that_do_not_follow_from_the_samples_are_named_even_if_they_are_signed() {
     let told = Told::new(true, 1);
     let find = |change: &dyn Fn(&mut Value)| outcome(&told.checks_of(&forged(&told.payload, change), None));
-    let changes: [(&str, &dyn Fn(&mut Value)); 7] = [
+    type Change<'a> = &'a dyn Fn(&mut Value);
+    let changes: [(&str, Change<'_>); 7] = [
         ("/counts/candidateOnly", &|said| said["record"]["counts"]["candidateOnly"] = json!(599)),
         ("/metrics/0/deltaPpm", &|said| said["record"]["metrics"][0]["deltaPpm"] = json!("999999")),
         ("/metrics/0/pE9", &|said| said["record"]["metrics"][0]["pE9"] = json!("0")),

@@ -29,7 +29,7 @@ use crate::stages::warehouse::tables::Table;
 pub const POSITIONS: &str = "table_positions";
 
 /// Views by name, in the order in which they build on each other; the SQL begins with a comment that says what it is.
-pub const VIEWS: [(&str, &str); 12] = [
+pub const VIEWS: [(&str, &str); 13] = [
     ("receipt_refused", include_str!("views/receipt_refused.sql")),
     ("receipt_pii", include_str!("views/receipt_pii.sql")),
     ("receipt_quality", include_str!("views/receipt_quality.sql")),
@@ -42,6 +42,7 @@ pub const VIEWS: [(&str, &str); 12] = [
     ("trials", include_str!("views/trials.sql")),
     ("evaluations", include_str!("views/evaluations.sql")),
     ("leaderboard", include_str!("views/leaderboard.sql")),
+    ("attribution_shares", include_str!("views/attribution_shares.sql")),
 ];
 
 /// What a query may use.

@@ -1,6 +1,7 @@
 //! The stages, one file or folder each, by the names of `topology/hokusai.yaml`.
 
 pub mod attesting;
+pub mod attribution;
 pub mod beside;
 pub mod dedup;
 pub mod entry;

@@ -100,7 +100,7 @@ impl Counts {
 
     /// How much one row of (label, predicted class) pulls the metric away from its value, times the rows: the influence value
     /// of the delta method. Its mean over the rows is 0.
-    fn influence(&self, metric: &Metric, label: usize, predicted: usize) -> f64 {
+    pub(super) fn influence(&self, metric: &Metric, label: usize, predicted: usize) -> f64 {
         let rows = self.rows as f64;
         let hit = |class: usize| f64::from(u8::from(label == class && predicted == class));
         let is = |value: usize, class: usize| f64::from(u8::from(value == class));

@@ -351,6 +351,12 @@ impl PairedRows {
         &self.custom
     }
 
+    /// The stratum of each row.
+    #[must_use]
+    pub fn strata(&self) -> &[u32] {
+        &self.strata
+    }
+
     /// The class that a model predicts for each row: the threshold decides, or the largest probability (the first of equals).
     #[must_use]
     pub fn predicted(&self, model: Model) -> Vec<u16> {

@@ -38,7 +38,7 @@ pub(crate) enum BroadcastError {
 const MAX_KEYS: usize = 1_000_000;
 
 /// How long the reader sleeps when nothing arrives: bounds how late it notices that somebody waits.
-const POLL: Duration = Duration::from_millis(40);
+const POLL: Duration = Duration::from_millis(100);
 
 /// The latest record of a key.
 #[derive(Debug, Clone)]

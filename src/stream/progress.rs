@@ -167,7 +167,7 @@ pub enum Stop {
     },
     /// A keyed topic has another partition count than declared.
     #[error(
-        "PARTITIONS_CHANGED: {topic} has {found} partitions, the topology declares {declared}; help: keys would move between partitions, so nothing more is processed: choose the --profile or --topology that the topic was made with; if it was altered, start over with a new --prefix (`hokusai topology migrate`, which will move a topic to another count, is not in this version)"
+        "PARTITIONS_CHANGED: {topic} has {found} partitions, the topology declares {declared}; help: keys would move between partitions, so nothing more is processed: choose the --partitions or --topology that the topic was made with; if it was altered, start over with a new --prefix (`hokusai topology migrate`, which will move a topic to another count, is not in this version)"
     )]
     PartitionsChanged {
         /// Topic.

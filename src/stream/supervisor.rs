@@ -17,7 +17,7 @@ use super::runtime::{Shared, StagePlan};
 use super::tasks::{Assignment, Phase, Spawn, Tasks, Wanted};
 
 /// How long one service of the group takes; bounds the reaction to a shutdown.
-const SERVE: Duration = Duration::from_millis(100);
+const SERVE: Duration = Duration::from_millis(250);
 
 /// Why a membership of the group ended.
 enum Left {

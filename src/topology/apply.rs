@@ -187,10 +187,11 @@ pub fn plan(topology: &Topology, actual: &BTreeMap<String, ActualTopic>, options
             actions.push(Action::Refuse {
                 topic: topic.clone(),
                 reason: format!("has {} partitions, the topology declares {}", found.partitions, spec.partitions),
-                help: "a keyed topic keeps its partition count for life; choose the --profile or --topology that it \
+                help:
+                    "a keyed topic keeps its partition count for life; choose the --partitions or --topology that it \
                        was made with, or a new --prefix (`hokusai topology migrate`, which will move a topic to \
                        another count, is not in this version)"
-                    .to_owned(),
+                        .to_owned(),
             });
             continue;
         }
@@ -443,7 +444,7 @@ mod tests {
         let actions = plan(&topology, &BTreeMap::new(), &options());
         assert_eq!(actions.len(), topology.active_topics().count());
         assert!(actions.iter().all(|a| matches!(a, Action::Create { replication: 1, .. })));
-        assert!(!actions.iter().any(|a| topic_of(a) == "t.attributions"));
+        assert!(!actions.iter().any(|a| topic_of(a) == "t.predictions"));
         let three = plan(&topology, &BTreeMap::new(), &ApplyOptions { replication: 3, ..options() });
         let Action::Create { configs, .. } = &three[0] else { panic!("{three:?}") };
         assert!(configs.contains(&("min.insync.replicas".to_owned(), "2".to_owned())));

@@ -65,6 +65,7 @@ fn the_built_in_topology_keeps_its_own_rules_and_names_every_topic_of_the_code()
             "training",
             "trials",
             "evaluation",
+            "attribution",
             "attesting"
         ]
     );
@@ -105,7 +106,7 @@ fn stateful_stages_have_a_changelog_with_the_partitions_of_their_inputs() {
     assert_eq!(topology.stage("intake").unwrap().changelog, None);
     assert!(topology.stage("nothing").unwrap_err().to_string().contains("intake, dedup"));
     assert!(topology.topic("hokusai.changelog.registry").unwrap().active);
-    assert!(!topology.topic("hokusai.changelog.attribution").unwrap().active);
+    assert!(!topology.topic("hokusai.changelog.joining").unwrap().active);
 }
 
 #[test]
@@ -236,9 +237,9 @@ fn every_topic_and_stage_is_shown() {
     for stage in topology.stages() {
         assert!(table.contains(&stage.name) && mermaid.contains(&stage.name), "{}", stage.name);
     }
-    assert!(table.lines().any(|line| line.starts_with("attributions *")), "{table}");
+    assert!(table.lines().any(|line| line.starts_with("predictions *")), "{table}");
     assert!(mermaid.contains("t_contributions --> s_intake") && mermaid.contains("t_models -->|broadcast| s_intake"));
-    assert!(mermaid.contains("t_evaluations -.-> s_attribution"));
+    assert!(mermaid.contains("t_joining_events -.-> s_joining"));
     assert_eq!(json["stages"][0]["name"], "intake");
 }
 

@@ -168,7 +168,7 @@ fn training_rows(
     run: &TrainingRun,
     root: &str,
 ) -> Outcome<RecordBatch> {
-    let trainer = Trainer::new(settings.cluster(), store);
+    let trainer = Trainer::new(settings.cluster(), store, None);
     let declared = declaration(&opening.opened.spec).map_err(Failure::failed)?;
     let mut known: Vec<_> = opening.model.benchmarks.iter().collect();
     known.sort_by_key(|benchmark| benchmark.revision);
@@ -179,7 +179,8 @@ fn training_rows(
     for set in sets.into_iter().take(16) {
         let filter = |benchmark: &&crate::domain::records::Benchmark| trainer.filter(&benchmark.match_filter);
         let sealed = set.iter().map(filter).collect::<Result<Vec<_>, _>>().map_err(troubled)?;
-        let wanted = Wanted { model: &run.model, declared: &declared, ends: &run.offsets, sealed: &sealed };
+        let wanted =
+            Wanted { model: &run.model, declared: &declared, ends: &run.offsets, sealed: &sealed, owner: None };
         let Rows { batches, .. } =
             read(&trainer, &settings.wire, wanted, Limits::default(), &|| false).map_err(troubled)?;
         let dataset = Dataset::assemble(&batches).map_err(Failure::failed)?;

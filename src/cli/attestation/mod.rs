@@ -159,6 +159,10 @@ fn list(settings: &Settings, contribution: Option<&str>) -> Outcome<()> {
                 format!("preregistered attempt {} of {}", laid.attempt.number, entry.statement.subject.name)
             }
             Predicate::Evaluation(outcome) => format!("{} {}", outcome.status, entry.statement.subject.name),
+            Predicate::Attribution(told) => {
+                let paid = if told.payable { "payable".to_owned() } else { told.reasons.join(", ") };
+                format!("{}: {paid}", entry.statement.subject.name)
+            }
             Predicate::KeyEvent(event) => format!("{} {} key {}", event.event, event.role, event.keyid),
         };
         say(format_args!("{:>6}  {}  {what}", entry.index, entry.hex()))

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::attribution::AttributionSpec;
 use super::evaluation::EvaluationSpec;
 use super::learning::Learning;
 
@@ -55,6 +56,9 @@ pub struct Spec {
     /// How candidates are compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<EvaluationSpec>,
+    /// How large the game is that credits contributors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attribution: Option<AttributionSpec>,
     /// Exactly one table.
     pub schema: Vec<Table>,
 }

@@ -71,6 +71,7 @@
 //!   stand: a later version may add fields without changing the digest of an old contract;
 //! * everything in it is limited in number and size.
 
+pub mod attribution;
 pub mod evaluation;
 mod grammar;
 pub mod learning;

@@ -66,7 +66,8 @@ impl Spec {
         if self.learning.is_some() {
             self.learning()?;
         }
-        self.check_evaluation()
+        self.check_evaluation()?;
+        self.check_attribution()
     }
 
     fn check_label(&self) -> Check {

@@ -18,6 +18,7 @@ macro_rules! record {
 }
 
 mod attestation;
+mod attribution;
 pub mod benchmark;
 mod chunks;
 mod evaluation;
@@ -27,6 +28,7 @@ mod registry;
 mod training;
 
 pub use attestation::*;
+pub use attribution::*;
 pub use benchmark::Benchmark;
 pub use chunks::*;
 pub use evaluation::*;

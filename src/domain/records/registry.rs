@@ -140,7 +140,7 @@ pub struct Artefact {
 }
 
 /// Rows that a version was trained on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dataset {
     /// RFC 6962 root of the rows in canonical order, hex.
@@ -213,7 +213,7 @@ pub struct VersionEvaluation {
 }
 
 /// A version of a model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelVersion {
     /// Semantic version, given by the registry.
     pub version: String,

@@ -96,7 +96,7 @@ pub fn quanta(rows: &[RecordBatch], label: &str, task: &Task) -> Result<Vec<i64>
 }
 
 /// A model's scores of the sealed rows, quantised once.
-fn scores(
+pub fn scores(
     rows: &[RecordBatch],
     artefact: &[u8],
     task: &Task,

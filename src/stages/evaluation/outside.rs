@@ -1,5 +1,7 @@
 //! What scoring needs from outside its log: blobs of the store, and a place for what is withheld.
 
+use std::any::Any;
+
 use bytes::Bytes;
 
 use crate::domain::records::Artefact;
@@ -18,4 +20,9 @@ pub trait Outside: Send + Sync {
     /// # Errors
     /// The store is out of reach.
     fn keep(&self, evaluation_id: &str, sealed: Vec<u8>) -> Result<(), Trouble>;
+
+    /// Called on the scoring thread when it begins; what it gives is dropped when it ends. For whoever wants to see where its time goes.
+    fn watch(&self, _evaluation_id: &str) -> Option<Box<dyn Any>> {
+        None
+    }
 }

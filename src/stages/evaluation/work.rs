@@ -57,6 +57,7 @@ impl Work {
         let (shop, stop) = (shop.clone(), Arc::clone(&cancelled));
         let beside = Beside::begin("hokusai-score", move || {
             let _alone = shop.bench.lock().unwrap_or_else(PoisonError::into_inner);
+            let _watched = shop.outside.watch(&case.evaluation_id);
             make(&shop, &case, acceptances, &stop)
         })?;
         Ok(Self { evaluation_id, beside, cancelled })

@@ -1,5 +1,6 @@
 //! Rows → model: a pure function of the run and its rows. Threads have no influence on the bytes.
 
+use ::arrow::array::RecordBatch;
 use serde_json::Value;
 
 use super::admission::Open;
@@ -11,7 +12,7 @@ use crate::ml::boost::folds;
 use crate::ml::dataset::{CODE, Dataset, Recipe};
 use crate::ml::declare::Declaration;
 use crate::ml::encoding::{Encoded, Encoding, Features};
-use crate::ml::model::Model;
+use crate::ml::model::{Model, Predictor};
 use crate::ml::{Control, LearnError, Learned, Task, Training, arrow, learner};
 use crate::stages::beside::Refusal;
 use crate::stats::auc::Placements;
@@ -49,6 +50,32 @@ pub struct Prepared {
     encoding: Encoding,
     labels: Vec<f64>,
     row_keys: Vec<u64>,
+}
+
+impl Prepared {
+    /// The model of a predictor that learned from these rows.
+    #[must_use]
+    pub fn model(&self, task: &Task, predictor: Predictor) -> Model {
+        Model { task: task.clone(), encoding: self.encoding.clone(), predictor }
+    }
+
+    /// The encoded features.
+    #[must_use]
+    pub fn features(&self) -> &Features {
+        &self.features
+    }
+
+    /// The labels: a class's number, or the number itself.
+    #[must_use]
+    pub fn labels(&self) -> &[f64] {
+        &self.labels
+    }
+
+    /// How columns become features.
+    #[must_use]
+    pub fn encoding(&self) -> &Encoding {
+        &self.encoding
+    }
 }
 
 /// How to learn.
@@ -131,9 +158,7 @@ pub fn learn(
     let way = Way { algorithm, parameters: &parameters, seed, threads };
     let fitted = fit(rows, &declared.task, &way, (&open.run.run_id, checkpoint), control)?;
     let Some(Fitted { learned, metrics }) = fitted else { return Ok(None) };
-    let encoding = rows.encoding.clone();
-    let model = Model { task: declared.task.clone(), encoding, predictor: learned.predictor };
-    let artefact = model.to_bytes();
+    let artefact = rows.model(&declared.task, learned.predictor).to_bytes();
     if artefact.len() > MAX_BYTES {
         return Err(Refusal::new(
             "TOO_LARGE",
@@ -181,7 +206,21 @@ pub fn prepare(declared: &Declaration, rows: Rows) -> Result<Prepared, Refusal> 
     drop(rows);
     let count = i64::try_from(dataset.rows.num_rows()).unwrap_or(i64::MAX);
     let named = Named { digest: hex(&dataset.root), rows: count, contributions, contributions_root };
-    let batches = [dataset.rows];
+    encode(declared, named, dataset.rows, dataset.row_keys)
+}
+
+/// Encodes rows that stand in their canonical order.
+///
+/// # Errors
+/// Why nothing can be learned from these rows.
+pub fn encode(
+    declared: &Declaration,
+    named: Named,
+    rows: RecordBatch,
+    row_keys: Vec<u64>,
+) -> Result<Prepared, Refusal> {
+    let bad = |error: &dyn std::fmt::Display| Refusal::new("BAD_DATASET", error);
+    let batches = [rows];
     let labels = arrow::labels(&batches, &declared.label, &declared.task).map_err(|e| bad(&e))?;
     let labels: Option<Vec<f64>> = labels.into_iter().collect();
     let Some(labels) = labels else {
@@ -193,7 +232,7 @@ pub fn prepare(declared: &Declaration, rows: Rows) -> Result<Prepared, Refusal> 
     let frame = arrow::frame_of(&batches, &declared.features).map_err(|e| bad(&e))?;
     let encoding = Encoding::compile(&declared.features, &frame).map_err(|e| bad(&e))?;
     let features = encoding.encode(&frame).map_err(|e| bad(&e))?;
-    Ok(Prepared { named, features, encoding, labels, row_keys: dataset.row_keys })
+    Ok(Prepared { named, features, encoding, labels, row_keys })
 }
 
 /// Digest of a run's recipe on a dataset, hex.

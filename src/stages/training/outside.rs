@@ -1,5 +1,9 @@
 //! What a training run needs from outside its log: the topics' ends, their records again from the start, and the store.
 
+use std::any::Any;
+
+use serde::{Deserialize, Serialize};
+
 use crate::domain::records::{Artefact, TopicEnd};
 use crate::sealing::filter::MatchFilter;
 use crate::stages::beside::Trouble;
@@ -52,15 +56,32 @@ pub trait Outside: Send + Sync {
     /// The store is out of reach.
     fn forget(&self, run_id: &str) -> Result<(), Trouble>;
 
-    /// Publishes where the dataset of this digest was read up to; the first ends stay.
+    /// Publishes how the rows of the dataset of this digest are found; the first way stays.
     ///
     /// # Errors
     /// The store is out of reach.
-    fn publish(&self, model: &str, digest: &str, ends: &[TopicEnd]) -> Result<(), Trouble>;
+    fn publish(&self, model: &str, digest: &str, way: &WayBack) -> Result<(), Trouble>;
 
-    /// The ends of a published dataset of the model; none when there is none.
+    /// How the rows of a published dataset of the model are found; none when there is none.
     ///
     /// # Errors
     /// The store is out of reach, or what it has is damaged.
-    fn published(&self, model: &str, digest: &str) -> Result<Option<Vec<TopicEnd>>, Trouble>;
+    fn published(&self, model: &str, digest: &str) -> Result<Option<WayBack>, Trouble>;
+
+    /// Called on the thread of a step that learns, when it begins; what it gives is dropped when the step ends. For whoever wants to
+    /// see where its time goes.
+    fn watch(&self, _step: &str) -> Option<Box<dyn Any>> {
+        None
+    }
+}
+
+/// How the rows of a dataset are found again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WayBack {
+    /// They stand below these ends,
+    pub ends: Vec<TopicEnd>,
+    /// and not in the benchmarks of these match filters.
+    #[serde(default)]
+    pub sealed: Vec<Artefact>,
 }

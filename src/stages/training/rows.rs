@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::array::{ArrayRef, Int32Array, RecordBatch, new_null_array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
@@ -134,8 +134,11 @@ impl Admitted {
     }
 }
 
+/// Column of the number that [`Wanted::owner`] gives to a row's contribution; 32-bit integers.
+pub const OWNER: &str = "_owner";
+
 /// Which rows.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Wanted<'a> {
     /// Of this model.
     pub model: &'a str,
@@ -145,6 +148,35 @@ pub struct Wanted<'a> {
     pub ends: &'a [TopicEnd],
     /// Not in these benchmarks.
     pub sealed: &'a [MatchFilter],
+    /// What to write beside the rows of a contribution, in the column [`OWNER`].
+    pub owner: Option<&'a dyn Fn(&str) -> i32>,
+}
+
+impl std::fmt::Debug for Wanted<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wanted").field("model", &self.model).field("ends", &self.ends).finish_non_exhaustive()
+    }
+}
+
+/// The admitted receipts of a model below these ends.
+///
+/// # Errors
+/// Records that cannot be read, trouble outside, and what `each` returns.
+pub fn receipts(
+    outside: &dyn Outside,
+    wire: &Wire,
+    model: &str,
+    ends: &[TopicEnd],
+    stopped: &dyn Fn() -> bool,
+    each: &mut dyn FnMut(Receipt) -> Result<(), Trouble>,
+) -> Result<(), Trouble> {
+    outside.read(topics::RECEIPTS, ends, &mut |value| {
+        if stopped() {
+            return Err(Trouble::Cancelled);
+        }
+        let receipt: Receipt = wire.decode(value).map_err(|e| unreadable(&e, topics::RECEIPTS))?;
+        if receipt.model == model && receipt.status == "admitted" { each(receipt) } else { Ok(()) }
+    })
 }
 
 /// Reads the rows of a model.
@@ -158,19 +190,9 @@ pub fn read(
     limits: Limits,
     stopped: &dyn Fn() -> bool,
 ) -> Result<Rows, Trouble> {
-    let Wanted { model, declared, ends, sealed } = wanted;
+    let Wanted { model, declared, ends, sealed, owner } = wanted;
     let mut admitted = Admitted::default();
-    outside.read(topics::RECEIPTS, ends, &mut |value| {
-        if stopped() {
-            return Err(Trouble::Cancelled);
-        }
-        let receipt: Receipt = wire.decode(value).map_err(|e| unreadable(&e, topics::RECEIPTS))?;
-        if receipt.model == model && receipt.status == "admitted" {
-            admitted.take(receipt, limits.bytes)
-        } else {
-            Ok(())
-        }
-    })?;
+    receipts(outside, wire, model, ends, stopped, &mut |receipt| admitted.take(receipt, limits.bytes))?;
     if usize::try_from(admitted.rows).unwrap_or(usize::MAX) > limits.rows {
         return Err(too_large("rows", limits.rows));
     }
@@ -188,6 +210,10 @@ pub fn read(
         let batch = batch.map_err(|e| Refusal::new("UNREADABLE", format!("rows of an accepted chunk: {e}")))?;
         found += batch.num_rows();
         let batch = conform(&unsealed(batch, sealed)?, &schema)?;
+        let batch = match owner {
+            Some(owner) => owned(&batch, owner(&accepted.id.contribution_id))?,
+            None => batch,
+        };
         rows += batch.num_rows();
         // What a batch keeps alive is at least the record's bytes, its columns share them.
         let own = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or(0);
@@ -204,6 +230,16 @@ pub fn read(
     }
     let contributions = i64::try_from(admitted.roots.len()).unwrap_or(i64::MAX);
     Ok(Rows { batches, contributions, contributions_root: admitted.root() })
+}
+
+/// The batch with the number of its owner beside every row.
+fn owned(batch: &RecordBatch, owner: i32) -> Result<RecordBatch, Trouble> {
+    let numbers: ArrayRef = Arc::new(Int32Array::from(vec![owner; batch.num_rows()]));
+    let field = Arc::new(Field::new(OWNER, DataType::Int32, false));
+    let fields: Vec<_> = batch.schema().fields().iter().cloned().chain([field]).collect();
+    let columns = batch.columns().iter().cloned().chain([numbers]).collect();
+    let unread = |e| Refusal::new("UNREADABLE", e);
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(unread)?)
 }
 
 /// The rows that no benchmark holds.

@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::admission::Open;
 use super::learn::{Made, Prepared, Way, fit, learn, prepare};
+use super::outside::WayBack;
 use super::rows::{Wanted, read};
 use super::work::{Following, Pace, Shop, Step, persist};
 use crate::domain::contract::Spec;
@@ -73,7 +74,7 @@ fn fix(shop: &Shop, open: &Open, pace: &Pace) -> Option<Found> {
     told(persist(pace, &open.run.run_id, || {
         let Some(digest) = &open.as_of else { return shop.outside.ends().map(Found::Ends) };
         match shop.outside.published(&open.run.model, digest)? {
-            Some(ends) => Ok(Found::Ends(ends)),
+            Some(way) => Ok(Found::Ends(way.ends)),
             None => Err(Refusal::new(
                 "UNKNOWN_DATASET",
                 "no dataset of that digest is published for the model; help: take the dataset digest of a run that is finished",
@@ -116,7 +117,8 @@ impl Source<'_> {
         let one = |filter| persist(pace, self.run_id, || shop.outside.filter(filter));
         let sealed = self.sealed.iter().map(one).collect::<Result<Vec<_>, _>>()?;
         let rows = persist(pace, self.run_id, || {
-            let wanted = Wanted { model: self.model, declared: &declared, ends: self.ends, sealed: &sealed };
+            let (model, ends) = (self.model, self.ends);
+            let wanted = Wanted { model, declared: &declared, ends, sealed: &sealed, owner: None };
             read(&*shop.outside, &shop.wire, wanted, shop.limits, &|| pace.is_cancelled())
         })?;
         let rows = Arc::new(prepare(&declared, rows).map_err(Some)?);
@@ -134,7 +136,8 @@ fn publish(shop: &Shop, open: &Open, dataset: &Named, pace: &Pace) -> Result<(),
         return Err(Some(Refusal::new("DATASET_CHANGED", DATASET_CHANGED)));
     }
     let run = &open.run;
-    persist(pace, &run.run_id, || shop.outside.publish(&run.model, &dataset.digest, &run.offsets))
+    let way = WayBack { ends: run.offsets.clone(), sealed: open.sealed.clone() };
+    persist(pace, &run.run_id, || shop.outside.publish(&run.model, &dataset.digest, &way))
 }
 
 /// Reads the rows that trials will learn from, and says what the search costs.

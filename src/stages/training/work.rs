@@ -104,7 +104,13 @@ impl<F: Clone + From<Refusal> + Send + 'static> Work<F> {
         let pace = Arc::<Pace>::default();
         let (shop, own_pace) = (shop.clone(), Arc::clone(&pace));
         let beside = Beside::begin("hokusai-train", move || {
+            let watched = match step {
+                Step::Learn => shop.outside.watch(&checkpoint),
+                Step::Survey => shop.outside.watch(&format!("{checkpoint}-survey")),
+                Step::Fix => None,
+            };
             let found = work(&shop, &own_pace);
+            drop(watched);
             if own_pace.abandoned.load(Ordering::Relaxed)
                 && let Err(trouble) = shop.outside.forget(&checkpoint)
             {

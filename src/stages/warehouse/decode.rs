@@ -25,8 +25,8 @@ use crate::codec::contribution;
 use crate::codec::wire::{Wire, WireError};
 use crate::domain::keys::{LiveKeys, ModelKeys};
 use crate::domain::records::{
-    Accepted, Attestation, Audit, ChunkId, Contribution, DeadLetter, Evaluation, Model, Receipt, Refused, TrainingJob,
-    TrainingRun, TrialResult,
+    Accepted, Attestation, Attribution, Audit, ChunkId, Contribution, DeadLetter, Evaluation, Model, Receipt, Refused,
+    TrainingJob, TrainingRun, TrialResult,
 };
 
 /// Rows of one record at most; intake's own limit.
@@ -93,6 +93,7 @@ enum Pending {
     RunStates(Vec<TrainingRun>),
     TrialResults(Vec<(String, TrialResult)>),
     Evaluations(Vec<Evaluation>),
+    Attributions(Vec<Attribution>),
 }
 
 /// Decodes the records of one table's topic and holds them until they are taken.
@@ -156,6 +157,7 @@ impl Decoder {
                 job.trial.map_or(Ok(0), |result| keep(results, (job.run_id, result)))
             }
             Pending::Evaluations(records) => keep(records, self.wire.decode(value)?),
+            Pending::Attributions(records) => keep(records, self.wire.decode(value)?),
             Pending::Attestations(entries) => {
                 let record: Attestation = self.wire.decode(value)?;
                 let read = records::Attested::of(&record);
@@ -181,6 +183,7 @@ impl Decoder {
             Pending::RunStates(runs) => records::runs::states(&runs),
             Pending::TrialResults(results) => records::runs::trials(&results),
             Pending::Evaluations(told) => records::evaluations::told(&told),
+            Pending::Attributions(told) => records::attributions::told(&told),
         };
         let batch = batch.map_err(|e| WarehouseError::arrow(self.table, "a batch", e))?;
         Ok(if batch.num_rows() == 0 { Vec::new() } else { vec![batch] })
@@ -248,6 +251,7 @@ impl Pending {
             Table::RunStates => Self::RunStates(Vec::new()),
             Table::TrialResults => Self::TrialResults(Vec::new()),
             Table::Evaluations => Self::Evaluations(Vec::new()),
+            Table::Attributions => Self::Attributions(Vec::new()),
         }
     }
 }

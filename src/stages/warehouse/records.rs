@@ -18,6 +18,7 @@ use crate::domain::records::{
     Attestation, Audit, ChunkId, Contribution, DeadLetter, Quality, Receipt, Refusal, Refused,
 };
 
+pub(super) mod attributions;
 pub(super) mod evaluations;
 pub(super) mod models;
 pub(super) mod runs;

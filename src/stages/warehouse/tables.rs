@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 
+use super::records::attributions;
 use crate::domain::topics;
 
 /// Metadata key that Delta readers show as a column's comment.
@@ -41,58 +42,82 @@ pub enum Table {
     TrialResults,
     /// What may be told of each evaluation.
     Evaluations,
+    /// Who is credited with accepted improvements.
+    Attributions,
 }
+
+/// What one table is: the one place that says it.
+struct Facts {
+    table: Table,
+    name: &'static str,
+    topic: &'static str,
+    comment: &'static str,
+    fields: fn() -> Vec<Field>,
+}
+
+const fn facts(
+    table: Table,
+    name: &'static str,
+    topic: &'static str,
+    comment: &'static str,
+    fields: fn() -> Vec<Field>,
+) -> Facts {
+    Facts { table, name, topic, comment, fields }
+}
+
+/// One line per table, in the order of the enum: a table's place here is its discriminant.
+#[rustfmt::skip] // one table, one or two lines
+const TABLES: [Facts; 12] = [
+    facts(Table::Contributions, "contributions", topics::CONTRIBUTIONS,
+        "Headers, sizes, keyed digests and positions of contributed chunks; never payloads", contributions),
+    facts(Table::Rows, "rows", topics::ACCEPTED,
+        "First-seen rows with personal data as tokens; training counts only those of admitted receipts (view admitted_rows)", rows),
+    facts(Table::Refusals, "refusals", topics::REFUSED,
+        "One row per refusal: reason code, rule, column and the shape of the value, never the value", refusals),
+    facts(Table::Receipts, "receipts", topics::RECEIPTS, "One row per receipt of a contribution", receipts),
+    facts(Table::DeadLetters, "dead_letters", topics::DEAD_LETTERS, "Records that could not be read at all", dead_letters),
+    facts(Table::Audit, "audit", topics::AUDIT, "Who did what to which resource, allowed or denied", audit),
+    facts(Table::ModelRevisions, "model_revisions", topics::MODELS,
+        "One row per revision of a model: its versions, aliases and tags as they were then", model_revisions),
+    facts(Table::Attestations, "attestations", topics::ATTESTATIONS,
+        "One row per signed statement in the log; `hokusai verify` checks them, a table does not", attestations),
+    facts(Table::RunStates, "run_states", topics::TRAINING_RUNS,
+        "One row per state that a training run has told; the view runs has the newest", run_states),
+    facts(Table::TrialResults, "trial_results", topics::TRAINING_JOBS,
+        "One row per trial and rung of a search: parameters, loss, metrics; the view trials ranks them", trial_results),
+    facts(Table::Evaluations, "evaluation_records", topics::EVALUATIONS,
+        "What may be told of each evaluation: of a refused one no figure but the Ladder's; the view evaluations has the newest", evaluations),
+    facts(Table::Attributions, "attributions", topics::ATTRIBUTIONS,
+        "Who is credited with each accepted improvement: values of a declared game, errors, shares or why there are none", attributions::fields),
+];
 
 impl Table {
     /// Every table, in the order in which they are listed.
-    pub const ALL: [Self; 11] = [
-        Self::Contributions,
-        Self::Rows,
-        Self::Refusals,
-        Self::Receipts,
-        Self::DeadLetters,
-        Self::Audit,
-        Self::ModelRevisions,
-        Self::Attestations,
-        Self::RunStates,
-        Self::TrialResults,
-        Self::Evaluations,
-    ];
+    pub const ALL: [Self; TABLES.len()] = {
+        let mut all = [Self::Contributions; TABLES.len()];
+        let mut at = 0;
+        while at < all.len() {
+            all[at] = TABLES[at].table;
+            assert!(all[at] as usize == at, "TABLES is not in the order of the enum");
+            at += 1;
+        }
+        all
+    };
+
+    fn facts(self) -> &'static Facts {
+        &TABLES[self as usize]
+    }
 
     /// Name in SQL and of the folder under `tables/`.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Contributions => "contributions",
-            Self::Rows => "rows",
-            Self::Refusals => "refusals",
-            Self::Receipts => "receipts",
-            Self::DeadLetters => "dead_letters",
-            Self::Audit => "audit",
-            Self::ModelRevisions => "model_revisions",
-            Self::Attestations => "attestations",
-            Self::RunStates => "run_states",
-            Self::TrialResults => "trial_results",
-            Self::Evaluations => "evaluation_records",
-        }
+        self.facts().name
     }
 
     /// Topic that the table holds, without prefix.
     #[must_use]
     pub fn topic(self) -> &'static str {
-        match self {
-            Self::Contributions => topics::CONTRIBUTIONS,
-            Self::Rows => topics::ACCEPTED,
-            Self::Refusals => topics::REFUSED,
-            Self::Receipts => topics::RECEIPTS,
-            Self::DeadLetters => topics::DEAD_LETTERS,
-            Self::Audit => topics::AUDIT,
-            Self::ModelRevisions => topics::MODELS,
-            Self::Attestations => topics::ATTESTATIONS,
-            Self::RunStates => topics::TRAINING_RUNS,
-            Self::TrialResults => topics::TRAINING_JOBS,
-            Self::Evaluations => topics::EVALUATIONS,
-        }
+        self.facts().topic
     }
 
     /// The table of a topic (without prefix).
@@ -104,76 +129,15 @@ impl Table {
     /// What the table is, in one sentence.
     #[must_use]
     pub fn comment(self) -> &'static str {
-        match self {
-            Self::Contributions => "Headers, sizes, keyed digests and positions of contributed chunks; never payloads",
-            Self::Rows => {
-                "First-seen rows with personal data as tokens; training counts only those of admitted receipts (view admitted_rows)"
-            }
-            Self::Refusals => {
-                "One row per refusal: reason code, rule, column and the shape of the value, never the value"
-            }
-            Self::Receipts => "One row per receipt of a contribution",
-            Self::DeadLetters => "Records that could not be read at all",
-            Self::Audit => "Who did what to which resource, allowed or denied",
-            Self::ModelRevisions => "One row per revision of a model: its versions, aliases and tags as they were then",
-            Self::Attestations => {
-                "One row per signed statement in the log; `hokusai verify` checks them, a table does not"
-            }
-            Self::RunStates => "One row per state that a training run has told; the view runs has the newest",
-            Self::TrialResults => {
-                "One row per trial and rung of a search: parameters, loss, metrics; the view trials ranks them"
-            }
-            Self::Evaluations => {
-                "What may be told of each evaluation: of a refused one no figure but the Ladder's; the view evaluations has the newest"
-            }
-        }
+        self.facts().comment
     }
 
     /// Columns that the table has from its first version on; `rows` adds those of the contracts.
     #[must_use]
     pub fn schema(self) -> SchemaRef {
-        static SCHEMAS: LazyLock<[SchemaRef; 11]> = LazyLock::new(|| {
-            let all = [
-                contributions(),
-                rows(),
-                refusals(),
-                receipts(),
-                dead_letters(),
-                audit(),
-                model_revisions(),
-                attestations(),
-                run_states(),
-                trial_results(),
-                evaluations(),
-            ];
-            all.map(|f| Arc::new(Schema::new(f)))
-        });
-        let [
-            contributions,
-            rows,
-            refusals,
-            receipts,
-            dead_letters,
-            audit,
-            model_revisions,
-            attestations,
-            run_states,
-            trial_results,
-            evaluations,
-        ] = &*SCHEMAS;
-        Arc::clone(match self {
-            Self::Contributions => contributions,
-            Self::Rows => rows,
-            Self::Refusals => refusals,
-            Self::Receipts => receipts,
-            Self::DeadLetters => dead_letters,
-            Self::Audit => audit,
-            Self::ModelRevisions => model_revisions,
-            Self::Attestations => attestations,
-            Self::RunStates => run_states,
-            Self::TrialResults => trial_results,
-            Self::Evaluations => evaluations,
-        })
+        static SCHEMAS: LazyLock<[SchemaRef; TABLES.len()]> =
+            LazyLock::new(|| TABLES.each_ref().map(|facts| Arc::new(Schema::new((facts.fields)()))));
+        Arc::clone(&SCHEMAS[self as usize])
     }
 }
 
@@ -183,25 +147,25 @@ pub fn timestamp() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 
-fn column(name: &str, data_type: DataType, comment: &str) -> Field {
+pub(super) fn column(name: &str, data_type: DataType, comment: &str) -> Field {
     let metadata = HashMap::from([(COMMENT.to_owned(), comment.to_owned())]);
     Field::new(name, data_type, true).with_metadata(metadata)
 }
 
-fn text(name: &str, comment: &str) -> Field {
+pub(super) fn text(name: &str, comment: &str) -> Field {
     column(name, DataType::Utf8, comment)
 }
 
-fn long(name: &str, comment: &str) -> Field {
+pub(super) fn long(name: &str, comment: &str) -> Field {
     column(name, DataType::Int64, comment)
 }
 
-fn plain(name: &str, data_type: DataType) -> Field {
+pub(super) fn plain(name: &str, data_type: DataType) -> Field {
     Field::new(name, data_type, true)
 }
 
 /// A list of structs, with the element name that Parquet readers expect.
-fn list_of(fields: Vec<Field>) -> DataType {
+pub(super) fn list_of(fields: Vec<Field>) -> DataType {
     DataType::List(Arc::new(plain("element", DataType::Struct(Fields::from(fields)))))
 }
 
@@ -352,7 +316,7 @@ fn named_values() -> DataType {
     list_of(vec![plain("name", DataType::Utf8), plain("value", DataType::Utf8)])
 }
 
-fn texts() -> DataType {
+pub(super) fn texts() -> DataType {
     DataType::List(Arc::new(plain("element", DataType::Utf8)))
 }
 

@@ -7,6 +7,7 @@
 //!
 //! * [`screening`]: many contributors become at most sixteen players (KNN-Shapley, Banzhaf ranking);
 //! * [`game`]: which coalitions are to be trained, and Shapley values of their utilities, enumerated or sampled;
+//! * [`utility`]: what a coalition's model is worth, as an integer, and each benchmark row's part of it;
 //! * [`uncertainty`]: variance of these values, from sampling, from the benchmark's rows, from seeds;
 //! * [`shares`]: basis points, or the reasons why nobody is paid.
 
@@ -14,6 +15,7 @@ pub mod game;
 pub mod screening;
 pub mod shares;
 pub mod uncertainty;
+pub mod utility;
 
 #[cfg(test)]
 mod tests;

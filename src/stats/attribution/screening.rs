@@ -98,12 +98,13 @@ pub struct Player {
     pub members: Vec<(String, u64)>,
 }
 
-/// At most sixteen players: if there are more contributors, the fifteen with the highest screening values play alone and all
-/// others as one. Ties by rows, then by id. The players' order is that of their first member's id, the rest last.
+/// At most `most` players, and never more than [`MAX_PLAYERS`]: if there are more contributors, those with the highest screening
+/// values play alone and all others as one. Ties by rows, then by id. The players' order is that of their ids, the rest last.
 #[must_use]
-pub fn players(mut contributors: Vec<Contributor>) -> Vec<Player> {
+pub fn players(mut contributors: Vec<Contributor>, most: usize) -> Vec<Player> {
+    let most = most.clamp(1, MAX_PLAYERS);
     contributors.sort_by(|a, b| b.value.total_cmp(&a.value).then(b.rows.cmp(&a.rows)).then_with(|| a.id.cmp(&b.id)));
-    let alone = if contributors.len() > MAX_PLAYERS { MAX_PLAYERS - 1 } else { contributors.len() };
+    let alone = if contributors.len() > most { most - 1 } else { contributors.len() };
     let rest = contributors.split_off(alone);
     let member = |own: Contributor| (own.id, own.rows);
     let mut players: Vec<Player> = contributors.into_iter().map(|own| Player { members: vec![member(own)] }).collect();

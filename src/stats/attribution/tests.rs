@@ -210,11 +210,13 @@ fn of_equal_remainders_the_first_and_of_equally_near_rows_the_first_is_served() 
 #[test]
 fn more_than_sixteen_contributors_become_fifteen_and_a_rest() {
     let own = |n: u32| Contributor { id: format!("{n:03}"), rows: u64::from(n), value: f64::from(n % 20) };
-    let merged = players((0..40).map(own).collect());
+    let merged = players((0..40).map(own).collect(), MAX_PLAYERS);
     assert_eq!(merged.len(), 16);
     assert_eq!(merged[15].members.len(), 25);
     assert!(merged[..15].iter().all(|player| player.members.len() == 1));
-    assert_eq!(players((0..16).map(own).collect()).len(), 16);
+    assert_eq!(players((0..16).map(own).collect(), MAX_PLAYERS).len(), 16);
+    let six = players((0..40).map(own).collect(), 6);
+    assert_eq!((six.len(), six[5].members.len()), (6, 35));
 }
 
 /// The standard error that antithetic pairs give, beside the spread of many plans around the exact values.

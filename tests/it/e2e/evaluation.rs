@@ -16,7 +16,7 @@ on_every_cluster! {
     what_cannot_be_evaluated_is_refused_by_name_before_anything_is_learned,
 }
 
-fn spec(model: &str, evaluation: &str) -> String {
+pub(super) fn spec(model: &str, evaluation: &str) -> String {
     format!(
         "apiVersion: hokusai/v1
 kind: Model
@@ -33,21 +33,21 @@ learning: {{leaveOut: [n]}}
     )
 }
 
-const SECTION: &str = "evaluation:
+pub(super) const SECTION: &str = "evaluation:
   primary: accuracy
   minimumEffect: 0.02
   guardrails: [{metric: log_loss, margin: 0.2}]
 ";
 
 /// A model that says how candidates are compared.
-fn model(cluster: &Cluster) -> String {
+pub fn model(cluster: &Cluster) -> String {
     let model = unique("flights");
     cluster.apply(&model, &spec(&model, SECTION));
     model
 }
 
 /// Where rows of a test begin: benchmarks of a tenant that overlap share their attempts, whichever model they measure.
-fn base() -> i64 {
+pub(super) fn base() -> i64 {
     use std::sync::atomic::{AtomicI64, Ordering};
     static NEXT: AtomicI64 = AtomicI64::new(0);
     NEXT.fetch_add(10_000, Ordering::Relaxed)
@@ -62,7 +62,7 @@ fn scrambled(n: i64, salt: i64) -> i64 {
 }
 
 /// Rows whose label follows x in nine of ten; those that are mislabelled, the other way round.
-fn rows(range: std::ops::Range<i64>, mislabelled: bool) -> Vec<Value> {
+pub(super) fn rows(range: std::ops::Range<i64>, mislabelled: bool) -> Vec<Value> {
     let row = |n: i64| {
         let x = scrambled(n, 1) % 1_000;
         let flipped = scrambled(n, 3) % 10 == 0;
@@ -71,21 +71,25 @@ fn rows(range: std::ops::Range<i64>, mislabelled: bool) -> Vec<Value> {
     range.map(row).collect()
 }
 
-fn contributed(cluster: &Cluster, model: &str, rows: &[Value]) {
+pub fn contributed(cluster: &Cluster, model: &str, rows: &[Value]) {
+    contributed_by(cluster, model, "alice", rows);
+}
+
+pub(super) fn contributed_by(cluster: &Cluster, model: &str, contributor: &str, rows: &[Value]) {
     let id = unique("rows");
-    contribute(cluster, &[contribution(&id, "alice", model, rows)]);
+    contribute(cluster, &[contribution(&id, contributor, model, rows)]);
     let receipt = receipt(cluster, &id);
     assert_eq!(receipt["accepted"], rows.len(), "{receipt}");
 }
 
-fn seal(cluster: &Cluster, model: &str, rows: &[Value]) -> Value {
+pub(super) fn seal(cluster: &Cluster, model: &str, rows: &[Value]) -> Value {
     let path = cluster.scratch().join(format!("{}.jsonl", unique("sealed")));
     let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
     std::fs::write(&path, lines.join("\n")).expect("a file");
     cluster.lines(&["benchmark", "seal", "holdout", "--model", model, &path.to_string_lossy()]).remove(0)
 }
 
-fn train(cluster: &Cluster, model: &str, id: &str, more: &[&str]) -> Value {
+pub(super) fn train(cluster: &Cluster, model: &str, id: &str, more: &[&str]) -> Value {
     let asked = ["train", model, "--algorithm", "linear", "--request-id", id, "--wait"];
     let arguments: Vec<&str> = asked.into_iter().chain(more.to_vec()).collect();
     cluster.lines(&arguments).remove(0)
@@ -96,7 +100,7 @@ pub(super) fn text<'a>(line: &'a Value, path: &str) -> &'a str {
 }
 
 /// A version of mislabelled rows, a sealed benchmark, and rows that more can be learned from: the digest of the first.
-fn prepared(cluster: &Cluster, model: &str, base: i64, id: &str) -> (Value, String) {
+pub fn prepared(cluster: &Cluster, model: &str, base: i64, id: &str) -> (Value, String) {
     contributed(cluster, model, &rows(base..base + 80, true));
     let first = train(cluster, model, id, &[]);
     assert_eq!(text(&first, "/version"), "1.0.0", "{first}");
@@ -226,7 +230,7 @@ fn what_cannot_be_evaluated_is_refused_by_name_before_anything_is_learned(cluste
 }
 
 /// Copies the keys of a tenant; the log's own are of one log.
-fn copied(from: &Path, to: &Path) {
+pub(super) fn copied(from: &Path, to: &Path) {
     std::fs::create_dir(to).expect("a folder");
     std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o700)).expect("permissions");
     for file in std::fs::read_dir(from).expect("keys").flatten() {
@@ -239,12 +243,27 @@ fn copied(from: &Path, to: &Path) {
 
 #[test]
 fn a_worker_that_dies_between_the_acknowledgement_and_the_outcome_changes_no_byte() {
-    let whole = Cluster::start(Kind::Embedded, &Settings::default()).expect("the embedded broker");
+    // The worker that lives is profiled, and the other is not: that changes no byte either.
+    let flames = tempfile::tempdir().expect("a folder");
+    let environment = vec![("HOKUSAI_PROFILE".to_owned(), flames.path().to_string_lossy().into_owned())];
+    let profiled = Settings { environment, ..Settings::default() };
+    let whole = Cluster::start(Kind::Embedded, &profiled).expect("the embedded broker");
     let (model, base, first) = (model(&whole), base(), unique("first"));
     prepared(&whole, &model, base, &first);
     let id = unique("better");
-    let expected = train(&whole, &model, &id, &["--benchmark", "holdout"])["evaluation"].clone();
+    let run = train(&whole, &model, &id, &["--benchmark", "holdout"]);
+    let expected = run["evaluation"].clone();
     assert_eq!(text(&expected, "/status"), "accepted", "{expected}");
+    let written = [("training", text(&run, "/run_id")), ("evaluation", text(&expected, "/evaluation_id"))];
+    for (kind, id) in written {
+        let file = flames.path().join(format!("{kind}-{id}.svg"));
+        let graph = eventually("a flame graph", || std::fs::read_to_string(&file).map_err(|e| e.to_string()));
+        assert!(graph.contains(&format!("{kind} {id}")) && graph.ends_with("</svg>\n"), "{graph}");
+        match crate::support::browser::console(&file) {
+            Some(said) => assert!(said.is_empty(), "{said:?}"),
+            None => crate::support::skip("a flame graph in a browser", "no Chromium (tests/setup.sh installs it)"),
+        }
+    }
     let keys = whole.scratch().join("shared-keys");
     copied(&whole.data().join("keys"), &keys);
     let environment = vec![

@@ -5,6 +5,7 @@
 
 mod alerts;
 mod attestation;
+mod attribution;
 mod benchmarks;
 mod canaries;
 mod cli;
@@ -27,6 +28,7 @@ mod readme;
 mod recomputation;
 mod recovery;
 mod registry;
+mod reports;
 mod s3;
 mod sealing;
 mod tables;

@@ -5,6 +5,7 @@
 //! * A missing tool is said ("skipped: …") and, under `CI=true`, a failure ([`skip`]).
 
 pub mod broker;
+pub mod browser;
 pub mod client;
 pub mod cluster;
 pub mod flow;

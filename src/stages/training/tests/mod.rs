@@ -273,7 +273,7 @@ fn a_run_that_is_taken_away_stops_at_the_next_receipt() {
     let spec = Spec::parse_yaml(SPEC, "f").unwrap();
     let declared = crate::ml::declare::declaration(&spec).unwrap();
     let (ends, asked) = (shelf.ends().unwrap(), std::cell::Cell::new(0));
-    let wanted = rows::Wanted { model: "shop", declared: &declared, ends: &ends, sealed: &[] };
+    let wanted = rows::Wanted { model: "shop", declared: &declared, ends: &ends, sealed: &[], owner: None };
     let stopped = || asked.replace(asked.get() + 1) == 0;
     let read = rows::read(&shelf, &Wire::default(), wanted, Limits::default(), &stopped);
     assert_eq!((read.err(), asked.get()), (Some(Trouble::Cancelled), 1));

@@ -11,7 +11,7 @@ use crate::domain::records::{Accepted, Artefact, ChunkId, Quality, Receipt, Rece
 use crate::domain::topics;
 use crate::sealing::filter::MatchFilter;
 use crate::stages::beside::{Refusal, Trouble};
-use crate::stages::training::outside::{Each, Outside};
+use crate::stages::training::outside::{Each, Outside, WayBack};
 use crate::store::Digest;
 
 pub const SPEC: &str = "apiVersion: hokusai/v1
@@ -31,7 +31,7 @@ schema:
 pub struct Shelf {
     pub topics: Mutex<BTreeMap<&'static str, Vec<Vec<u8>>>>,
     pub kept: Mutex<BTreeMap<Digest, Vec<u8>>>,
-    pub published: Mutex<BTreeMap<String, Vec<TopicEnd>>>,
+    pub published: Mutex<BTreeMap<String, WayBack>>,
     pub checkpoints: Mutex<BTreeMap<String, Vec<u8>>>,
     /// Checkpoints that were written.
     pub written: Mutex<u32>,
@@ -97,12 +97,12 @@ impl Outside for Shelf {
         Ok(())
     }
 
-    fn publish(&self, model: &str, digest: &str, ends: &[TopicEnd]) -> Result<(), Trouble> {
-        lock(&self.published).entry(format!("{model} {digest}")).or_insert_with(|| ends.to_vec());
+    fn publish(&self, model: &str, digest: &str, way: &WayBack) -> Result<(), Trouble> {
+        lock(&self.published).entry(format!("{model} {digest}")).or_insert_with(|| way.clone());
         Ok(())
     }
 
-    fn published(&self, model: &str, digest: &str) -> Result<Option<Vec<TopicEnd>>, Trouble> {
+    fn published(&self, model: &str, digest: &str) -> Result<Option<WayBack>, Trouble> {
         Ok(lock(&self.published).get(&format!("{model} {digest}")).cloned())
     }
 }
