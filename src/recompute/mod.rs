@@ -136,21 +136,23 @@ fn failed(done: usize, mismatch: Mismatch) -> Vec<Check> {
 }
 
 fn preregistered(inputs: &Inputs, payload: &[u8]) -> Vec<Check> {
-    let mut checks = match bound::preregistered(inputs, payload).and_then(|laid| bound::models(inputs, &laid)) {
-        Ok(detail) => vec![check(ARTEFACTS, Outcome::Passed, detail)],
-        Err(Mismatch { code, detail }) => vec![check(ARTEFACTS, Outcome::Failed(code), detail)],
-    };
+    let mut checks = vec![laid_and_models(inputs, bound::preregistered(inputs, payload))];
     checks.extend(LEVELS.iter().map(|name| left_out(name, "a preregistration has no figures")));
     checks
 }
 
 fn preregistered_outcome(inputs: &Inputs, told: &Told) -> Vec<Check> {
-    let found = bound::laid_down(inputs, told)
-        .and_then(|payload| bound::preregistered(inputs, &payload))
-        .and_then(|laid| bound::models(inputs, &laid));
-    match found {
-        Ok(detail) => vec![check(ARTEFACTS, Outcome::Passed, detail)],
-        Err(Mismatch { code, detail }) => vec![check(ARTEFACTS, Outcome::Failed(code), detail)],
+    let laid = bound::laid_down(inputs, told).and_then(|payload| bound::preregistered(inputs, &payload));
+    vec![laid_and_models(inputs, laid)]
+}
+
+/// Without the models that a statement is about it stays unbound.
+fn laid_and_models(inputs: &Inputs, laid: Result<bound::Laid, Mismatch>) -> Check {
+    let both = [folder::BASELINE, folder::CANDIDATE].iter().all(|name| inputs.has(name));
+    match laid.and_then(|laid| bound::models(inputs, &laid)) {
+        Ok(detail) if both => check(ARTEFACTS, Outcome::Passed, detail),
+        Ok(detail) => left_out(ARTEFACTS, format!("{detail}; neither model is among the inputs")),
+        Err(Mismatch { code, detail }) => check(ARTEFACTS, Outcome::Failed(code), detail),
     }
 }
 
@@ -165,10 +167,10 @@ fn scored(inputs: &Inputs, told: &Told, with: &With<'_>) -> Vec<Check> {
         Err(mismatch) => return told_by(0, mismatch, passed),
     };
     if bound.record.samples.is_none() {
-        passed.push(check(ARTEFACTS, Outcome::Passed, "preregistration and contract"));
         let why = "the record binds no samples: it was made by an older version";
-        passed.extend(LEVELS.iter().map(|name| left_out(name, why)));
-        return passed;
+        let mut checks = preregistered_outcome(inputs, told);
+        checks.extend(LEVELS.iter().map(|name| left_out(name, why)));
+        return checks;
     }
     let samples = match figures::recompute(inputs, told, &bound, with) {
         Ok((samples, detail)) => {
