@@ -1,4 +1,4 @@
-//! `hokusai contributor`: receipts, attestations and shares of one contributor.
+//! `hokusai contributor`: receipts, attestations and the part in improvements of one contributor.
 
 use clap::Args;
 

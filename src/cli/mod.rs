@@ -88,7 +88,7 @@ enum Command {
     Attribution(attribution::AttributionArgs),
     /// Compare two models' scores on labelled rows, as an evaluation does; it decides nothing
     Compare(compare::CompareArgs),
-    /// Show what is known of a contributor: receipts and what was attested of them
+    /// Show what is known of a contributor: receipts, what was attested of them, the part in each improvement
     Contributor(contributor::ContributorArgs),
     /// Write a page for people who were not there: an evaluation, a period's compliance
     Report(report::ReportArgs),

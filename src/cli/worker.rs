@@ -190,6 +190,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn partition_counts_are_no_folder_of_flame_graphs() {
+        let refused = profile_folder(Path::new("cluster"));
+        assert!(matches!(refused, Err(Failure::Usage(text)) if text.contains("--partitions")));
+        assert_eq!(profile_folder(Path::new("./cluster")).unwrap(), Path::new("./cluster"));
+    }
+
+    #[test]
     fn development_keys_are_for_loopback_alone() {
         assert!(is_loopback("127.0.0.1:9092, localhost:9093,[::1]:1,PLAINTEXT://127.0.0.1:9"));
         assert!(!is_loopback("127.0.0.1:9092,kafka:9092"));

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::attest::decision::RegistryDecision;
+use crate::attest::trust::Role;
 use crate::domain::contract::{Policy, Spec};
 use crate::domain::reason::Reason;
 use crate::domain::records::{Audit, Evaluation, Model, Receipt};
@@ -17,8 +18,9 @@ use crate::ops::time::rfc3339;
 /// Most entries of a list; how many there are is said.
 pub const MAX_LISTED: usize = 1_000;
 
-/// Actions that bring a version into a stage.
-pub const TRANSITIONS: [&str; 3] = ["promote", "rollback", "archive"];
+/// What the audit calls actions that bring a version into a stage: the roles that they need.
+pub const TRANSITIONS: [Role; 4] =
+    [Role::ModelPromote, Role::ModelRollback, Role::ModelArchive, Role::ExperimentDecide];
 
 /// From (inclusive) to (exclusive), milliseconds UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -307,7 +309,7 @@ impl Gather {
         let model = entry.resource.strip_prefix("model/").map(str::to_owned);
         let Audit { actor, action, resource, allowed, reason, command_id, .. } = entry;
         if let (Some(model), Some(id), true) = (&model, &command_id, allowed)
-            && TRANSITIONS.contains(&action.as_str())
+            && TRANSITIONS.iter().any(|role| role.name() == action)
         {
             self.wanted.entry((model.clone(), id.clone())).or_insert(at);
         }

@@ -23,14 +23,13 @@ rect { stroke: #ffffff; stroke-width: .5; } rect:hover { stroke: #000000; }
 }
 ";
 
-/// Frames of the system's and the library's thread starts, which every stack begins with.
+/// A stack without the frames of the system's and the library's thread starts, which every one begins with.
 #[must_use]
 pub fn without_beginning(frames: Vec<String>) -> Vec<String> {
-    let own = frames.iter().position(|frame| frame.starts_with("hokusai::") || frame.starts_with("<hokusai::"));
-    match own {
-        Some(own) => frames.into_iter().skip(own).collect(),
-        None => frames,
-    }
+    // What the library puts beneath a thread's own code, so that backtraces may begin there.
+    let last = frames.iter().rposition(|frame| frame.contains("__rust_begin_short_backtrace"));
+    let own = last.map_or(0, |last| last + 1);
+    if own < frames.len() { frames.into_iter().skip(own).collect() } else { frames }
 }
 
 #[derive(Default)]
@@ -143,9 +142,8 @@ mod tests {
 
     #[test]
     fn what_every_thread_begins_with_is_left_out() {
-        let frames =
-            stack(&["start_thread", "std::thread::start", "hokusai::stages::beside::run", "std::x", "hokusai::ml::y"]);
-        assert_eq!(without_beginning(frames), stack(&["hokusai::stages::beside::run", "std::x", "hokusai::ml::y"]));
+        let begin = "std::sys::backtrace::__rust_begin_short_backtrace<F>";
+        assert_eq!(without_beginning(stack(&["start_thread", begin, "learn", "grow"])), stack(&["learn", "grow"]));
         assert_eq!(without_beginning(stack(&["a", "b"])), stack(&["a", "b"]));
     }
 }

@@ -14,3 +14,17 @@ mod evaluation_page;
 pub mod flame;
 pub mod markup;
 pub mod table;
+
+#[cfg(test)]
+mod tests {
+    /// Holds a page to its golden file. Where the page was changed on purpose, run the test once with `HOKUSAI_BLESS=1` and look at the
+    /// difference.
+    pub(super) fn assert_golden(name: &str, page: &str) {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/report/goldens").join(name);
+        if std::env::var_os("HOKUSAI_BLESS").is_some() {
+            std::fs::write(&file, page).unwrap();
+        }
+        let golden = std::fs::read_to_string(&file).unwrap();
+        assert!(page == golden, "{} is not what it was; HOKUSAI_BLESS=1 writes it anew", file.display());
+    }
+}
