@@ -53,10 +53,10 @@ fn numbers(rows: usize, seed: Seed, number: u64) -> Scores {
     (labels, first, second)
 }
 
-/// A task, how its null scores are drawn, and its metrics.
-type Null = (Task, fn(usize, Seed, u64) -> Scores, &'static [Metric]);
+/// A task, its made-up scores, and the metrics that are tried on them.
+type Trial = (Task, fn(usize, Seed, u64) -> Scores, &'static [Metric]);
 
-const TASKS: [Null; 2] = [
+const TASKS: [Trial; 2] = [
     (
         Task::Binary,
         binary,
@@ -78,7 +78,7 @@ type Tally = Vec<(Metric, [u64; 2])>;
 
 impl Campaign {
     /// One sequence of attempts on one made-up benchmark.
-    fn sequence(self, (task, scores, metrics): Null, number: u64) -> Tally {
+    fn sequence(self, (task, scores, metrics): Trial, number: u64) -> Tally {
         let (labels, first, second) = scores(self.rows, Seed::derive("null calibration", b"1"), number);
         let mut tally: Tally = metrics.iter().map(|metric| (metric.clone(), [0, 0])).collect();
         for attempt in 1..=self.attempts {
