@@ -38,8 +38,9 @@ test: setup lint ## every test: unit, property, golden, end to end on the embedd
 fuzz: ## mutated inputs for everything that reads an outsider's bytes, FUZZ_SECONDS (600) per target
 	HOKUSAI_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --locked --lib -- fuzz:: broker::tests::hostile --nocapture --test-threads=$(TEST_THREADS)
 
-calibrate: ## null candidates through the decision: 400 sequences of 50 attempts per metric, which take minutes
-	cargo test --locked --lib stats::decision -- --ignored --nocapture
+calibrate: ## null candidates: 400 sequences of 50 attempts per metric through the decision, and 50 through topics; takes minutes
+	cargo test --locked --lib stats::null_tests -- --ignored --nocapture
+	cargo test --locked --test it e2e::calibration -- --ignored --nocapture
 
 bench: ## what a user would pick instead, beside ours, in one run (release build; needs Python)
 	@benches/run.sh

@@ -23,6 +23,7 @@ pub mod ops;
 mod pace;
 pub mod pii;
 pub mod pipeline;
+pub mod recompute;
 pub mod report;
 pub mod sealing;
 pub mod sql;

@@ -43,10 +43,11 @@ impl BenchmarkTree {
         self.salts.digest128(&[&index.to_be_bytes()])
     }
 
-    /// Appends the next row, as canonical JSON.
-    pub fn append(&mut self, row: &[u8]) {
-        let salt = self.salt(self.range.size());
-        self.range.push(leaf_hash_parts(&[&salt, row]));
+    /// Appends the next row, as canonical JSON; returns its leaf hash.
+    pub fn append(&mut self, row: &[u8]) -> Hash {
+        let leaf = row_leaf(&self.salt(self.range.size()), row);
+        self.range.push(leaf);
+        leaf
     }
 
     /// Rows so far.
@@ -62,20 +63,53 @@ impl BenchmarkTree {
     }
 }
 
+/// Leaf hash of a row, as canonical JSON.
+#[must_use]
+pub fn row_leaf(salt: &[u8; 16], row: &[u8]) -> Hash {
+    leaf_hash_parts(&[salt, row])
+}
+
 /// Commits to the labels, canonical JSON each, in the order of the rows with this root.
 #[must_use]
 pub fn label_commitment<'l>(tree_key: &MacKey, root: &Hash, labels: impl ExactSizeIterator<Item = &'l [u8]>) -> Hash {
-    let salt = tree_key.digest(&[LABEL_SALT, root]);
-    let mut hasher = Sha256::new();
-    hasher.update(LABELS);
-    hasher.update(salt);
-    hasher.update((labels.len() as u64).to_be_bytes());
-    for label in labels {
-        // A cell has at most some megabytes.
-        hasher.update(u32::try_from(label.len()).unwrap_or(u32::MAX).to_be_bytes());
-        hasher.update(label);
+    let mut commitment = LabelCommitment::new(&label_salt(tree_key, root), labels.len() as u64);
+    labels.for_each(|label| commitment.append(label));
+    commitment.finish()
+}
+
+/// The salt of the labels of the rows with this root.
+#[must_use]
+pub fn label_salt(tree_key: &MacKey, root: &Hash) -> Hash {
+    tree_key.digest(&[LABEL_SALT, root])
+}
+
+/// A commitment in the making.
+#[derive(Debug, Clone)]
+pub struct LabelCommitment(Sha256);
+
+impl LabelCommitment {
+    /// To so many labels.
+    #[must_use]
+    pub fn new(salt: &Hash, labels: u64) -> Self {
+        let mut hasher = Sha256::new();
+        hasher.update(LABELS);
+        hasher.update(salt);
+        hasher.update(labels.to_be_bytes());
+        Self(hasher)
     }
-    hasher.finalize().into()
+
+    /// The next label, as canonical JSON.
+    pub fn append(&mut self, label: &[u8]) {
+        // A cell has at most some megabytes.
+        self.0.update(u32::try_from(label.len()).unwrap_or(u32::MAX).to_be_bytes());
+        self.0.update(label);
+    }
+
+    /// The commitment.
+    #[must_use]
+    pub fn finish(self) -> Hash {
+        self.0.finalize().into()
+    }
 }
 
 /// A decimal string of at most six places in millionths; none for anything else, negative numbers too.

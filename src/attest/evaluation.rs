@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::benchmark::SealedRows;
 use super::decision::NamedArtefact;
 use super::jcs::{self, JcsError};
+use super::samples::SampledRows;
 use crate::domain::keys::MacKey;
 
 const SALT: &[u8] = b"hk-att/v1/evaluation-salt\0";
@@ -167,6 +168,9 @@ pub struct FullRecord {
     pub n: i64,
     /// Reason codes, each with what it concerns; empty when it is accepted.
     pub reasons: Vec<ReasonFacts>,
+    /// What binds each row's label and scores; left out in records that were made before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<SampledRows>,
     /// The primary metric by stratum.
     pub strata: Vec<StratumFacts>,
 }

@@ -18,6 +18,7 @@ pub mod predicate;
 pub mod receipt;
 pub mod roots;
 pub mod row;
+pub mod samples;
 pub mod statement;
 pub mod tree;
 pub mod trust;

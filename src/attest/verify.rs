@@ -48,8 +48,8 @@ pub struct Check {
     pub detail: String,
 }
 
-/// What an artefact says of a statement: added by whoever can read it.
-pub type Artefacts<'a> = dyn Fn(&Statement) -> Vec<Check> + 'a;
+/// What an artefact says of a statement and its signed bytes: added by whoever can read it.
+pub type Artefacts<'a> = dyn Fn(&Statement, &[u8]) -> Vec<Check> + 'a;
 
 /// What a bundle is checked against.
 pub struct Against<'a> {
@@ -113,6 +113,8 @@ impl Report {
 
 /// Name of the check that binds the statement to what it is about.
 pub const ARTEFACTS: &str = "artefacts";
+/// Names of the three levels at which an evaluation is recomputed.
+pub const LEVELS: [&str; 3] = ["level 1, figures", "level 2, predictions", "level 3, retraining"];
 const NAMES: [&str; 10] = [
     "trust root",
     "bundle",
@@ -147,10 +149,13 @@ pub fn verify(bundle: &[u8], against: &Against<'_>) -> Report {
         }
         whole_log(&bundle, &leaf, against, &mut report);
         preregistration(&bundle, &statement, against, &mut report);
-        artefacts(&root, &statement, against, &mut report);
+        artefacts(&root, (&statement, &bundle.envelope.payload), against, &mut report);
         shares(&statement, &mut report);
         if matches!(statement.predicate, Predicate::Evaluation(_)) {
-            report.left_out("recomputation", "this version does not recompute the figures of an evaluation");
+            let done: Vec<&'static str> = report.checks.iter().map(|check| check.name).collect();
+            for name in LEVELS.into_iter().filter(|name| !done.contains(name)) {
+                report.left_out(name, "no --inputs with inputs.json: `hokusai attestation inputs` writes them");
+            }
         }
         report.statement = Some(statement);
     }
@@ -368,13 +373,13 @@ fn shares(statement: &Statement, report: &mut Report) {
     report.left_out("recomputation", "this version does not play the game of an attribution again");
 }
 
-fn artefacts(root: &TrustRoot, statement: &Statement, against: &Against<'_>, report: &mut Report) {
+fn artefacts(root: &TrustRoot, (statement, payload): (&Statement, &[u8]), against: &Against<'_>, report: &mut Report) {
     if let Predicate::KeyEvent(event) = &statement.predicate {
         // The key itself stands in the trust root.
         return key_event(root, event, report);
     }
     match against.artefacts {
-        Some(look) => report.checks.extend(look(statement)),
+        Some(look) => report.checks.extend(look(statement, payload)),
         None => report.left_out(ARTEFACTS, "no --inputs: UNBOUND, only signatures and log were checked"),
     }
 }

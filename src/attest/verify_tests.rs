@@ -93,7 +93,7 @@ struct Given {
 fn check_bytes(bytes: &[u8], given: &Given) -> Report {
     let root = given.root.clone().unwrap_or_else(root).sign(&[key(1)]).unwrap().to_json();
     let seen = given.seen.as_ref().map(ToString::to_string);
-    let artefacts = |_: &Statement| {
+    let artefacts = |_: &Statement, _: &[u8]| {
         let outcome = given.artefact.unwrap_or(Outcome::NotChecked);
         vec![Check { name: ARTEFACTS, outcome, detail: String::new() }]
     };

@@ -110,7 +110,7 @@ impl Disk {
     /// A fail point at which the machine loses its power, as far as this folder can tell.
     #[cfg(debug_assertions)]
     fn power_may_fail(&self, point: &str) {
-        if crate::failpoint::reached(point) {
+        if crate::failpoint::reached(point, None) {
             // Never given back: whoever writes or syncs from now on waits until the process is gone.
             let _dark = self.power.write();
             if let Err(error) = self.drop_unsynced() {

@@ -113,7 +113,7 @@ pub async fn run(args: DeadLettersArgs, settings: Settings) -> Outcome<()> {
 /// Dead letters by the position that they are about, oldest part first.
 fn letters(settings: &Settings) -> Outcome<BTreeMap<Position, Vec<DeadLetter>>> {
     let mut found: BTreeMap<Position, Vec<DeadLetter>> = BTreeMap::new();
-    Reader::open(settings, topics::DEAD_LETTERS, &Start::Beginning)?.for_each_to_end(|message| {
+    Reader::scan(settings, topics::DEAD_LETTERS, &Start::Beginning)?.for_each_to_end(|message| {
         if let Some(payload) = message.payload() {
             let letter: DeadLetter = settings.wire.decode(payload).map_err(Failure::failed)?;
             found.entry(letter.position.clone()).or_default().push(letter);
@@ -126,7 +126,7 @@ fn letters(settings: &Settings) -> Outcome<BTreeMap<Position, Vec<DeadLetter>>> 
 /// Positions that were retried before, as the audit has them.
 fn retried(settings: &Settings) -> Outcome<BTreeSet<String>> {
     let mut found = BTreeSet::new();
-    Reader::open(settings, topics::AUDIT, &Start::Beginning)?.for_each_to_end(|message| {
+    Reader::scan(settings, topics::AUDIT, &Start::Beginning)?.for_each_to_end(|message| {
         if let Some(payload) = message.payload() {
             let entry: Audit = settings.wire.decode(payload).map_err(Failure::failed)?;
             if entry.action == RETRY {

@@ -298,7 +298,7 @@ fn newest_append(settings: &Settings) -> Outcome<Option<i64>> {
     let Ok(ends) = ends(settings, topics::MANIFESTS) else { return Ok(None) };
     // A few offsets back: the last ones may be transaction markers.
     let near = ends.into_iter().map(|(partition, end)| (partition, (end - 16).max(0))).collect();
-    let mut reader = Reader::open(settings, topics::MANIFESTS, &Start::Offsets(near))?;
+    let mut reader = Reader::scan(settings, topics::MANIFESTS, &Start::Offsets(near))?;
     let mut newest = None;
     while !reader.at_end() {
         if let Polled::Record(message) = reader.poll(Duration::from_millis(200))? {

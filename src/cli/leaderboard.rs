@@ -41,7 +41,7 @@ pub async fn run(args: LeaderboardArgs, settings: Settings) -> Outcome<()> {
 fn board(args: &LeaderboardArgs, settings: &Settings) -> Outcome<()> {
     // By model, benchmark and attempt; the last record of an evaluation stands.
     let mut found: BTreeMap<(String, String, i64), Evaluation> = BTreeMap::new();
-    Reader::open(settings, topics::EVALUATIONS, &Start::Beginning)?.for_each_to_end(|message| {
+    Reader::scan(settings, topics::EVALUATIONS, &Start::Beginning)?.for_each_to_end(|message| {
         let Some(payload) = message.payload() else { return Ok(()) };
         let told: Evaluation = settings.wire.decode(payload).map_err(Failure::failed)?;
         found.insert((told.model.clone(), told.benchmark.clone(), told.attempt), told);

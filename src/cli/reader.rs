@@ -52,10 +52,22 @@ impl Reader {
     /// # Errors
     /// No broker, or no such topic.
     pub fn open(settings: &Settings, topic: &str, start: &Start) -> Outcome<Self> {
+        Self::bounded(settings, topic, start, &FetchBounds::default())
+    }
+
+    /// Opens a topic that is read to its present end and no further.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    pub fn scan(settings: &Settings, topic: &str, start: &Start) -> Outcome<Self> {
+        Self::bounded(settings, topic, start, &FetchBounds::to_end())
+    }
+
+    fn bounded(settings: &Settings, topic: &str, start: &Start, bounds: &FetchBounds) -> Outcome<Self> {
         let name = settings.topic(topic);
         let consumer: BaseConsumer<Logged> = settings
             .cluster()
-            .reader(&FetchBounds::default())
+            .reader(bounds)
             // Retention may overtake a reader: it goes on with what is there.
             .set("auto.offset.reset", "earliest")
             .create_with_context(Logged)
@@ -125,7 +137,7 @@ impl Reader {
 /// No broker, no topic, or a record that cannot be read.
 pub fn latest<R: Record>(settings: &Settings, topic: &str) -> Outcome<BTreeMap<String, R>> {
     let mut latest = BTreeMap::new();
-    Reader::open(settings, topic, &Start::Beginning)?.for_each_to_end(|message| {
+    Reader::scan(settings, topic, &Start::Beginning)?.for_each_to_end(|message| {
         let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
         match message.payload() {
             None => latest.remove(&key),
@@ -144,6 +156,20 @@ pub fn ends(settings: &Settings, topic: &str) -> Outcome<BTreeMap<i32, i64>> {
     let admin = settings.cluster().admin().map_err(|e| settings.unreachable(e))?;
     let ends = admin.end_offsets(&[topic]).map_err(|e| settings.unreachable(e))?;
     Ok(ends.into_iter().map(|end| (end.partition, end.end)).collect())
+}
+
+/// The same of two topics, asked for one after the other.
+///
+/// # Errors
+/// As [`ends`].
+pub fn ends_of_two(settings: &Settings, topics: [&str; 2]) -> Outcome<[BTreeMap<i32, i64>; 2]> {
+    let admin = settings.cluster().admin().map_err(|e| settings.unreachable(e))?;
+    let of = |topic| -> Outcome<BTreeMap<i32, i64>> {
+        let ends = admin.end_offsets(&[topic]).map_err(|e| settings.unreachable(e))?;
+        Ok(ends.into_iter().map(|end| (end.partition, end.end)).collect())
+    };
+    let [first, second] = topics;
+    Ok([of(first)?, of(second)?])
 }
 
 fn no_topic(name: &str, settings: &Settings) -> Failure {

@@ -1,6 +1,5 @@
 //! `hokusai train`: asks for a training run, and waits for it; or asks for its end.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
@@ -13,7 +12,7 @@ use super::common::{Settings, blocking};
 use super::exit::{Failure, Outcome, say};
 use super::model::models;
 use super::producer::produce;
-use super::reader::{Polled, Reader, Start, ends};
+use super::reader::{Polled, Reader, Start, ends_of_two};
 use crate::codec::training::{self, Asked};
 use crate::domain::records::{Audit, Evaluation, Model, TrainingRun};
 use crate::domain::topics;
@@ -224,11 +223,9 @@ struct Before {
 
 impl Before {
     fn take(settings: &Settings, is_known: bool) -> Outcome<Self> {
-        let from = |topic| -> Outcome<Start> {
-            let now: BTreeMap<i32, i64> = ends(settings, topic)?;
-            Ok(if is_known { Start::Beginning } else { Start::Offsets(now) })
-        };
-        Ok(Self { runs: from(topics::TRAINING_RUNS)?, audit: from(topics::AUDIT)? })
+        let [runs, audit] = ends_of_two(settings, [topics::TRAINING_RUNS, topics::AUDIT])?;
+        let from = |now| if is_known { Start::Beginning } else { Start::Offsets(now) };
+        Ok(Self { runs: from(runs), audit: from(audit) })
     }
 }
 

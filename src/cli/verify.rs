@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::attestation::write;
@@ -18,16 +19,23 @@ use crate::attest::statement::{Predicate, Statement, leaf_of};
 use crate::attest::tree::Hash;
 use crate::attest::verify::{Against, Check, Outcome as Found, Report, verify};
 use crate::domain::records::Receipt;
+use crate::recompute::{self, Acceptance, With};
 
 const EXAMPLES: &str = "\
 Examples:
   hokusai verify bundle.json --trust trust.json --inputs receipts/
   hokusai verify bundle.json --trust trust.json --state last.ckpt --log log.jsonl --format json
+  hokusai verify evaluation.json --trust trust.json --inputs inputs/ --log log.jsonl
 
 --trust is the one file that must come from somebody you believe; a second --trust is the successor of the first. --state
 remembers the newest tree head: the next check shows that the log was not rolled back. --inputs is a folder with
-receipts as JSON (`hokusai submit --wait --format json`, `hokusai watch receipts --format json`); of an evaluation, with both
-models. With --log an evaluation's preregistration has to stand before it, and the attempts of its family are counted again.
+receipts as JSON (`hokusai submit --wait --format json`, `hokusai watch receipts --format json`); of an evaluation, with what
+`hokusai attestation inputs` writes, or with both models alone. With --log an evaluation's preregistration has to stand before it, and
+the attempts of its family are counted again.
+
+An evaluation is recomputed as far as its inputs allow. Level 1: labels and both models' scores give every figure and the decision. Level 2:
+sealed rows and both models give the scores. Level 3: training rows and recipe give the candidate's bytes by learning it again. Each
+file is first shown to be what the statement binds. Interrupting (Ctrl-C) changes nothing.
 
 Exit codes: 0 OK, 10 malformed or not canonical, 11 signature, 12 key not valid at that index, 13 not included in the log, 14 log
 inconsistent or rolled back (evidence is written beside --state), 15 an artefact does not match, 16 a recomputation does
@@ -49,7 +57,7 @@ pub struct VerifyArgs {
     /// The newest tree head that you have seen; made when it is not there, moved on when all is well
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
-    /// Folder of what the statement is about: receipts as JSON, or models
+    /// Folder of what the statement is about: receipts as JSON, or the inputs of an evaluation
     #[arg(long, value_name = "DIR")]
     inputs: Option<PathBuf>,
     /// The whole log, as `attestation log` writes it
@@ -72,9 +80,10 @@ fn check(args: &VerifyArgs, settings: &Settings) -> Outcome<()> {
         Some(file) if file.exists() => Some(read(file, note::MAX_BYTES)?),
         _ => None,
     };
-    let (log, laid) = args.log.as_deref().map(leaves).transpose()?.unzip();
-    let artefacts = |statement: &Statement| match &args.inputs {
-        Some(folder) => inputs(folder, statement),
+    let log = args.log.as_deref().map(leaves).transpose()?;
+    let bar = bar(settings);
+    let artefacts = |statement: &Statement, payload: &[u8]| match &args.inputs {
+        Some(folder) => inputs(folder, (statement, payload), log.as_ref(), &bar),
         None => Vec::new(),
     };
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -84,17 +93,28 @@ fn check(args: &VerifyArgs, settings: &Settings) -> Outcome<()> {
             trust: &trust,
             now: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
             seen: seen.as_deref(),
-            log: log.as_deref(),
-            laid: laid.as_deref(),
+            log: log.as_ref().map(|log| log.leaves.as_slice()),
+            laid: log.as_ref().map(|log| log.laid.as_slice()),
             artefacts: args.inputs.is_some().then_some(&artefacts),
         },
     );
+    bar.finish_and_clear();
     let evidence = remember(args, &report)?;
     tell(args, settings, &report, evidence.as_deref())?;
     match report.code() {
         0 => Ok(()),
         code => Err(Failure::Unverified(code)),
     }
+}
+
+/// A bar on standard error; hidden when output goes to a program.
+pub(super) fn bar(settings: &Settings) -> ProgressBar {
+    let target = if settings.json() { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let bar = ProgressBar::with_draw_target(Some(0), target);
+    if let Ok(style) = ProgressStyle::with_template("{msg} {bar:40} {pos}/{len}, {elapsed}") {
+        bar.set_style(style);
+    }
+    bar
 }
 
 /// Moves the state on, or writes down what contradicts it; returns where.
@@ -179,15 +199,26 @@ fn lines(path: &Path) -> std::io::Result<impl Iterator<Item = std::io::Result<St
     }))
 }
 
-/// Leaves of a log file, in order: each from the payload itself; and the preregistrations among them.
-fn leaves(path: &Path) -> Outcome<(Vec<Hash>, Vec<Laid>)> {
+/// What a log file says, entry by entry.
+#[derive(Debug, Default)]
+struct Log {
+    /// Each from the payload itself.
+    leaves: Vec<Hash>,
+    /// The preregistrations among them.
+    laid: Vec<Laid>,
+    /// The accepted evaluations among them.
+    acceptances: Vec<Acceptance>,
+}
+
+/// Reads a log file.
+fn leaves(path: &Path) -> Outcome<Log> {
     #[derive(serde::Deserialize)]
     struct Line<'a> {
         index: u64,
         #[serde(borrow)]
         envelope: &'a serde_json::value::RawValue,
     }
-    let (mut leaves, mut laid) = (Vec::new(), Vec::new());
+    let Log { mut leaves, mut laid, mut acceptances } = Log::default();
     for line in lines(path).map_err(|e| Failure::because(format!("{}: {e}", path.display())))? {
         let wrong = |detail: &dyn std::fmt::Display| {
             Failure::because(format!("{}:{}: {detail}", path.display(), leaves.len() + 1))
@@ -199,21 +230,42 @@ fn leaves(path: &Path) -> Outcome<(Vec<Hash>, Vec<Laid>)> {
         }
         let envelope = Envelope::from_json(entry.envelope.get().as_bytes()).map_err(|e| wrong(&e))?;
         let leaf = leaf_of(&envelope.payload);
-        if let Ok(Statement { predicate: Predicate::Preregistration(own), .. }) = Statement::read(&envelope.payload) {
-            let (leaf, index) = (data_encoding::HEXLOWER.encode(&leaf), entry.index);
-            laid.push(Laid { index, leaf, attempt: own.attempt, evaluation_id: own.evaluation_id });
+        match Statement::read(&envelope.payload).map(|statement| statement.predicate) {
+            Ok(Predicate::Preregistration(own)) => {
+                let (leaf, index) = (data_encoding::HEXLOWER.encode(&leaf), entry.index);
+                laid.push(Laid { index, leaf, attempt: own.attempt, evaluation_id: own.evaluation_id });
+            }
+            Ok(Predicate::Evaluation(own)) => acceptances.extend(Acceptance::of(&own)),
+            _ => {}
         }
         leaves.push(leaf);
     }
-    Ok((leaves, laid))
+    Ok(Log { leaves, laid, acceptances })
 }
 
 /// What the files of a folder prove of a statement.
-fn inputs(folder: &Path, statement: &Statement) -> Vec<Check> {
+fn inputs(
+    folder: &Path,
+    (statement, payload): (&Statement, &[u8]),
+    log: Option<&Log>,
+    bar: &ProgressBar,
+) -> Vec<Check> {
     let said = match &statement.predicate {
         Predicate::Contribution(said) => said,
-        Predicate::Evaluation(_) | Predicate::Preregistration(_) | Predicate::Attribution(_) => {
-            return vec![models(folder, statement)];
+        Predicate::Attribution(_) => return vec![models(folder, statement)],
+        Predicate::Evaluation(_) | Predicate::Preregistration(_) => {
+            let tell = |what: &str, done: u64, of: u64| {
+                bar.set_message(what.to_owned());
+                bar.set_length(of);
+                bar.set_position(done);
+            };
+            let with = With {
+                acceptances: log.map(|log| log.acceptances.as_slice()),
+                threads: std::thread::available_parallelism().map_or(1, usize::from),
+                tell: &tell,
+            };
+            let found = recompute::checks(folder, statement, payload, &with);
+            return found.unwrap_or_else(|| vec![models(folder, statement)]);
         }
         _ => return Vec::new(),
     };
@@ -261,19 +313,20 @@ fn models(folder: &Path, statement: &Statement) -> Check {
         let detail = "both models, by their digests; the sealed rows were not looked at".to_owned();
         return Check { name, outcome: Found::Passed, detail };
     }
-    let detail = format!("no file is the {}; help: `hokusai model export` writes artefacts", missing.join(" or the "));
+    let help = "help: `hokusai attestation inputs` writes all inputs, `hokusai model export` artefacts alone";
+    let detail = format!("no inputs.json, and no file is the {}; {help}", missing.join(" or the "));
     Check { name, outcome: Found::Failed(15), detail }
 }
 
 /// SHA-256 of every file of a folder that can be a model, hex.
 fn digests(folder: &Path) -> std::io::Result<Vec<String>> {
-    use sha2::{Digest, Sha256};
     let mut found = Vec::new();
     for file in std::fs::read_dir(folder)? {
         let file = file?;
-        let plain = file.file_type()?.is_file() && file.metadata()?.len() <= crate::ml::artefact::MAX_BYTES as u64;
-        if plain {
-            found.push(data_encoding::HEXLOWER.encode(&Sha256::digest(std::fs::read(file.path())?)));
+        let most = crate::ml::artefact::MAX_BYTES as u64;
+        if file.file_type()?.is_file() && file.metadata()?.len() <= most {
+            let digest = recompute::folder::digest(&file.path(), most);
+            found.push(digest.map_err(|e| std::io::Error::other(e.detail))?.0);
         }
     }
     Ok(found)

@@ -63,7 +63,8 @@ pub async fn run(args: WatchArgs, settings: Settings) -> Outcome<()> {
 
 fn watch(args: &WatchArgs, settings: &Settings, stop: &CancellationToken) -> Outcome<()> {
     let start = if args.from_beginning { Start::Beginning } else { Start::End };
-    let mut reader = Reader::open(settings, &args.topic, &start)?;
+    let open = if args.until_end { Reader::scan } else { Reader::open };
+    let mut reader = open(settings, &args.topic, &start)?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut shown = 0;
     while !stop.is_cancelled() && args.limit.is_none_or(|n| shown < n) {

@@ -27,6 +27,8 @@ use crate::stream::client::{Cluster, FetchBounds, Logged};
 
 /// Brokers that say nothing for so long are asked anew.
 const SILENCE: Duration = Duration::from_secs(30);
+/// How long the brokers may take to say who leads a topic.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
 /// One wait for records.
 const POLL: Duration = Duration::from_millis(100);
 /// Largest description of a dataset in bytes.
@@ -62,7 +64,9 @@ impl Trainer {
 
     fn consumer(&self, topic: &str, ends: &BTreeMap<i32, i64>) -> Result<BaseConsumer<Logged>, Trouble> {
         let consumer: BaseConsumer<Logged> =
-            self.cluster.reader(&FetchBounds::default()).create_with_context(Logged).map_err(passing)?;
+            self.cluster.reader(&FetchBounds::to_end()).create_with_context(Logged).map_err(passing)?;
+        // Without a connection librdkafka looks for the partitions' starts in vain, and again only after half a second.
+        consumer.fetch_metadata(Some(topic), METADATA_TIMEOUT).map_err(passing)?;
         let mut list = TopicPartitionList::new();
         for partition in ends.keys() {
             list.add_partition_offset(topic, *partition, Offset::Beginning).map_err(passing)?;

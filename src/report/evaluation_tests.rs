@@ -71,6 +71,7 @@ fn figures() -> FullRecord {
         metrics: vec![metric("auroc"), metric("log_loss")],
         n: 400,
         reasons: vec![ReasonFacts { code: "STRATUM_INFERIOR".into(), subject: HOSTILE.into() }],
+        samples: None,
         strata: vec![StratumFacts {
             delta_ppm: "-30123".into(),
             lower_ppm: "-40123".into(),

@@ -115,7 +115,7 @@ impl Gathered {
         for batch in &rows {
             let column = batch.column_by_name(label).ok_or(SealingError::NoLabel)?;
             for row in 0..batch.num_rows() {
-                tree.append(&row_json(batch, row)?);
+                let _ = tree.append(&row_json(batch, row)?);
                 labels.push(cell_json(column, row)?);
             }
         }

@@ -4,8 +4,13 @@
 //! decimal strings; fractions always as decimal strings, the shortest that reads back; dates as days and timestamps as
 //! microseconds since 1970-01-01 UTC; null as null.
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Date32Type, Float64Type, Int64Type, TimestampMicrosecondType};
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Date32Array, Float64Array, Int64Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
+};
+use arrow::datatypes::{DataType, Date32Type, Float64Type, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use serde_json::{Map, Value};
 
@@ -38,6 +43,44 @@ fn integer(value: i64) -> Value {
 /// Adding zero turns −0 into 0.
 fn fraction(value: f64) -> String {
     (value + 0.0).to_string()
+}
+
+/// Rows from their JSON objects, the other way round: what [`row_json`] writes of them is what they were made from, or they are
+/// refused when it is compared.
+///
+/// # Errors
+/// A cell that is none of its column's type; the text repeats no value.
+pub fn batch_of(schema: &SchemaRef, rows: &[Map<String, Value>]) -> Result<RecordBatch, ArrowError> {
+    let columns = schema.fields().iter().map(|field| {
+        let cells = rows.iter().map(|row| row.get(field.name()).unwrap_or(&Value::Null));
+        let column = column_of(field.data_type(), cells);
+        column.ok_or_else(|| ArrowError::ParseError(format!("a cell of column {} is of another type", field.name())))
+    });
+    RecordBatch::try_new(SchemaRef::clone(schema), columns.collect::<Result<Vec<_>, _>>()?)
+}
+
+fn column_of<'v>(kind: &DataType, cells: impl Iterator<Item = &'v Value>) -> Option<ArrayRef> {
+    fn all<'v, T, A: FromIterator<Option<T>> + Array + 'static>(
+        cells: impl Iterator<Item = &'v Value>,
+        of: impl Fn(&'v Value) -> Option<T>,
+    ) -> Option<ArrayRef> {
+        let cell = |cell: &'v Value| if cell.is_null() { Some(None) } else { of(cell).map(Some) };
+        Some(Arc::new(cells.map(cell).collect::<Option<A>>()?))
+    }
+    let whole = |cell: &Value| cell.as_i64().or_else(|| cell.as_str()?.parse().ok());
+    match kind {
+        DataType::Utf8 => all::<_, StringArray>(cells, Value::as_str),
+        DataType::Int64 => all::<_, Int64Array>(cells, whole),
+        DataType::Float64 => all::<_, Float64Array>(cells, |cell| cell.as_str()?.parse().ok()),
+        DataType::Boolean => all::<_, BooleanArray>(cells, Value::as_bool),
+        DataType::Date32 => all::<_, Date32Array>(cells, |cell| i32::try_from(whole(cell)?).ok()),
+        DataType::Timestamp(TimeUnit::Microsecond, zone) => {
+            let cell = |cell: &Value| if cell.is_null() { Some(None) } else { whole(cell).map(Some) };
+            let times = cells.map(cell).collect::<Option<TimestampMicrosecondArray>>()?;
+            Some(Arc::new(times.with_timezone_opt(zone.clone())))
+        }
+        _ => None,
+    }
 }
 
 /// Canonical JSON (RFC 8785) of a cell.

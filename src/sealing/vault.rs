@@ -15,6 +15,7 @@ use bytes::Bytes;
 use super::SealingError;
 use super::rows::row_json;
 use crate::attest::benchmark::BenchmarkTree;
+use crate::attest::tree::Hash;
 use crate::codec::ipc::{self, Compression, Limits};
 use crate::domain::keys::{MacKey, PublicKey, SealingKey};
 use crate::domain::records::Benchmark;
@@ -98,6 +99,20 @@ pub fn open(
     key: &SealingKey,
     tree_key: &MacKey,
 ) -> Result<Vec<RecordBatch>, SealingError> {
+    Ok(open_with_leaves(blob, record, key, tree_key)?.0)
+}
+
+/// The same, with the leaf hash of each row.
+///
+/// # Errors
+/// See [`open`].
+pub fn open_with_leaves(
+    blob: &[u8],
+    record: &Benchmark,
+    key: &SealingKey,
+    tree_key: &MacKey,
+) -> Result<(Vec<RecordBatch>, Vec<Hash>), SealingError> {
+    let mut leaves = Vec::new();
     let rest = blob.strip_prefix(MAGIC).ok_or_else(|| broken("they are none of this version"))?;
     let (frames, mut rest) = rest.split_first_chunk::<4>().ok_or_else(|| broken("cut short"))?;
     let frames = u32::from_be_bytes(*frames);
@@ -112,7 +127,7 @@ pub fn open(
         let batch = ipc::read(&stream, limits).map_err(|error| broken(error.to_string()))?;
         bytes = bytes.saturating_add(batch.get_array_memory_size());
         for row in 0..batch.num_rows() {
-            tree.append(&row_json(&batch, row)?);
+            leaves.push(tree.append(&row_json(&batch, row)?));
         }
         rows.push(batch);
     }
@@ -120,5 +135,5 @@ pub fn open(
     if !rest.is_empty() || root != record.rows_root || i64::try_from(tree.rows()) != Ok(record.rows) {
         return Err(broken("they are not the rows of the benchmark's root"));
     }
-    Ok(rows)
+    Ok((rows, leaves))
 }

@@ -143,6 +143,10 @@ impl Stage for Trials {
         Ok(self.work.as_ref().filter(|work| work.key == key).is_none_or(|work| work.found().is_some()))
     }
 
+    fn works_beside(&self) -> bool {
+        self.work.is_some()
+    }
+
     fn settle(
         &mut self,
         _context: &Context<'_>,

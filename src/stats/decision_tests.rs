@@ -1,6 +1,7 @@
 use super::*;
 use crate::stats::compare::{Evidence, compare};
 use crate::stats::metric::{Metric, Value};
+use crate::stats::null_tests::binary;
 use crate::stats::random::Seed;
 use crate::stats::rows::{Frame, PairedRows, Task};
 use proptest::prelude::*;
@@ -163,82 +164,10 @@ fn non_inferiority_is_above_the_margin_and_needs_rows_unless_the_test_is_exact()
     assert_eq!(codes(few(10, Evidence::Binomial { discordance, rows: 10 })), [""; 0]);
 }
 
-/// Scores of a made-up benchmark: labels, and two models that are equally good.
-fn models(rows: usize, seed: Seed, number: u64) -> (Vec<i64>, Vec<i64>, Vec<i64>) {
-    let mut stream = seed.stream(number);
-    let (mut labels, mut first, mut second) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..rows {
-        let label = i64::from(stream.below(10) < 3);
-        // The sum of four uniform numbers, moved by the label.
-        let mut score = || (0..4).map(|_| i64::from(stream.below(200_000))).sum::<i64>() + label * 150_000;
-        let own = score();
-        // Half of the second model's score is the first one's: correlated, as real candidates are.
-        let other = (own + score()) / 2;
-        labels.push(label);
-        first.push(own.min(1_000_000));
-        second.push(other.min(1_000_000));
-    }
-    (labels, first, second)
-}
-
-/// Each row's two scores exchanged by a fair coin: then neither model is better, exactly. Returns whether each sequence of attempts
-/// had an acceptance, with and without spending.
-fn null_sequences(sequences: u64, attempts: u64, rows: usize, metric: &Metric) -> [u64; 2] {
-    let seed = Seed::derive("null calibration", b"1");
-    let mut accepted = [0, 0];
-    for sequence in 0..sequences {
-        let (labels, first, second) = models(rows, seed, sequence);
-        let mut any = [false, false];
-        for attempt in 1..=attempts {
-            let mut stream = Seed::derive("null coins", &sequence.to_le_bytes()).stream(attempt);
-            let coins: Vec<bool> = labels.iter().map(|_| stream.bits() & 1 == 1).collect();
-            let pick = |coin: bool| {
-                let pairs = first.iter().zip(&second).zip(&coins);
-                pairs.map(|((a, b), own)| if *own == coin { *a } else { *b }).collect::<Vec<_>>()
-            };
-            let paired = PairedRows::new(Frame::new(Task::Binary), labels.clone(), pick(true), pick(false)).unwrap();
-            let primary = compare(&paired, metric);
-            let spending =
-                Inputs { minimum_effect: Some(0), attempt: Some(attempt), ..inputs(Some(&primary), &[], &[]) };
-            // Without spending every attempt is tested at α, as if it were the only one.
-            let p = primary.as_ref().unwrap().evidence.p_value();
-            any[0] |= decide(&spending).accepted();
-            any[1] |= p < 0.05;
-        }
-        accepted[0] += u64::from(any[0]);
-        accepted[1] += u64::from(any[1]);
-    }
-    accepted
-}
-
-fn check_null(sequences: u64, attempts: u64, rows: usize) {
-    for metric in [Metric::Accuracy, Metric::Auroc, Metric::LogLoss, Metric::Brier, Metric::F1, Metric::F1Macro] {
-        let [spending, naive] = null_sequences(sequences, attempts, rows, &metric);
-        println!(
-            "{}: {sequences} sequences of {attempts} attempts, {spending} accepted with spending, {naive} without",
-            metric.name()
-        );
-        let lower = crate::stats::distribution::clopper_pearson_lower(spending, sequences, 0.05);
-        assert!(lower <= 0.05, "{}: {spending} of {sequences} null sequences had an acceptance", metric.name());
-        assert!(naive as f64 > 0.5 * sequences as f64, "the harness must see what spending prevents: {naive}");
-    }
-}
-
-#[test]
-fn null_candidates_are_accepted_at_most_as_often_as_declared() {
-    check_null(20, 30, 500);
-}
-
-#[test]
-#[ignore = "a campaign of minutes: make calibrate"]
-fn four_hundred_null_sequences_of_fifty_attempts_per_metric_stay_within_alpha() {
-    check_null(400, 50, 2_000);
-}
-
 #[test]
 fn a_real_improvement_is_still_accepted_as_attempt_51() {
     let seed = Seed::derive("alternative", b"1");
-    let (labels, first, _) = models(20_000, seed, 1);
+    let (labels, first, _) = binary(20_000, seed, 1);
     let mut stream = seed.stream(2);
     let better: Vec<i64> = labels
         .iter()

@@ -45,4 +45,6 @@ pub mod rows;
 pub mod strata;
 
 #[cfg(test)]
+mod null_tests;
+#[cfg(test)]
 mod vector_tests;

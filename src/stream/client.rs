@@ -91,6 +91,15 @@ impl Default for FetchBounds {
     }
 }
 
+impl FetchBounds {
+    /// Of a reader that stops at the present end: the broker says that it is there after one fetch that finds nothing, so the wait of
+    /// that fetch is what such a reader costs at least.
+    #[must_use]
+    pub fn to_end() -> Self {
+        Self { wait: Duration::from_millis(20), ..Self::default() }
+    }
+}
+
 /// Times of a transactional producer.
 #[derive(Debug, Clone)]
 pub struct TransactionTimes {

@@ -106,7 +106,7 @@ pub(crate) fn tell(reader: &ReaderSpec, waits: &[Wait]) {
 fn holds_a_record(admin: &Admin, topic: &str, partition: i32, from: i64, before: i64) -> Result<bool, ClientError> {
     let cluster = admin.cluster();
     let consumer: BaseConsumer<Logged> = cluster
-        .reader(&FetchBounds::default())
+        .reader(&FetchBounds::to_end())
         // A purge may overtake this look.
         .set("auto.offset.reset", "earliest")
         .create_with_context(Logged)

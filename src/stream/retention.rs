@@ -216,7 +216,7 @@ impl Watch {
             open.insert(end.partition);
         }
         let consumer: BaseConsumer<Logged> =
-            cluster.reader(&FetchBounds::default()).create_with_context(Logged).map_err(TellError::Read)?;
+            cluster.reader(&FetchBounds::to_end()).create_with_context(Logged).map_err(TellError::Read)?;
         consumer.assign(&list)?;
         let (deadline, mut told) = (Instant::now() + READ_LIMIT, BTreeMap::<String, i64>::new());
         while !open.is_empty() {

@@ -183,13 +183,19 @@ pub trait Stage: Send + 'static {
     ) -> Result<(), StageError>;
 
     /// Whether something is owed that rests on committed state: then a transaction begins even when no record has come. Asked only
-    /// while no transaction is open, after every commit and once a second.
+    /// while no transaction is open, after every commit and once a second, or more often while [`Stage::works_beside`].
     ///
     /// # Errors
     /// When the state cannot be read.
     fn owes(&self, state: &Self::State) -> Result<bool, StageError> {
         let _ = state;
         Ok(false)
+    }
+
+    /// Whether work goes on beside the task: then [`Stage::owes`] is asked twenty times a second, so that what the work finds is told
+    /// soon after.
+    fn works_beside(&self) -> bool {
+        false
     }
 
     /// Called first in every transaction: the state holds committed changes only. Here a stage may do what must come after a

@@ -345,15 +345,16 @@ impl<S: Stage> Task<'_, S> {
         self.plan.mark_interval.unwrap_or(self.shared.settings.mark_interval)
     }
 
-    /// How long the task may sleep when no record comes: until a mark is due, and a second at most.
+    /// How long the task may sleep when no record comes: until a mark is due, and a second at most, or a twentieth of one while work
+    /// goes on beside it.
     fn idle_time(&self) -> Duration {
-        let second = Duration::from_secs(1);
-        let (true, Some(last)) = (S::MARKS, self.marks.last) else { return second };
+        let most = if self.stage.works_beside() { Duration::from_millis(50) } else { Duration::from_secs(1) };
+        let (true, Some(last)) = (S::MARKS, self.marks.last) else { return most };
         let something_to_tell = self.marks.advanced || !self.marks.told_at_end;
         let pause = if something_to_tell { self.mark_interval() } else { self.shared.settings.idle_mark_interval };
         let left = (last + pause).saturating_duration_since(Instant::now());
         // A mark that is due but waits for the end of the partition comes with the end, which wakes the task.
-        if left.is_zero() { second } else { left.min(second) }
+        if left.is_zero() { most } else { left.min(most) }
     }
 
     /// Key and partition of the progress record of an input, and the topic it goes to.

@@ -67,6 +67,8 @@ impl<S: Stage> Task<'_, S> {
     /// Runs one transaction; false when there was nothing to do.
     pub(super) fn transaction(&mut self) -> Result<bool, Ended> {
         let first = self.next_work(true)?;
+        // What is owed may rest on a fact that came while no record did.
+        self.hear_broadcasts();
         let owes = self.stage.owes(&self.state).map_err(|e| Ended::Failed(e.to_string()))?;
         if first.is_none() && !owes && !self.mark_is_due() {
             return Ok(false);
@@ -173,11 +175,18 @@ impl<S: Stage> Task<'_, S> {
 
     /// Lets the stage see the changes of its broadcast inputs; with `insist` up to their present ends.
     fn follow_broadcasts(&mut self, insist: bool, open: &mut Open) -> Result<(), Failure> {
+        for (broadcast, _) in self.broadcasts.iter().filter(|_| insist) {
+            let caught_up = broadcast.catch_up(self.shared.settings.catch_up_limit, &|| self.control.is_late());
+            caught_up.map_err(|e| Failure::Outside(e.to_string()))?;
+        }
+        self.hear_broadcasts();
+        let letters = std::mem::take(&mut self.unreadable_broadcasts);
+        self.send_dead_letters(letters, None, open)
+    }
+
+    /// Lets the stage see what was read of its broadcast inputs since the last time; of unreadable records letters are written later.
+    fn hear_broadcasts(&mut self) {
         for (broadcast, seen) in &mut self.broadcasts {
-            if insist {
-                let caught_up = broadcast.catch_up(self.shared.settings.catch_up_limit, &|| self.control.is_late());
-                caught_up.map_err(|e| Failure::Outside(e.to_string()))?;
-            }
             for fact in broadcast.changes(seen) {
                 let folded =
                     self.stage.broadcast(&broadcast.topic, &fact.key, fact.value.as_deref(), &self.shared.wire);
@@ -204,8 +213,6 @@ impl<S: Stage> Task<'_, S> {
                 }
             }
         }
-        let letters = std::mem::take(&mut self.unreadable_broadcasts);
-        self.send_dead_letters(letters, None, open)
     }
 
     fn mark_is_due(&self) -> bool {
@@ -255,17 +262,17 @@ impl<S: Stage> Task<'_, S> {
         self.mark(open)?;
         self.log_state(open)?;
         let cursors = self.log_progress(open)?;
-        crate::failpoint!("commit.before");
+        crate::failpoint!("commit.before", self.id.stage);
         self.producer.delivered()?;
-        crate::failpoint!("commit.after_produce");
+        crate::failpoint!("commit.after_produce", self.id.stage);
         let late = || self.control.is_late();
         if late() {
             return Err(Failure::Outside("the deadline of a drain has passed".to_owned()));
         }
         self.send_offsets(&cursors)?;
-        crate::failpoint!("commit.after_offsets");
+        crate::failpoint!("commit.after_offsets", self.id.stage);
         self.producer.commit(&late)?;
-        crate::failpoint!("commit.after");
+        crate::failpoint!("commit.after", self.id.stage);
         Ok(cursors)
     }
 

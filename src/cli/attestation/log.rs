@@ -42,7 +42,7 @@ impl Entry {
 /// Shows every entry, in order. What the topic says of an entry is compared with the entry itself.
 pub(in crate::cli) fn scan(settings: &Settings, mut each: impl FnMut(Entry) -> Outcome<()>) -> Outcome<()> {
     let mut next = 0;
-    Reader::open(settings, topics::ATTESTATIONS, &Start::Beginning)?.for_each_to_end(|message| {
+    Reader::scan(settings, topics::ATTESTATIONS, &Start::Beginning)?.for_each_to_end(|message| {
         let Some(value) = message.payload() else { return Ok(()) };
         let wrong = |detail: &dyn std::fmt::Display| {
             Failure::because(format!("{}: offset {}: {detail}", topics::ATTESTATIONS, message.offset()))
@@ -63,7 +63,7 @@ pub(in crate::cli) fn scan(settings: &Settings, mut each: impl FnMut(Entry) -> O
 /// The newest tree head; none before the first.
 pub(in crate::cli) fn newest(settings: &Settings) -> Outcome<Option<(Checkpoint, Note)>> {
     let mut newest = None;
-    Reader::open(settings, topics::CHECKPOINTS, &Start::Beginning)?.for_each_to_end(|message| {
+    Reader::scan(settings, topics::CHECKPOINTS, &Start::Beginning)?.for_each_to_end(|message| {
         if let Some(value) = message.payload() {
             newest = Some(Checkpoint::parse(value).map_err(Failure::failed)?);
         }

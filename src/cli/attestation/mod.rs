@@ -1,5 +1,6 @@
 //! `hokusai attestation`: what was attested, as bundles that strangers check offline.
 
+mod inputs;
 pub(super) mod log;
 mod trust;
 
@@ -27,6 +28,7 @@ Examples:
   hokusai verify bundle.json --trust trust.json --inputs receipts/
   hokusai attestation checkpoint > last.ckpt                   the newest signed tree head
   hokusai attestation export LEAF --since last.ckpt -o bundle.json
+  hokusai attestation inputs LEAF --level 2 -o inputs          what recomputes an evaluation; its benchmark's owner alone can
 
 A bundle is all that an offline check needs but the trust root, which verifiers must get from somebody they believe.";
 
@@ -77,6 +79,12 @@ enum Action {
         #[arg(long, default_value_t = 30, value_name = "SECONDS")]
         timeout: u64,
     },
+    /// Write what others need to recompute an evaluation; for the owner of its benchmark, and audited
+    ///
+    /// What is written discloses sealed labels and scores (level 1), the sealed rows (2) and the training rows (3) to whoever gets it. Files
+    /// are bound by the signed statement: `hokusai verify BUNDLE --trust FILE --inputs DIR` recomputes as far as they allow. Of a
+    /// refused attempt the full record is disclosed as well. It needs the private evaluation key and the tenant's key ring.
+    Inputs(inputs::InputsArgs),
     /// Print the newest signed tree head
     Checkpoint,
     /// Write every entry, one JSON object per line: what `verify --log` takes
@@ -94,10 +102,12 @@ enum Action {
 /// # Errors
 /// No broker, or no such entry.
 pub async fn run(args: AttestationArgs, settings: Settings) -> Outcome<()> {
-    if let Action::Trust(args) = args.action {
-        return trust::run(args, settings).await;
-    }
-    blocking(move || match args.action {
+    let action = match args.action {
+        Action::Trust(args) => return trust::run(args, settings).await,
+        Action::Inputs(args) => return inputs::run(args, settings).await,
+        action => action,
+    };
+    blocking(move || match action {
         Action::List { contribution } => list(&settings, contribution.as_deref()),
         Action::Show { which } => show(&settings, &wanted(which)?),
         Action::Export { which, output, since, timeout } => {
@@ -106,7 +116,7 @@ pub async fn run(args: AttestationArgs, settings: Settings) -> Outcome<()> {
         }
         Action::Checkpoint => checkpoint(&settings),
         Action::Log { output } => whole_log(&settings, &output),
-        Action::Trust(_) => Ok(()),
+        Action::Trust(_) | Action::Inputs(_) => Ok(()),
     })
     .await
 }

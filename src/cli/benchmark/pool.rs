@@ -22,7 +22,7 @@ use crate::store::{Digest, Store};
 pub(super) fn found(settings: &Settings, model: &str, filter: &MatchFilter) -> Outcome<HashSet<[u8; 16]>> {
     let admitted = admitted(settings, model)?;
     let mut found = HashSet::new();
-    Reader::open(settings, topics::ACCEPTED, &Start::Beginning)?.for_each_to_end(|message| {
+    Reader::scan(settings, topics::ACCEPTED, &Start::Beginning)?.for_each_to_end(|message| {
         let Some(payload) = message.payload() else { return Ok(()) };
         let accepted: Accepted = settings.wire.decode(payload).map_err(Failure::failed)?;
         if accepted.id.model != model || !admitted.contains(&name(&accepted.id.contribution_id)) {
@@ -41,7 +41,7 @@ pub(super) fn found(settings: &Settings, model: &str, filter: &MatchFilter) -> O
 /// The contributions whose rows count, by 128 bits of their ids' SHA-256.
 fn admitted(settings: &Settings, model: &str) -> Outcome<HashSet<[u8; 16]>> {
     let mut admitted = HashSet::new();
-    Reader::open(settings, topics::RECEIPTS, &Start::Beginning)?.for_each_to_end(|message| {
+    Reader::scan(settings, topics::RECEIPTS, &Start::Beginning)?.for_each_to_end(|message| {
         let Some(payload) = message.payload() else { return Ok(()) };
         let receipt: Receipt = settings.wire.decode(payload).map_err(Failure::failed)?;
         if receipt.model == model && receipt.status == "admitted" {

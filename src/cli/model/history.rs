@@ -13,7 +13,7 @@ use crate::ops::time::rfc3339;
 pub(super) fn show(settings: &Settings, name: &str) -> Outcome<()> {
     let resource = format!("model/{name}");
     let mut entries = Vec::new();
-    Reader::open(settings, topics::AUDIT, &Start::Beginning)?.for_each_to_end(|message| {
+    Reader::scan(settings, topics::AUDIT, &Start::Beginning)?.for_each_to_end(|message| {
         let Some(payload) = message.payload() else { return Ok(()) };
         let entry: Audit = settings.wire.decode(payload).map_err(Failure::failed)?;
         if entry.resource == resource {

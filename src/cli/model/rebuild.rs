@@ -27,7 +27,7 @@ pub(super) fn run(settings: &Settings, keys: &Path, check: bool) -> Outcome<()> 
     }
     let folded = fold(settings, keys)?;
     let mut present: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
-    Reader::open(settings, topics::MODELS, &Start::Beginning)?.for_each_to_end(|message| {
+    Reader::scan(settings, topics::MODELS, &Start::Beginning)?.for_each_to_end(|message| {
         let key = message.key().unwrap_or_default().to_vec();
         match message.payload() {
             Some(value) => present.insert(key, value.to_vec()),
@@ -81,7 +81,7 @@ fn fold(settings: &Settings, keys: &Path) -> Outcome<BTreeMap<String, Model>> {
     let trust = secrets::load_trust(&secrets::trust_path(keys)).map_err(Failure::failed)?;
     let check = |spec: &crate::domain::contract::Spec| crate::pipeline::usable(spec);
     let mut folds: BTreeMap<i32, Refold> = BTreeMap::new();
-    Reader::open(settings, topics::REGISTRY_EVENTS, &Start::Beginning)?.for_each_to_end(|message| {
+    Reader::scan(settings, topics::REGISTRY_EVENTS, &Start::Beginning)?.for_each_to_end(|message| {
         let Some(payload) = message.payload() else { return Ok(()) };
         // The stage put what it could not read to the dead letters; the fold goes on without it, as the stage did.
         let Ok(event) = settings.wire.decode::<RegistryEvent>(payload) else { return Ok(()) };

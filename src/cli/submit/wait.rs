@@ -67,7 +67,7 @@ pub struct Answer {
 /// No broker or an unreadable receipt.
 pub fn receipts_of(settings: &Settings, ids: &BTreeSet<String>) -> Outcome<BTreeMap<String, Receipt>> {
     let mut found = BTreeMap::new();
-    Reader::open(settings, topics::RECEIPTS, &Start::Beginning)?.for_each_to_end(|message| {
+    Reader::scan(settings, topics::RECEIPTS, &Start::Beginning)?.for_each_to_end(|message| {
         if let Some(receipt) = receipt(settings, message, |id| ids.contains(id))? {
             found.insert(receipt.contribution_id.clone(), receipt);
         }
@@ -131,7 +131,7 @@ fn reused(
     let (partition, offset) = manifest_of(settings, before, contribution, position, deadline, stop)?;
     judged(settings, partition, offset, deadline, stop)?;
     let mut found = false;
-    Reader::open(settings, topics::REFUSED, &Start::Offsets(before.refused.clone()))?.for_each_to_end(|message| {
+    Reader::scan(settings, topics::REFUSED, &Start::Offsets(before.refused.clone()))?.for_each_to_end(|message| {
         if message.key() == Some(contribution.id.as_bytes())
             && let Some(payload) = message.payload()
         {

@@ -26,7 +26,7 @@ pub struct AttributionSpec {
     /// Small trainings per seed: all coalitions if they fit, else antithetic permutations. 200 without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trainings: Option<u32>,
-    /// Rows of the largest of these trainings, base and contributors in proportion. 20,000 without it.
+    /// Rows of the largest of these trainings: the baseline's, at most half of them, and contributors' in proportion. 20,000 without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<u32>,
     /// Benchmark rows that each model is measured on. 20,000 without it.

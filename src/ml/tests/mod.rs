@@ -1,6 +1,7 @@
 //! What learning promises, on small synthetic data.
 
 mod artefact;
+mod hard;
 mod linear;
 mod trees;
 

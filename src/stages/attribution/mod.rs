@@ -14,7 +14,8 @@
 //! * it decides nothing: a failed or unpayable attribution leaves the acceptance as it is.
 
 pub mod case;
-pub mod play;
+pub mod outcome;
+mod play;
 pub mod report;
 pub mod rows;
 mod screen;
@@ -208,6 +209,10 @@ impl Stage for Attribution {
         let Some((key, _)) = self.current(state)? else { return Ok(self.work.is_some() || self.is_news) };
         let own = self.work.as_ref().filter(|work| work.key == key);
         Ok(own.is_none_or(|work| work.found().is_some()))
+    }
+
+    fn works_beside(&self) -> bool {
+        self.work.is_some()
     }
 
     fn settle(

@@ -15,13 +15,13 @@ use arrow::compute::{concat_batches, take_record_batch};
 use serde_json::Value;
 
 use super::case::Case;
-use super::rows::{Ends, Owned, Owner, drawn, owned, proportions};
+use super::outcome::{Played, conclude};
+use super::rows::{Ends, Owned, drawn, owned, proportions};
 use super::screen::screened;
 use super::work::Desk;
 use crate::domain::contract::Spec;
 use crate::domain::contract::attribution::GameSize;
 use crate::domain::records::{Artefact, Dataset as Named};
-use crate::math;
 use crate::ml::arrow::frame_of;
 use crate::ml::artefact::{self, MAX_BYTES};
 use crate::ml::declare::{Declaration, declaration};
@@ -36,61 +36,21 @@ use crate::stages::training::learn::{Way, encode, fit};
 use crate::stages::training::outside::WayBack;
 use crate::stats::attribution::game::{Coalition, Plan, Shapley, Utilities, leave_one_out};
 use crate::stats::attribution::screening::{Contributor, Player, players};
-use crate::stats::attribution::shares::{Claim, Payee, Unpayable, Worth, shares, worth};
-use crate::stats::attribution::uncertainty::{RowValues, over_seeds, sampling_variance};
+use crate::stats::attribution::uncertainty::{RowValues, sampling_variance};
 use crate::stats::attribution::utility::{Measure, Utility};
 use crate::stats::compare::{Comparison, compare};
-use crate::stats::distribution::{normal_upper_quantile, student_upper_quantile};
 use crate::stats::fixed::{MICRO, quantise};
-use crate::stats::metric::publish;
 use crate::stats::random::Seed;
 use crate::stats::rows::PairedRows;
 
-/// One-sided level of the bound that is paid.
-const LEVEL: f64 = 0.05;
 /// Players with the largest values whose leaving is looked at alone.
 const LEAVERS: usize = 5;
 
-/// A game that was played.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Played {
-    /// Who played.
-    pub players: Vec<Player>,
-    /// Rows of the game: of nobody first, then by player.
-    pub rows: Vec<usize>,
-    /// Benchmark rows that models were measured on.
-    pub benchmark_rows: usize,
-    /// Whether every coalition was trained.
-    pub enumerated: bool,
-    /// Seeds of training.
-    pub seeds: Vec<i64>,
-    /// Small trainings per seed.
-    pub trainings: usize,
-    /// The players' values, over all seeds.
-    pub values: Shapley,
-    /// Value of all players together, in millionths, rounded down.
-    pub delta_game: i128,
-    /// What each player was found to be worth.
-    pub worth: Vec<Worth>,
-    /// By player: what is lost when it leaves, over the values' denominator.
-    pub leaving: BTreeMap<usize, i128>,
-    /// The model that delta is against, by its digest in hex.
-    pub comparator: String,
-    /// The candidate's improvement over it, in millionths, rounded against the candidate.
-    pub delta: i128,
-    /// Its lower bound, with what seeds add.
-    pub lower: f64,
-    /// Shares, or why there are none.
-    pub shares: Result<Vec<Payee>, Vec<Unpayable>>,
-    /// Contributors of the rows, by name.
-    pub owners: Vec<Owner>,
-}
-
-fn refuse<T>(code: &'static str, detail: impl std::fmt::Display) -> Result<T, Option<Refusal>> {
+pub(super) fn refuse<T>(code: &'static str, detail: impl std::fmt::Display) -> Result<T, Option<Refusal>> {
     Err(Some(Refusal::new(code, detail)))
 }
 
-fn refused(code: &'static str) -> impl Fn(&dyn std::fmt::Display) -> Option<Refusal> {
+pub(super) fn refused(code: &'static str) -> impl Fn(&dyn std::fmt::Display) -> Option<Refusal> {
     move |detail| Some(Refusal::new(code, detail))
 }
 
@@ -132,9 +92,9 @@ pub fn play(desk: &Desk, case: &Case, stopped: &dyn Fn() -> bool) -> Result<Play
 }
 
 /// The case, and what it is played with.
-struct Table<'a> {
+pub(super) struct Table<'a> {
     desk: &'a Desk,
-    case: &'a Case,
+    pub(super) case: &'a Case,
     stopped: &'a dyn Fn() -> bool,
 }
 
@@ -232,11 +192,11 @@ impl Table<'_> {
 }
 
 /// The benchmark rows of the game.
-pub struct Board {
+pub(super) struct Board {
     /// Them, with all columns.
-    pub rows: RecordBatch,
+    rows: RecordBatch,
     features: Frame,
-    labels: Vec<i64>,
+    pub(super) labels: Vec<i64>,
 }
 
 impl Board {
@@ -275,35 +235,35 @@ impl Control for Stop<'_> {
 }
 
 /// A game with everything that is declared of it.
-struct Game<'a> {
-    plan: Plan,
+pub(super) struct Game<'a> {
+    pub(super) plan: Plan,
     /// Rows of each group that play.
-    counts: Vec<usize>,
-    owned: &'a Owned,
+    pub(super) counts: Vec<usize>,
+    pub(super) owned: &'a Owned,
     /// Rows by owner: nobody's, then by player.
     groups: &'a [Vec<u32>],
-    table: &'a Table<'a>,
+    pub(super) table: &'a Table<'a>,
     declared: &'a Declaration,
-    board: &'a Board,
+    pub(super) board: &'a Board,
     how: &'a Compared,
-    seeds: Vec<i64>,
+    pub(super) seeds: Vec<i64>,
 }
 
 /// What one seed gave.
-struct Round {
+pub(super) struct Round {
     /// Rows that play, by group.
     rows: Vec<Vec<u32>>,
-    utilities: Utilities,
+    pub(super) utilities: Utilities,
     /// Variance of each player's value: sampling of orders and choice of benchmark rows.
-    within: Vec<f64>,
+    pub(super) within: Vec<f64>,
 }
 
 /// What all seeds gave.
-struct Score {
-    rounds: Vec<Round>,
-    total: Utilities,
-    values: Shapley,
-    leaving: BTreeMap<usize, i128>,
+pub(super) struct Score {
+    pub(super) rounds: Vec<Round>,
+    pub(super) total: Utilities,
+    pub(super) values: Shapley,
+    pub(super) leaving: BTreeMap<usize, i128>,
 }
 
 impl Game<'_> {
@@ -442,87 +402,4 @@ fn sum(rounds: &[Round], denominator: i128) -> Utilities {
         *values.entry(*coalition).or_insert(0) += own;
     }
     Utilities { denominator: denominator.saturating_mul(rounds.len() as i128), values }
-}
-
-fn conclude(
-    game: &Game<'_>,
-    players: Vec<Player>,
-    score: Score,
-    comparator: String,
-    comparison: &Comparison,
-) -> Result<Played, Option<Refusal>> {
-    let Score { rounds, total, values, leaving } = score;
-    let unusable = |e: &dyn std::fmt::Display| refused("SCORES_UNUSABLE")(e);
-    let each: Vec<Vec<f64>> = rounds
-        .iter()
-        .map(|round| game.plan.shapley(&round.utilities).map(|own| own.to_f64()))
-        .collect::<Result<_, _>>()
-        .map_err(|e| unusable(&e))?;
-    let of_player = |player: usize| {
-        let pairs: Vec<(f64, f64)> = (each.iter().zip(&rounds))
-            .filter_map(|(own, round)| Some((*own.get(player)?, *round.within.get(player)?)))
-            .collect();
-        over_seeds(&pairs).map_or_else(|| pairs.first().map_or(f64::NAN, |(_, own)| *own), |own| own.variance)
-    };
-    let variances: Vec<f64> = (0..players.len()).map(of_player).collect();
-    let seeds = u32::try_from(rounds.len()).unwrap_or(u32::MAX);
-    let all: Coalition = (1 << players.len()) - 1;
-    let whole = |own: &Utilities| Some(own.values.get(&all)? - own.values.get(&0)?);
-    let deltas: Vec<f64> =
-        rounds.iter().filter_map(|r| Some(whole(&r.utilities)? as f64 / r.utilities.denominator as f64)).collect();
-    let lower = lower_bound(comparison, &deltas);
-    let published = publish(&comparison.metric, comparison.higher_is_better, comparison.baseline, comparison.candidate);
-    let (Some(published), Some(gained)) = (published, whole(&total)) else {
-        return refuse("SCORES_UNUSABLE", "the improvement is no number");
-    };
-    let Some(worth) = worth(&values, &variances, seeds) else {
-        return refuse("SCORES_UNUSABLE", "the standard error of a value is no number");
-    };
-    let claim = Claim {
-        recipe_controlled: true,
-        seeds,
-        baseline_is_head: game.table.case.baseline_is_head,
-        delta_lower_bound: Some(lower),
-        players: &players,
-        values: &values,
-        variances: &variances,
-    };
-    let shares = shares(&claim).and_then(|paid| verified(paid, &game.owned.owners));
-    Ok(Played {
-        rows: game.counts.clone(),
-        benchmark_rows: game.board.labels.len(),
-        enumerated: game.plan.coalitions().len() == 1 << players.len(),
-        seeds: game.seeds.clone(),
-        trainings: game.plan.coalitions().len(),
-        delta_game: (gained * 1_000_000).div_euclid(total.denominator),
-        players,
-        values,
-        worth,
-        leaving,
-        comparator,
-        delta: published.delta_micro,
-        lower,
-        shares,
-        owners: game.owned.owners.clone(),
-    })
-}
-
-/// The improvement's lower bound at one-sided 5 %. Candidate and comparator are one draw of their seeds each, so the variance of
-/// the game's delta between seeds is added. Fewer rows vary more, so the game's size errs on the safe side.
-fn lower_bound(comparison: &Comparison, deltas: &[f64]) -> f64 {
-    let (delta, error) = (comparison.evidence.delta(), comparison.evidence.standard_error());
-    let count = deltas.len() as f64;
-    if deltas.len() < 2 {
-        return delta - normal_upper_quantile(LEVEL) * error;
-    }
-    let mean = math::sum(deltas) / count;
-    let squares: Vec<f64> = deltas.iter().map(|own| (own - mean) * (own - mean)).collect();
-    let between = math::sum(&squares) / (count - 1.0);
-    delta - student_upper_quantile(LEVEL, count - 1.0) * math::sqrt(error * error + between)
-}
-
-/// What pays requires that whoever is paid has signed.
-fn verified(paid: Vec<Payee>, owners: &[Owner]) -> Result<Vec<Payee>, Vec<Unpayable>> {
-    let signed = |payee: &Payee| owners.iter().any(|owner| owner.name == payee.id && owner.verified);
-    if paid.iter().all(signed) { Ok(paid) } else { Err(vec![Unpayable::Unverified]) }
 }

@@ -1,7 +1,7 @@
 //! From a game to what is told: the record, with contributors' names, and the statement, with pseudonyms.
 
 use super::case::Case;
-use super::play::Played;
+use super::outcome::Played;
 use crate::attest::attribution::{Attribution as Statement, Game, PlayerFacts, Seat, ShareFacts};
 use crate::attest::benchmark::{BENCHMARK_TREE, SealedRows};
 use crate::attest::evaluation::SealedBenchmark;

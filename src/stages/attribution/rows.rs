@@ -180,16 +180,21 @@ impl Owned {
     }
 }
 
-/// How many rows of each group play, in proportion: all if `most` holds them, else at least one of whoever has any.
+/// How many rows of each group play: nobody's all, unless they are more than half of `most`; the others' share what is left in
+/// proportion, and at least one of whoever has any.
 #[must_use]
 pub fn proportions(groups: &[Vec<u32>], most: usize) -> Vec<usize> {
     let total: usize = groups.iter().map(Vec::len).sum();
-    let share = |own: usize| match (own as u128 * most as u128).checked_div(total as u128) {
-        _ if total <= most || own == 0 => own,
+    let base = groups.first().map_or(0, Vec::len);
+    // Whoever is left over from `most` is contributors', but never more than they have.
+    let kept = if total <= most { base } else { base.min((most / 2).max(most.saturating_sub(total - base))) };
+    let (left, players) = (most.saturating_sub(kept), total - base);
+    let share = |own: usize| match (own as u128 * left as u128).checked_div(players as u128) {
+        _ if players <= left || own == 0 => own,
         Some(share) => usize::try_from(share).unwrap_or(own).clamp(1, own),
         None => own,
     };
-    groups.iter().map(|group| share(group.len())).collect()
+    groups.iter().enumerate().map(|(group, own)| if group == 0 { kept } else { share(own.len()) }).collect()
 }
 
 /// So many of each group's rows, drawn without return; ascending.
@@ -212,13 +217,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_play_in_proportion_and_nobody_who_has_any_is_left_out() {
-        let groups: Vec<Vec<u32>> = vec![(0..600).collect(), (600..601).collect(), vec![], (601..1_000).collect()];
-        assert_eq!(proportions(&groups, 1_000), [600, 1, 0, 399]);
-        assert_eq!(proportions(&groups, 100), [60, 1, 0, 39]);
-        let draw = |seed: &str| drawn(&groups, &[60, 1, 0, 39], Seed::derive(seed, b""));
+    fn the_base_plays_whole_up_to_half_and_the_rest_in_proportion_and_nobody_who_has_any_is_left_out() {
+        let groups: Vec<Vec<u32>> = vec![(0..60).collect(), (60..61).collect(), vec![], (61..1_000).collect()];
+        assert_eq!(proportions(&groups, 1_000), [60, 1, 0, 939]);
+        assert_eq!(proportions(&groups, 200), [60, 1, 0, 139]);
+        assert_eq!(proportions(&groups, 100), [50, 1, 0, 49]);
+        let few: Vec<Vec<u32>> = vec![(0..900).collect(), (900..1_000).collect()];
+        assert_eq!(proportions(&few, 400), [300, 100], "what contributors do not have is the base's");
+        let draw = |seed: &str| drawn(&groups, &[50, 1, 0, 49], Seed::derive(seed, b""));
         let one = draw("a");
-        assert_eq!(one.iter().map(Vec::len).collect::<Vec<_>>(), [60, 1, 0, 39]);
+        assert_eq!(one.iter().map(Vec::len).collect::<Vec<_>>(), [50, 1, 0, 49]);
         assert!(one.iter().zip(&groups).all(|(own, all)| own.is_sorted() && own.iter().all(|row| all.contains(row))));
         assert_eq!((one.clone(), true), (draw("a"), one != draw("b")));
     }

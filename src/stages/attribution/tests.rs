@@ -84,8 +84,8 @@ fn the_same_evaluation_gives_the_same_bytes_whatever_the_threads_the_store_does_
     work_off(&mut killed);
     assert_eq!(leaf(&plain), leaf(&killed));
     let told = statements(&plain).pop().unwrap();
-    assert_eq!((told.game.benchmark_rows, told.game.base_rows), (100, 15), "in proportion: 40 of 520 rows of 200");
-    assert_eq!(told.game.players.iter().map(|seat| seat.rows).collect::<Vec<_>>(), [92, 46, 23, 23]);
+    assert_eq!((told.game.benchmark_rows, told.game.base_rows), (100, 40), "the base plays whole");
+    assert_eq!(told.game.players.iter().map(|seat| seat.rows).collect::<Vec<_>>(), [80, 40, 20, 20]);
     // Told again, it is not attributed again; refused ones never are.
     feed(&mut plain, 1, &accepted);
     let refused = Evaluation { evaluation_id: "e-2".to_owned(), status: Evaluation::REFUSED.to_owned(), ..accepted };

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::case::Case;
-use super::play::{Played, play};
+use super::outcome::Played;
+use super::play::play;
 use crate::codec::wire::Wire;
 use crate::domain::keys::{LiveKeys, SealingKey};
 use crate::stages::beside::{Beside, Refusal};

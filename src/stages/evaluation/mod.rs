@@ -23,9 +23,10 @@ pub mod ledger;
 pub mod outside;
 pub mod plan;
 pub mod report;
+pub mod samples;
 pub mod score;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod work;
 
 use std::sync::{Arc, Mutex};
@@ -233,6 +234,7 @@ impl Evaluation {
         out.send(topics::EVALUATION_REQUESTS, Destination::ByKey, case.family.as_bytes(), &ended)?;
         metrics::counter!("hokusai_evaluations_total", "status" => record.status.clone()).increment(1);
         send(&record, out)?;
+        crate::failpoint!("evaluation.concluding");
         ledger.close(key, &due.evaluation_id)
     }
 
@@ -387,6 +389,10 @@ impl Stage for Evaluation {
         let Some((_, due)) = oldest(state)? else { return Ok(self.work.is_some()) };
         let own = self.work.as_ref().filter(|work| work.evaluation_id == due.evaluation_id);
         Ok(own.is_none_or(|work| work.found().is_some()))
+    }
+
+    fn works_beside(&self) -> bool {
+        self.work.is_some()
     }
 
     fn settle(

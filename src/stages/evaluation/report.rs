@@ -47,6 +47,7 @@ pub fn full_record(done: &Evaluation, levels: &[(&PairedRows, &Plan)]) -> FullRe
         reasons: (done.decision.reasons.iter())
             .map(|(reason, subject)| ReasonFacts { code: reason.code().to_owned(), subject: subject.clone() })
             .collect(),
+        samples: None,
         strata: strata.filter_map(|(rows, level, name, margin)| stratum(done, rows, level, name, margin)).collect(),
     }
 }

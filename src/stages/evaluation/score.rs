@@ -13,7 +13,10 @@ use bytes::Bytes;
 use super::columns::{Columns, columns};
 use super::plan::{Case, Plan, alpha, plan, seed};
 use super::report::full_record;
+use super::samples::{self, Sampled};
 use crate::attest::evaluation::FullRecord;
+use crate::attest::samples::SampledRows;
+use crate::attest::tree::Hash;
 use crate::domain::contract::Spec;
 use crate::domain::keys::{MacKey, SealingKey};
 use crate::sealing::vault;
@@ -81,6 +84,8 @@ pub struct Opened {
     pub plan: Plan,
     /// The sealed rows, in their order.
     pub rows: Vec<RecordBatch>,
+    /// Their leaf hashes.
+    pub leaves: Vec<Hash>,
     /// Their labels, both models' scores and strata.
     pub columns: Columns,
     /// What the comparison came to.
@@ -113,9 +118,9 @@ pub fn score(
     acceptances: u64,
     threads: usize,
 ) -> Result<Scored, Refusal> {
-    let Prepared { plan, columns, .. } = prepare(case, blobs, keys)?;
-    judge(&plan, &columns, Attempt { number: case.number, acceptances, seed: seed(case) }, threads)
-        .map(|judged| judged.scored)
+    let Prepared { plan, columns, samples, .. } = prepare(case, blobs, keys)?;
+    let judged = judge(&plan, &columns, Attempt { number: case.number, acceptances, seed: seed(case) }, threads)?;
+    Ok(judged.scored.with(samples))
 }
 
 /// Opens the sealed rows and scores an attempt on them, and keeps all that led to its figures.
@@ -129,25 +134,37 @@ pub fn open(
     acceptances: u64,
     threads: usize,
 ) -> Result<Opened, Refusal> {
-    let Prepared { spec, plan, rows, columns } = prepare(case, blobs, keys)?;
-    let judged = judge(&plan, &columns, Attempt { number: case.number, acceptances, seed: seed(case) }, threads)?;
-    Ok(Opened { spec, plan, rows, columns, judged })
+    let Prepared { spec, plan, rows, leaves, columns, samples } = prepare(case, blobs, keys)?;
+    let mut judged = judge(&plan, &columns, Attempt { number: case.number, acceptances, seed: seed(case) }, threads)?;
+    judged.scored = judged.scored.with(samples);
+    Ok(Opened { spec, plan, rows, leaves, columns, judged })
 }
 
 struct Prepared {
     spec: Spec,
     plan: Plan,
     rows: Vec<RecordBatch>,
+    leaves: Vec<Hash>,
     columns: Columns,
+    samples: SampledRows,
+}
+
+impl Scored {
+    fn with(mut self, samples: SampledRows) -> Self {
+        self.record.samples = Some(samples);
+        self
+    }
 }
 
 fn prepare(case: &Case, blobs: &Blobs, (key, tree_key): (&SealingKey, &MacKey)) -> Result<Prepared, Refusal> {
     let spec = Spec::from_canonical_json(&case.spec).or_else(|e| refuse("BAD_CONTRACT", e))?;
     let plan = plan(&spec, &case.benchmark)?;
-    let rows = vault::open(&blobs.rows, &case.benchmark, key, tree_key).or_else(|e| refuse("BENCHMARK_DAMAGED", e))?;
+    let opened = vault::open_with_leaves(&blobs.rows, &case.benchmark, key, tree_key);
+    let (rows, leaves) = opened.or_else(|e| refuse("BENCHMARK_DAMAGED", e))?;
     let models = (&blobs.baseline[..], &blobs.candidate[..]);
     let columns = columns(&spec, &plan, &case.benchmark.strata, &rows, models)?;
-    Ok(Prepared { spec, plan, rows, columns })
+    let samples = samples::bind(tree_key, &case.evaluation_id, &Sampled::new(&spec, &plan, &rows, &leaves, &columns)?)?;
+    Ok(Prepared { spec, plan, rows, leaves, columns, samples })
 }
 
 /// Compares, decides and writes the figures down.

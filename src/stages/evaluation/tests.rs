@@ -1,6 +1,6 @@
 //! The stage without Kafka: real models, really sealed rows, a store in memory.
 
-mod world;
+pub(crate) mod world;
 
 use self::world::*;
 use super::*;

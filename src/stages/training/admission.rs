@@ -9,7 +9,7 @@ use super::searching::{self, Searching};
 use crate::domain::contract::Spec;
 use crate::domain::records::{Artefact, Model, NamedValue, Position, TrainingRequest, TrainingRun};
 use crate::ml::declare::declaration;
-use crate::ml::learner;
+use crate::ml::{Learner, learner};
 use crate::stages::beside::Refusal;
 
 /// Learner of a request that names none.
@@ -96,9 +96,7 @@ pub fn admit(run: TrainingRun, request: &TrainingRequest, model: Option<&Model>)
     };
     not_yet(request)?;
     let learner = learner(&run.algorithm).or_else(|e| refuse(e.code(), e))?;
-    let mut given = params(&request.params)?;
-    given.entry("validation").or_insert_with(|| DEFAULT_VALIDATION.into());
-    let parameters = learner.parameters(&given).or_else(|e| refuse(e.code(), e))?;
+    let (given, parameters) = complete(learner, &request.params)?;
     let params = listed(&parameters)?;
     let seed = run.seed;
     let searching = request.search.as_deref().map(|text| searching::begin(text, learner, &given, &parameters, seed));
@@ -155,6 +153,17 @@ fn not_yet(request: &TrainingRequest) -> Result<(), Refusal> {
         ),
         _ => Ok(()),
     }
+}
+
+/// What a request gives, and the complete parameters that follow from it.
+///
+/// # Errors
+/// Parameters that the learner does not take.
+pub fn complete(learner: &dyn Learner, given: &[NamedValue]) -> Result<(Map<String, Value>, Value), Refusal> {
+    let mut given = params(given)?;
+    given.entry("validation").or_insert_with(|| DEFAULT_VALIDATION.into());
+    let parameters = learner.parameters(&given).or_else(|e| refuse(e.code(), e))?;
+    Ok((given, parameters))
 }
 
 fn params(pairs: &[NamedValue]) -> Result<Map<String, Value>, Refusal> {

@@ -235,6 +235,16 @@ pub fn encode(
     Ok(Prepared { named, features, encoding, labels, row_keys })
 }
 
+/// Digest of a run's recipe on a dataset, hex.
+///
+/// # Errors
+/// Parameters or a search that are no JSON.
+pub fn recipe_digest(open: &Open, declared: &Declaration, dataset: &Named) -> Result<String, Refusal> {
+    let parameters: Value = serde_json::from_str(&open.parameters)
+        .map_err(|_| Refusal::new("BAD_PARAMETER", "the parameters are no JSON"))?;
+    recipe(open, declared, &parameters, dataset)
+}
+
 /// The recipe of a search holds what was asked for, of which its winner follows.
 fn recipe(open: &Open, declared: &Declaration, parameters: &Value, dataset: &Named) -> Result<String, Refusal> {
     let damaged = |_| Refusal::new("BAD_SEARCH", "the search is no JSON");

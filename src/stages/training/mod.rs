@@ -202,6 +202,7 @@ impl Training {
                 }
                 send(&run, out)?;
                 metrics::counter!("hokusai_training_runs_total").increment(1);
+                crate::failpoint!("training.finishing");
                 state.delete(key.to_vec())
             }
         }
@@ -286,6 +287,10 @@ impl Stage for Training {
             None => true,
             Some(work) => work.found().is_some() || work.news().is_some(),
         })
+    }
+
+    fn works_beside(&self) -> bool {
+        self.work.is_some()
     }
 
     fn settle(

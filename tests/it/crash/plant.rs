@@ -96,12 +96,12 @@ impl Plant {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = command(arguments);
         command
+            .env("HOKUSAI_TABLE_COMMIT_MS", "500")
             .envs(self.environment.iter().cloned())
             .env("HOKUSAI_BROKERS", &self.address)
             .env("HOKUSAI_DATA", self.folder.path().join("data"))
             .env("HOKUSAI_KEYS", self.folder.path().join("data/keys"))
-            .env("HOKUSAI_STORE", self.folder.path().join("data/store"))
-            .env("HOKUSAI_TABLE_COMMIT_MS", "500");
+            .env("HOKUSAI_STORE", self.folder.path().join("data/store"));
         command
     }
 
@@ -154,6 +154,11 @@ impl Plant {
     pub fn start_stages(&self, stages: &str) -> Running {
         let ready = self.launch(0, None, &["--stages", stages]).ready();
         ready.unwrap_or_else(|(status, log)| panic!("the worker ended with {status} before it was ready:\n{log}"))
+    }
+
+    /// Launches some stages only, as the worker of slot 0, which aborts itself at a fail point.
+    pub fn launch_stages(&self, stages: &str, failpoint: &str) -> Launched {
+        self.launch(0, Some(failpoint), &["--stages", stages])
     }
 
     fn launch(&self, slot: usize, failpoint: Option<&str>, more: &[&str]) -> Launched {

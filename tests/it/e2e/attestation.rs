@@ -147,7 +147,7 @@ fn every_receipt_is_attested_once_and_the_log_is_in_the_tables(cluster: &Cluster
     );
 }
 
-fn python() -> Option<PathBuf> {
+pub(super) fn python() -> Option<PathBuf> {
     let python = cache().join("python/bin/python");
     let ready = python.exists()
         && Command::new(&python)

@@ -1,10 +1,11 @@
 //! Attributions as people and other programs meet them: an accepted improvement is credited to those whose rows brought it, once, in
 //! integers that add up, and a worker that dies over it changes no byte.
 
-use super::evaluation::{SECTION, base, contributed_by, copied, rows, seal, spec, text, train};
+use super::evaluation::{base, contributed_by, copied, seal, text, train};
 use crate::on_every_cluster;
 use crate::support::broker::Kind;
 use crate::support::cluster::{Cluster, Settings};
+use crate::support::late::{SECTION, rows, spec};
 use crate::support::{eventually, unique};
 use serde_json::{Value, json};
 
@@ -95,7 +96,10 @@ fn verified(cluster: &Cluster, entry: &Value, told: &Value) {
     cluster.lines(&["attestation", "trust", "-o", &file("trust.json")]);
     cluster.lines(&["attestation", "export", text(entry, "/leaf"), "-o", &file("bundle.json")]);
     let (bundle, trust, models) = (file("bundle.json"), file("trust.json"), file("models"));
-    let report = cluster.run(&["verify", &bundle, "--trust", &trust, "--inputs", &models]).lines(0).remove(0);
+    let report = cluster
+        .run(&["verify", &bundle, "--trust", &trust, "--inputs", &models, "--format", "json"])
+        .lines(0)
+        .remove(0);
     let checks = report["checks"].as_array().expect("checks");
     let passed = checks.iter().any(|check| check["check"] == "values and shares" && check["outcome"] == "passed");
     assert!(passed, "{report}");

@@ -207,7 +207,7 @@ fn behind_intake(cluster: &Cluster) {
 }
 
 /// The rows of a record, uncompressed, as JSON.
-fn rows_in(record: &Value) -> String {
+pub(super) fn rows_in(record: &Value) -> String {
     let Ok(stream) = serde_json::from_value::<Vec<u8>>(record["batch"].clone()) else { return String::new() };
     let mut text = Vec::new();
     for batch in StreamReader::try_new(stream.as_slice(), None).expect("a stream") {
@@ -237,7 +237,7 @@ fn purged(cluster: &Cluster) {
     }
 }
 
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }

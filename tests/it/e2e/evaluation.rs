@@ -1,42 +1,22 @@
 //! Evaluations as people and other programs meet them: a real improvement is accepted behind its preregistration, one that is none tells
 //! nothing but the Ladder's score, asking again spends nothing, and a worker that dies changes no byte.
 
+use super::recomputation;
 use crate::on_every_cluster;
 use crate::support::broker::Kind;
 use crate::support::cluster::{Cluster, Settings};
 use crate::support::flow::{contribute, contribution, receipt};
-use crate::support::{eventually, unique};
+use crate::support::late::{SECTION, lines, rows, spec};
+use crate::support::{eventually, root, unique};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 on_every_cluster! {
     an_improvement_is_accepted_behind_its_preregistration_and_one_that_is_none_tells_only_the_ladder,
     what_cannot_be_evaluated_is_refused_by_name_before_anything_is_learned,
 }
-
-pub fn spec(model: &str, evaluation: &str) -> String {
-    format!(
-        "apiVersion: hokusai/v1
-kind: Model
-name: {model}
-label: late
-learning: {{leaveOut: [n]}}
-{evaluation}schema:
-  - name: flights
-    properties:
-      - {{name: n, logicalType: integer, required: true, logicalTypeOptions: {{minimum: 0}}}}
-      - {{name: x, logicalType: number, required: true}}
-      - {{name: late, logicalType: integer, logicalTypeOptions: {{enum: [0, 1]}}}}
-"
-    )
-}
-
-pub const SECTION: &str = "evaluation:
-  primary: accuracy
-  minimumEffect: 0.02
-  guardrails: [{metric: log_loss, margin: 0.2}]
-";
 
 /// A model that says how candidates are compared.
 pub fn model(cluster: &Cluster) -> String {
@@ -46,55 +26,36 @@ pub fn model(cluster: &Cluster) -> String {
 }
 
 /// Where rows of a test begin: benchmarks of a tenant that overlap share their attempts, whichever model they measure.
-pub fn base() -> i64 {
+pub(super) fn base() -> i64 {
     use std::sync::atomic::{AtomicI64, Ordering};
     static NEXT: AtomicI64 = AtomicI64::new(0);
     NEXT.fetch_add(10_000, Ordering::Relaxed)
-}
-
-fn scrambled(n: i64, salt: i64) -> i64 {
-    let round = |value: i64| {
-        let mixed = value.wrapping_mul(0x9E37_79B9_7F4A_7C15_u64.cast_signed());
-        mixed ^ (mixed >> 29)
-    };
-    round(round(n + salt * 1_000_003)) >> 20 & 0xFFFF
-}
-
-/// Rows whose label follows x in nine of ten; those that are mislabelled, the other way round.
-pub fn rows(range: std::ops::Range<i64>, mislabelled: bool) -> Vec<Value> {
-    let row = |n: i64| {
-        let x = scrambled(n, 1) % 1_000;
-        let flipped = scrambled(n, 3) % 10 == 0;
-        json!({"n": n, "x": x as f64 / 1_000.0 + n as f64 / 1e9, "late": i64::from((x >= 500) != (flipped != mislabelled))})
-    };
-    range.map(row).collect()
 }
 
 pub fn contributed(cluster: &Cluster, model: &str, rows: &[Value]) {
     contributed_by(cluster, model, "alice", rows);
 }
 
-pub fn contributed_by(cluster: &Cluster, model: &str, contributor: &str, rows: &[Value]) {
+pub(super) fn contributed_by(cluster: &Cluster, model: &str, contributor: &str, rows: &[Value]) {
     let id = unique("rows");
     contribute(cluster, &[contribution(&id, contributor, model, rows)]);
     let receipt = receipt(cluster, &id);
     assert_eq!(receipt["accepted"], rows.len(), "{receipt}");
 }
 
-pub fn seal(cluster: &Cluster, model: &str, rows: &[Value]) -> Value {
+pub(super) fn seal(cluster: &Cluster, model: &str, rows: &[Value]) -> Value {
     let path = cluster.scratch().join(format!("{}.jsonl", unique("sealed")));
-    let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
-    std::fs::write(&path, lines.join("\n")).expect("a file");
+    std::fs::write(&path, lines(rows)).expect("a file");
     cluster.lines(&["benchmark", "seal", "holdout", "--model", model, &path.to_string_lossy()]).remove(0)
 }
 
-pub fn train(cluster: &Cluster, model: &str, id: &str, more: &[&str]) -> Value {
+pub(super) fn train(cluster: &Cluster, model: &str, id: &str, more: &[&str]) -> Value {
     let asked = ["train", model, "--algorithm", "linear", "--request-id", id, "--wait"];
     let arguments: Vec<&str> = asked.into_iter().chain(more.to_vec()).collect();
     cluster.lines(&arguments).remove(0)
 }
 
-pub fn text<'a>(line: &'a Value, path: &str) -> &'a str {
+pub(super) fn text<'a>(line: &'a Value, path: &str) -> &'a str {
     line.pointer(path).and_then(Value::as_str).unwrap_or_else(|| panic!("{path} in {line}"))
 }
 
@@ -109,7 +70,7 @@ pub fn prepared(cluster: &Cluster, model: &str, base: i64, id: &str) -> (Value, 
 }
 
 /// The entries of the log about an evaluation, in order.
-fn logged(cluster: &Cluster, model: &str, evaluation: &str) -> Vec<Value> {
+pub(super) fn logged(cluster: &Cluster, model: &str, evaluation: &str) -> Vec<Value> {
     let subject = format!("{model} evaluation {evaluation}");
     eventually("both statements of the evaluation", || {
         let of_it = |entry: &Value| entry["subject"] == subject.as_str();
@@ -145,6 +106,7 @@ fn an_improvement_is_accepted_behind_its_preregistration_and_one_that_is_none_te
     assert_eq!(version["evaluations"][0]["statement"], told["statement"]);
     assert_eq!(text(&version, "/lineage/benchmark"), "holdout@1");
     attested(cluster, &model, told);
+    recomputation::accepted(cluster, &model, told);
 
     // What the wrong labels taught, beside the good version.
     let worse = ["--benchmark", "holdout@1", "--base-version", text(&run, "/version"), "--as-of", &wrong];
@@ -156,6 +118,7 @@ fn an_improvement_is_accepted_behind_its_preregistration_and_one_that_is_none_te
     }
     assert_eq!((&refused["strata"], &refused["ladder_score"]), (&json!([]), &told["ladder_score"]));
     assert!(refused["reasons"].as_array().is_some_and(|r| r.contains(&json!("NOT_SIGNIFICANT"))), "{refused}");
+    recomputation::refused(cluster, &model, refused);
     // The same request, and the same recipe under another id, are the first evaluation again.
     assert_eq!(train(cluster, &model, &id, &["--benchmark", "holdout"])["evaluation"], *told);
     assert_eq!(train(cluster, &model, &unique("again"), &worse)["evaluation"], *refused);
@@ -199,10 +162,26 @@ fn attested(cluster: &Cluster, model: &str, told: &Value) {
         checks.iter().find(|check| check["check"] == name).map(|check| check["outcome"].clone())
     };
     assert_eq!(outcome("preregistration"), Some(json!("passed")), "{whole}");
-    assert_eq!(outcome("recomputation"), Some(json!("not_checked")), "{whole}");
+    assert_eq!(outcome("level 1, figures"), Some(json!("not_checked")), "{whole}");
+    if cluster.broker.kind == Kind::Embedded && cluster.workers().count() == 1 {
+        cluster.lines(&["attestation", "export", text(&entries[0], "/leaf"), "-o", &file("preregistration.json")]);
+        for bundle in ["preregistration.json", "bundle.json"] {
+            others_agree(&file(bundle), &file("trust.json"), &file("log.jsonl"));
+        }
+    }
     // Without one of the models it is about something else.
     std::fs::remove_file(folder.join("models").join(text(told, "/baseline"))).expect("it is there");
     check(&file("log.jsonl")).lines(15);
+}
+
+/// Verifiers that are not ours accept the statement and refuse it with any byte changed.
+fn others_agree(bundle: &str, trust: &str, log: &str) {
+    let Some(python) = super::attestation::python() else { return };
+    let script = root().join("tests/python/attestation.py");
+    let output = Command::new(python).arg(script).args([bundle, trust, log]).output().expect("Python starts");
+    assert!(output.status.success(), "{bundle}: {}", String::from_utf8_lossy(&output.stderr));
+    let checked: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(checked["changed_bytes"].as_i64() > Some(1_000), "{bundle}: {checked}");
 }
 
 fn what_cannot_be_evaluated_is_refused_by_name_before_anything_is_learned(cluster: &Cluster) {
@@ -227,7 +206,7 @@ fn what_cannot_be_evaluated_is_refused_by_name_before_anything_is_learned(cluste
 }
 
 /// Copies the keys of a tenant; the log's own are of one log.
-pub fn copied(from: &Path, to: &Path) {
+pub(super) fn copied(from: &Path, to: &Path) {
     std::fs::create_dir(to).expect("a folder");
     std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o700)).expect("permissions");
     for file in std::fs::read_dir(from).expect("keys").flatten() {
@@ -282,4 +261,39 @@ fn a_worker_that_dies_between_the_acknowledgement_and_the_outcome_changes_no_byt
         entries.into_iter().map(|entry| entry["leaf"].clone()).collect()
     };
     assert_eq!(leaves(&dying), leaves(&whole), "both statements, byte for byte, and each stands once");
+}
+
+#[test]
+fn rows_that_are_sealed_after_they_were_contributed_are_left_out_from_then_on_embedded() {
+    crate::support::cluster::with(Kind::Embedded, 0, rows_that_are_sealed_after_they_were_contributed_are_left_out);
+}
+
+#[test]
+fn rows_that_are_sealed_after_they_were_contributed_are_left_out_from_then_on_apache_kafka() {
+    crate::support::cluster::with(Kind::ApacheKafka, 1, rows_that_are_sealed_after_they_were_contributed_are_left_out);
+}
+
+fn rows_that_are_sealed_after_they_were_contributed_are_left_out(cluster: &Cluster) {
+    let (model, base) = (model(cluster), base());
+    let all = rows(base..base + 300, false);
+    contributed(cluster, &model, &all);
+    let before = train(cluster, &model, &unique("before"), &[]);
+    assert_eq!(before["dataset"]["rows"], 300, "{before}");
+    // A hundred and twenty of them are drawn as a benchmark: with another label too, they are the same rows.
+    let mut drawn = all[..120].to_vec();
+    drawn[7]["late"] = json!(1 - drawn[7]["late"].as_i64().expect("a label"));
+    assert_eq!(seal(cluster, &model, &drawn)["rows"], 120);
+    let after = train(cluster, &model, &unique("after"), &["--benchmark", "holdout"]);
+    assert_eq!(after["dataset"]["rows"], 180, "{after}");
+    assert_ne!(after["dataset"]["digest"], before["dataset"]["digest"]);
+    // What is published of the earlier dataset cannot be learned from any more, and says why.
+    let gone = cluster.run(&["train", &model, "--as-of", text(&before, "/dataset/digest"), "--wait"]);
+    assert!(gone.code == Some(1) && gone.err.contains("DATASET_CHANGED"), "{gone:?}");
+    // Retired, they are rows like others again: whoever asks learns from all.
+    cluster.lines(&["benchmark", "retire", &format!("{model}/holdout@1")]);
+    let retired = train(cluster, &model, &unique("retired"), &[]);
+    assert_eq!(
+        (&retired["dataset"]["rows"], &retired["dataset"]["digest"]),
+        (&json!(300), &before["dataset"]["digest"])
+    );
 }

@@ -1,10 +1,11 @@
 //! Reports as people meet them: a period for an auditor, an evaluation for whoever may see it, a contributor's account; in a real browser.
 
-use super::evaluation::{base, contributed, model, prepared, rows, text, train};
+use super::evaluation::{base, contributed, model, prepared, text, train};
 use crate::support::broker::Kind;
 use crate::support::browser::console;
 use crate::support::cluster::{Cluster, with};
 use crate::support::flow::{contribute, contribution, receipt, row, shop, shop_spec};
+use crate::support::late::rows;
 use crate::support::{eventually, skip, unique};
 use serde_json::{Value, json};
 use std::path::PathBuf;

@@ -22,6 +22,7 @@ on_both_brokers! {
     an_output_that_is_too_large_becomes_a_dead_letter_and_the_partition_lives_on,
     an_unknown_fact_is_looked_up_before_it_is_refused,
     what_is_owed_is_told_once_though_the_batch_behind_it_waits_for_a_fact,
+    what_is_owed_for_a_fact_is_told_though_no_record_comes,
     an_unreadable_broadcast_record_is_reported_and_leaves_the_earlier_value,
     time_marks_are_recorded_facts,
     what_every_reader_has_read_is_purged_and_nothing_else,
@@ -143,6 +144,17 @@ fn what_is_owed_is_told_once_though_the_batch_behind_it_waits_for_a_fact(broker:
         });
     }
     assert_eq!(tenant.sums().len(), 20, "each once");
+    process.stop();
+}
+
+fn what_is_owed_for_a_fact_is_told_though_no_record_comes(broker: &Broker) {
+    let tenant = Tenant::new(broker);
+    let process = tenant.start().ready();
+    tenant.write("facts", &[("due", "known")]);
+    eventually("what is owed for the fact", || {
+        let sums = tenant.sums();
+        if sums.iter().any(|(name, _)| name == "due") { Ok(()) } else { Err(format!("{sums:?}")) }
+    });
     process.stop();
 }
 

@@ -56,6 +56,8 @@ pub struct Faults {
     pub holds_process: AtomicBool,
     /// `relay` cannot make time marks.
     pub marks_fail: AtomicBool,
+    /// `sums` owes one for each fact `due` that it heard of and has not told.
+    pub due: AtomicI64,
 }
 
 /// State that tells what is done with it.
@@ -121,8 +123,15 @@ impl Stage for Sums {
         Watched { state: KeyValue::new(), faults: Arc::clone(&self.0), partition: -1 }
     }
 
+    fn broadcast(&mut self, _: &str, key: &[u8], _: Option<&[u8]>, _: &Wire) -> Result<(), StageError> {
+        if key == b"due" {
+            self.0.due.store(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     fn owes(&self, Watched { state, .. }: &Watched) -> Result<bool, StageError> {
-        Ok(!state.scan_prefix(OWED, 1)?.is_empty())
+        Ok(!state.scan_prefix(OWED, 1)?.is_empty() || self.0.due.load(Ordering::Relaxed) > 0)
     }
 
     fn settle(
@@ -131,6 +140,9 @@ impl Stage for Sums {
         Watched { state, .. }: &mut Watched,
         out: &mut Outputs<'_>,
     ) -> Result<(), StageError> {
+        if self.0.due.swap(0, Ordering::Relaxed) > 0 {
+            out.send("sums.out", Destination::ByKey, OWED, &sum("due", 1, 0))?;
+        }
         for (key, amount) in state.scan_prefix(OWED, 1)? {
             let amount = String::from_utf8_lossy(&amount).parse().unwrap();
             out.send("sums.out", Destination::ByKey, OWED, &sum("owed", amount, 0))?;

@@ -172,6 +172,14 @@ impl Running {
         1_024 * line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
     }
 
+    /// Seconds that the processors have worked for the process.
+    pub fn processor_seconds(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("a running process");
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        // User and system time, in hundredths of a second.
+        fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / 100.0
+    }
+
     /// A signal by name.
     pub fn signal(&self, name: &str) {
         self.process.signal(name);

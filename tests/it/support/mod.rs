@@ -12,6 +12,7 @@ pub mod flow;
 pub mod hokusai;
 pub mod kafka;
 pub mod keeper;
+pub mod late;
 pub mod raw;
 pub mod s3;
 

@@ -24,7 +24,7 @@ use crate::stages::intake::sealing::RowChecker;
 use crate::stages::testing::{Task, batch};
 use crate::store::Digest;
 
-pub(super) const SPEC: &str = "apiVersion: hokusai/v1
+pub(crate) const SPEC: &str = "apiVersion: hokusai/v1
 kind: Model
 name: m
 label: late
@@ -45,11 +45,11 @@ schema:
       - {name: late, logicalType: integer, logicalTypeOptions: {enum: [0, 1]}}
 ";
 
-pub(super) fn spec() -> Spec {
+pub(crate) fn spec() -> Spec {
     Spec::parse_yaml(SPEC, "f").unwrap()
 }
 
-pub(super) fn ring() -> Arc<KeyRing> {
+pub(crate) fn ring() -> Arc<KeyRing> {
     let text = format!(
         r#"{{"version":1,"tenant":"t","tokens":[{{"id":"k1","secret":"{}"}}],"dedup":"{}","tree":"{}"}}"#,
         "1".repeat(64),
@@ -60,7 +60,7 @@ pub(super) fn ring() -> Arc<KeyRing> {
 }
 
 /// A scrambled number below `most`, the same for ever.
-pub(super) fn scrambled(n: i64, salt: i64, most: i64) -> i64 {
+pub(crate) fn scrambled(n: i64, salt: i64, most: i64) -> i64 {
     let round = |value: i64| {
         let mixed = value.wrapping_mul(0x9E37_79B9_7F4A_7C15_u64.cast_signed());
         mixed ^ (mixed >> 29)
@@ -69,20 +69,20 @@ pub(super) fn scrambled(n: i64, salt: i64, most: i64) -> i64 {
 }
 
 /// The label follows x in nine of ten rows.
-pub(super) fn row(n: i64) -> serde_json::Value {
+pub(crate) fn row(n: i64) -> serde_json::Value {
     let x = scrambled(n, 1, 1_000);
     let late = i64::from((x >= 500) != (scrambled(n, 2, 10) == 0));
     let region = if scrambled(n, 3, 2) == 0 { "north" } else { "south" };
     json!({"n": n, "x": x as f64 / 1_000.0, "region": region, "half": scrambled(n, 4, 2), "late": late})
 }
 
-pub(super) fn checked(rows: &[serde_json::Value]) -> crate::stages::intake::sealing::CheckedRows {
+pub(crate) fn checked(rows: &[serde_json::Value]) -> crate::stages::intake::sealing::CheckedRows {
     let lines: Vec<String> = rows.iter().map(serde_json::Value::to_string).collect();
     RowChecker::new(spec(), ring()).unwrap().check("json", lines.join("\n").into_bytes(), 0).unwrap()
 }
 
 /// A model of rows, whose labels may be scrambled.
-pub(super) fn learned(rows: RecordBatch, scramble: Option<i64>) -> Vec<u8> {
+pub(crate) fn learned(rows: RecordBatch, scramble: Option<i64>) -> Vec<u8> {
     let declared = declaration(&spec()).unwrap();
     let frame = columns::frame_of(std::slice::from_ref(&rows), &declared.features).unwrap();
     let encoding = Encoding::compile(&declared.features, &frame).unwrap();
@@ -110,19 +110,19 @@ pub(super) fn learned(rows: RecordBatch, scramble: Option<i64>) -> Vec<u8> {
 
 /// A store in memory.
 #[derive(Default)]
-pub(super) struct Shelf {
-    pub(super) blobs: Mutex<BTreeMap<String, Vec<u8>>>,
-    pub(super) kept: Mutex<BTreeMap<String, Vec<u8>>>,
+pub(crate) struct Shelf {
+    pub(crate) blobs: Mutex<BTreeMap<String, Vec<u8>>>,
+    pub(crate) kept: Mutex<BTreeMap<String, Vec<u8>>>,
     /// Readings that fail before one succeeds.
-    pub(super) failures: Mutex<u32>,
+    pub(crate) failures: Mutex<u32>,
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shelf {
-    pub(super) fn put(&self, bytes: &[u8]) -> Artefact {
+    pub(crate) fn put(&self, bytes: &[u8]) -> Artefact {
         let digest = Digest::of(bytes).to_string();
         lock(&self.blobs).insert(digest.clone(), bytes.to_vec());
         Artefact { digest, size: bytes.len() as i64, media_type: "x".to_owned() }
@@ -147,17 +147,17 @@ impl Outside for Shelf {
 }
 
 /// A tenant: keys, a store with models, and a model with sealed benchmarks.
-pub(super) struct World {
-    pub(super) shelf: Arc<Shelf>,
-    pub(super) key: Arc<SealingKey>,
-    pub(super) model: Model,
-    pub(super) noise: Artefact,
-    pub(super) other_noise: Artefact,
-    pub(super) good: Artefact,
+pub(crate) struct World {
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) key: Arc<SealingKey>,
+    pub(crate) model: Model,
+    pub(crate) noise: Artefact,
+    pub(crate) other_noise: Artefact,
+    pub(crate) good: Artefact,
 }
 
 impl World {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let shelf = Arc::new(Shelf::default());
         let key = Arc::new(SealingKey::new("e1").unwrap());
         let contract = ModelContract {
@@ -188,7 +188,7 @@ impl World {
         world
     }
 
-    pub(super) fn seal(&mut self, name: &str, rows: std::ops::Range<i64>) {
+    pub(crate) fn seal(&mut self, name: &str, rows: std::ops::Range<i64>) {
         let rows: Vec<_> = rows.map(row).collect();
         let mut gathered = Gathered::default();
         gathered.add(checked(&rows)).unwrap();
@@ -211,7 +211,7 @@ impl World {
         self.model.benchmarks.push(benchmark);
     }
 
-    pub(super) fn stage(&self) -> Evaluation {
+    pub(crate) fn stage(&self) -> Evaluation {
         let mut stage = Evaluation::new(EvaluationConfig {
             outside: self.shelf.clone(),
             evaluation_key: self.key.clone(),
@@ -226,12 +226,12 @@ impl World {
         stage
     }
 
-    pub(super) fn desk(&self) -> Desk {
+    pub(crate) fn desk(&self) -> Desk {
         Desk { task: Task::new(self.stage(), 0, &[]), offset: 0, told: 0, acknowledged: 0 }
     }
 
     /// The facts of an attempt, as its owner puts them together again.
-    pub(super) fn case(&self, request: &EvaluationRequest, record: &Record) -> Case {
+    pub(crate) fn case(&self, request: &EvaluationRequest, record: &Record) -> Case {
         Case {
             family: request.family.clone(),
             number: record.attempt as u64,
@@ -244,7 +244,7 @@ impl World {
         }
     }
 
-    pub(super) fn opened(
+    pub(crate) fn opened(
         &self,
         request: &EvaluationRequest,
         record: &Record,
@@ -260,12 +260,12 @@ impl World {
         score::open(&case, &blobs, (&self.key, tree_key), 0, 1)
     }
 
-    pub(super) fn family(&self, number: usize) -> String {
+    pub(crate) fn family(&self, number: usize) -> String {
         self.model.benchmarks[number].family.clone()
     }
 
     /// Asks for an evaluation of a candidate beside a baseline on the first benchmark.
-    pub(super) fn ask(&self, id: &str, candidate: &Artefact, baseline: &Artefact) -> EvaluationRequest {
+    pub(crate) fn ask(&self, id: &str, candidate: &Artefact, baseline: &Artefact) -> EvaluationRequest {
         let recipe_digest = data_encoding::HEXLOWER.encode(&<sha2::Sha256 as sha2::Digest>::digest(id));
         let attempt = EvaluationAttempt {
             request_id: id.to_owned(),
@@ -284,33 +284,33 @@ impl World {
     }
 }
 
-pub(super) fn asked(family: String, attempt: EvaluationAttempt) -> EvaluationRequest {
+pub(crate) fn asked(family: String, attempt: EvaluationAttempt) -> EvaluationRequest {
     let evaluation_id = Record::id(&attempt.model, &attempt.benchmark, &attempt.recipe_digest);
     EvaluationRequest { family, evaluation_id, attempt: Some(attempt), ..EvaluationRequest::default() }
 }
 
 /// A task with the topic before it: what the stage and the log write there comes back to it.
-pub(super) struct Desk {
-    pub(super) task: Task<Evaluation>,
-    pub(super) offset: i64,
-    pub(super) told: usize,
-    pub(super) acknowledged: usize,
+pub(crate) struct Desk {
+    pub(crate) task: Task<Evaluation>,
+    pub(crate) offset: i64,
+    pub(crate) told: usize,
+    pub(crate) acknowledged: usize,
 }
 
-pub(super) fn checkpoint(size: u64) -> String {
+pub(crate) fn checkpoint(size: u64) -> String {
     let head = Checkpoint { origin: "hokusai/t/00".to_owned(), size, root: [9; 32] };
     head.sign(&SigningKey::from_bytes(&[8; 32])).unwrap().to_string()
 }
 
 impl Desk {
-    pub(super) fn feed(&mut self, request: EvaluationRequest) {
+    pub(crate) fn feed(&mut self, request: EvaluationRequest) {
         let requests = [request];
         self.task.commit(&[batch(topics::EVALUATION_REQUESTS, 0, self.offset, 0, &requests)]).unwrap();
         self.offset += 1;
     }
 
     /// The acknowledgements of what was preregistered since the last call, as attesting sends them.
-    pub(super) fn acknowledgements(&mut self) -> Vec<EvaluationRequest> {
+    pub(crate) fn acknowledgements(&mut self) -> Vec<EvaluationRequest> {
         let all = self.task.values::<AttestationRequest>(topics::ATTESTATION_REQUESTS);
         let new = all.into_iter().enumerate().skip(self.acknowledged);
         let made = new.filter_map(|(index, request)| {
@@ -337,7 +337,7 @@ impl Desk {
     }
 
     /// Transactions until nothing is to be scored and every outcome has come back.
-    pub(super) fn work_off(&mut self) {
+    pub(crate) fn work_off(&mut self) {
         loop {
             while !self.task.state.scan_prefix(b"s", 1).unwrap().is_empty() {
                 if self.task.stage.owes(&self.task.state).unwrap() {
@@ -352,7 +352,7 @@ impl Desk {
         }
     }
 
-    pub(super) fn evaluate(&mut self, request: EvaluationRequest) -> Record {
+    pub(crate) fn evaluate(&mut self, request: EvaluationRequest) -> Record {
         self.feed(request);
         for acknowledgement in self.acknowledgements() {
             self.feed(acknowledgement);
@@ -361,11 +361,11 @@ impl Desk {
         self.records().pop().unwrap()
     }
 
-    pub(super) fn records(&self) -> Vec<Record> {
+    pub(crate) fn records(&self) -> Vec<Record> {
         self.task.values(topics::EVALUATIONS)
     }
 
-    pub(super) fn statements(&self) -> Vec<Predicate> {
+    pub(crate) fn statements(&self) -> Vec<Predicate> {
         let requests = self.task.values::<AttestationRequest>(topics::ATTESTATION_REQUESTS);
         requests.iter().map(|request| Statement::read(&request.statement).unwrap().predicate).collect()
     }

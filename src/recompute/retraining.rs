@@ -1,0 +1,113 @@
+//! Level 3: training rows and recipe → the candidate's artefact, byte for byte.
+//!
+//! A row's hash is keyed, so nobody but the tenant can tell whether its values belong to it. That they are the values which were learned
+//! from is shown by the model's digest: others give another model, unless the learner cannot tell them apart.
+
+use std::ops::ControlFlow;
+
+use super::bound::Bound;
+use super::folder::{Inputs, RECIPE, RecipeFile, TRAINING};
+use super::{Mismatch, With, artefact, recomputed};
+use crate::attest::evaluation::Outcome as Told;
+use crate::codec::ipc;
+use crate::domain::records::TrainingRun;
+use crate::ml::declare::declaration;
+use crate::ml::{Control, Progress, learner};
+use crate::stages::training::admission::Open;
+use crate::stages::training::learn::{learn, prepare, recipe_digest};
+use crate::stages::training::rows::{Limits, Rows};
+use crate::stages::training::searching::Searching;
+
+/// Bytes of training rows, decoded.
+const MAX_DECODED: usize = 4 << 30;
+
+/// Shows training rows and recipe to be those that are bound, learns again, and says what was done.
+///
+/// # Errors
+/// Rows or a recipe that are not those of the statement (15), another model (16).
+pub fn recompute(inputs: &Inputs, told: &Told, bound: &Bound, with: &With<'_>) -> Result<String, Mismatch> {
+    let Some(root) = &told.candidate.dataset_root else {
+        return Err(artefact("the statement names no dataset: there is nothing to learn again from"));
+    };
+    let declared = declaration(&bound.spec).map_err(artefact)?;
+    let open = opened(&inputs.read(RECIPE)?, bound)?;
+    (with.tell)("level 3: training rows", 0, 1);
+    let bytes = inputs.read(TRAINING)?;
+    let limits = ipc::Limits { rows: Limits::default().rows, bytes: MAX_DECODED };
+    let batch = ipc::read(&bytes, limits).map_err(|e| artefact(format!("{TRAINING}: {e}")))?;
+    drop(bytes);
+    let rows = Rows { batches: vec![batch], contributions: 0, contributions_root: String::new() };
+    let rows = prepare(&declared, rows).map_err(|e| artefact(format!("{TRAINING}: {}: {}", e.code, e.detail)))?;
+    if rows.named.digest != *root || Some(rows.named.rows) != told.candidate.dataset_rows {
+        let (found, said) = (&rows.named.digest, root);
+        return Err(artefact(format!(
+            "{TRAINING}: {} rows of root {found}; the statement names {said}",
+            rows.named.rows
+        )));
+    }
+    let digest = recipe_digest(&open, &declared, &rows.named)
+        .map_err(|e| artefact(format!("{RECIPE}: {}: {}", e.code, e.detail)))?;
+    if digest != told.candidate.recipe_digest {
+        let said = &told.candidate.recipe_digest;
+        return Err(artefact(format!("{RECIPE}: its digest is {digest}; the statement names {said}")));
+    }
+    let made = learn(&open, &declared, &rows, with.threads, None, &mut Telling(with))
+        .map_err(|e| recomputed(format!("nothing could be learned: {}: {}", e.code, e.detail)))?
+        .ok_or_else(|| recomputed("learning was interrupted"))?;
+    if made.digest != told.candidate.digest {
+        let said = &told.candidate.digest;
+        return Err(recomputed(format!("learning again gives the model {}; the statement names {said}", made.digest)));
+    }
+    let search = if open.searching.is_some() { "; that these parameters won the search was NOT CHECKED" } else { "" };
+    Ok(format!(
+        "{} training rows and the recipe give the candidate's {} bytes again; whether each row's values belong to its keyed hash only \
+         the tenant can tell{search}",
+        rows.named.rows, made.size
+    ))
+}
+
+/// The run that a recipe describes. The learner looks at its parameters as when a run is admitted: they come from outside.
+fn opened(text: &[u8], bound: &Bound) -> Result<Open, Mismatch> {
+    let wrong = |detail: &dyn std::fmt::Display| artefact(format!("{RECIPE}: {detail}"));
+    let recipe: RecipeFile = serde_json::from_slice(text).map_err(|e| wrong(&e))?;
+    let learner = learner(&recipe.algorithm).map_err(|e| wrong(&e))?;
+    let complete = |given| learner.parameters(given).map_err(|e| wrong(&e));
+    let parameters = complete(&recipe.parameters)?.to_string();
+    let searching = match &recipe.search {
+        None => None,
+        Some(search) => Some(Searching {
+            declared: search.declared.to_string(),
+            fixed: complete(&search.fixed)?.to_string(),
+            ..Searching::default()
+        }),
+    };
+    let run = TrainingRun {
+        run_id: bound.case.attempt.run_id.clone(),
+        model: bound.case.attempt.model.clone(),
+        algorithm: recipe.algorithm,
+        seed: recipe.seed,
+        base_version: recipe.base_version,
+        ..TrainingRun::default()
+    };
+    Ok(Open {
+        run,
+        parameters,
+        budget: None,
+        as_of: None,
+        spec: bound.case.spec.clone(),
+        evaluation: None,
+        sealed: Vec::new(),
+        begun: 0,
+        searching,
+    })
+}
+
+/// Tells how far learning has come.
+struct Telling<'a, 'b>(&'a With<'b>);
+
+impl Control for Telling<'_, '_> {
+    fn after(&mut self, progress: Progress, _: &dyn Fn() -> Vec<u8>) -> ControlFlow<()> {
+        (self.0.tell)("level 3: learning", u64::from(progress.iteration), u64::from(progress.of));
+        ControlFlow::Continue(())
+    }
+}
