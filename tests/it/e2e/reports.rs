@@ -4,7 +4,7 @@ use super::evaluation::{base, contributed, model, prepared, text, train};
 use crate::support::broker::Kind;
 use crate::support::browser::console;
 use crate::support::cluster::{Cluster, with};
-use crate::support::flow::{contribute, contribution, receipt, row, shop};
+use crate::support::flow::{contribute, contribution, receipt, row, shop, shop_spec};
 use crate::support::late::rows;
 use crate::support::{eventually, skip, unique};
 use serde_json::{Value, json};
@@ -93,7 +93,10 @@ fn an_evaluation_is_told_as_far_as_may_be_and_opened_by_its_owner_alone() {
 #[test]
 fn a_period_tells_personal_data_access_decisions_and_promotions_with_their_signer() {
     with(Kind::Embedded, 0, |cluster| {
-        let (shop, digest) = shop(cluster);
+        let shop = unique("shop");
+        let note = "      - name: note\n        logicalType: string\n";
+        let kept = format!("{note}        pii: {{policy: keep, reason: \"<script>console.error('x')</script>\"}}\n");
+        let digest = cluster.apply(&shop, &shop_spec(&shop).replace(note, &kept));
         let id = unique("told");
         contribute(cluster, &[contribution(&id, HOSTILE, &shop, &[row(1), row(2), row(3)])]);
         assert_eq!(receipt(cluster, &id)["pii"], json!([{"type": "email_address", "count": 3}]));
@@ -118,7 +121,7 @@ fn a_period_tells_personal_data_access_decisions_and_promotions_with_their_signe
         let promotion = of(&report["promotions"]).remove(0);
         assert_eq!((text(&promotion, "/stage"), &promotion["command_id"]), ("production", &promoted["command_id"]));
         let history = cluster.lines(&["model", "history", &model]);
-        let decided = history.iter().find(|entry| entry["action"] == "promote").expect("the promotion");
+        let decided = history.iter().find(|entry| entry["action"] == "model.promote").expect("the promotion");
         assert_eq!((&promotion["signer"], &promotion["time"]), (&decided["actor"], &decided["time"]));
         let found = report["personal_data"]["found"].as_array().expect("a list");
         let own: Vec<_> = found.iter().filter(|found| found["model"] == shop.as_str()).collect();
