@@ -41,6 +41,7 @@ pub const NAMES: &[&str] = &[
     "training.finishing",
     "evaluation.scoring",
     "evaluation.concluding",
+    "attribution.playing",
 ];
 
 #[cfg(debug_assertions)]

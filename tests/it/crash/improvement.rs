@@ -22,7 +22,7 @@ const SEED: u64 = 20_130_204;
 const MOMENTS: [&str; 4] = ["commit.before", "commit.after_produce", "commit.after_offsets", "commit.after"];
 
 /// Which stages run, and where they die, one after the other: `*` is a moment of a commit of that stage.
-const STEPS: [(&str, &str); 17] = [
+const STEPS: [(&str, &str); 18] = [
     // The request finds its run, is admitted, and its rows are fixed.
     ("keying", "*@keying:1"),
     ("keying,training", "*@training:1"),
@@ -31,7 +31,7 @@ const STEPS: [(&str, &str); 17] = [
     ("training,trials", "training.learning:2"),
     ("training,trials", "*@trials:2"),
     ("training,trials", "*@training:3"),
-    ("training,trials", "training.learning:9"),
+    ("training,trials", "training.learning:4"),
     // The winner is a model, a version and a candidate.
     ("training,trials", "training.finishing"),
     ("training,trials", "commit.after@training:2"),
@@ -44,6 +44,7 @@ const STEPS: [(&str, &str); 17] = [
     ("evaluation,attesting", "evaluation.concluding"),
     // What came of it.
     ("evaluation,registry", "*@registry:1"),
+    ("registry,attribution", "attribution.playing"),
     ("attesting", "attesting.before_keeping"),
 ];
 
@@ -58,7 +59,7 @@ struct Left {
     artefact: Vec<u8>,
 }
 
-const TOLD: [&str; 3] = ["training.runs", "evaluations", "models"];
+const TOLD: [&str; 4] = ["training.runs", "evaluations", "attributions", "models"];
 
 /// A folder with everything up to the request, which no stage has read, and what an uninterrupted run makes of it.
 fn reference() -> &'static (tempfile::TempDir, Left) {
@@ -111,15 +112,18 @@ fn last_values(plant: &Plant, topic: &str) -> BTreeMap<Vec<u8>, Vec<u8>> {
     records.into_iter().filter_map(|record| Some((record.key?, record.value?))).collect()
 }
 
-/// Waits until the evaluation is attested and stands beside its version.
+/// Waits until the evaluation stands beside its version, and it and its attribution are attested.
 fn left(plant: &Plant) -> Left {
-    let whole = eventually("the accepted evaluation, known to the registry and attested", || {
+    let whole = eventually("the accepted evaluation, known to the registry, attributed and attested", || {
         let shown = finish(plant.command(&["model", "show", MODEL, "--format", "json"]));
         let shown: Value = serde_json::from_str(shown.out.lines().next().unwrap_or("null")).unwrap_or_default();
         let evaluation = &shown["versions"][1]["evaluations"][0];
         let logged = run(plant, &["attestation", "list"]);
-        let of_it = |entry: &&Value| entry["subject"].as_str().is_some_and(|text| text.contains(" evaluation "));
-        let attested = logged.iter().filter(of_it).count() == 2;
+        let about = |what: &str| {
+            let of_it = |entry: &&Value| entry["subject"].as_str().is_some_and(|text| text.contains(what));
+            logged.iter().filter(of_it).count()
+        };
+        let attested = about(" evaluation ") == 2 && about(" attribution ") == 1;
         if evaluation["status"] == "accepted" && attested {
             Ok(shown)
         } else {
@@ -155,7 +159,7 @@ fn assert_same(found: &Left, wanted: &Left) {
 }
 
 #[test]
-fn a_request_killed_seventeen_times_between_its_admission_and_its_attestation_leaves_the_bytes_of_an_uninterrupted_run()
+fn a_request_killed_eighteen_times_between_its_admission_and_its_attestation_leaves_the_bytes_of_an_uninterrupted_run()
 {
     let (folder, wanted) = reference();
     let plant = Plant::start_copy(folder.path());
