@@ -192,7 +192,7 @@ fn what_cannot_be_evaluated_is_refused_by_name_before_anything_is_learned(cluste
     };
     refused(&model, "holdout", "UNKNOWN_BENCHMARK");
     let base = base();
-    seal(cluster, &model, &rows(base..base + 120, false));
+    seal(cluster, &model, &rows(base..base + 160, false));
     refused(&model, "holdout@2", "UNKNOWN_BENCHMARK");
     refused(&model, "holdout", "NO_BASELINE");
     cluster.lines(&["benchmark", "retire", &format!("{model}/holdout@1")]);
@@ -200,7 +200,7 @@ fn what_cannot_be_evaluated_is_refused_by_name_before_anything_is_learned(cluste
     refused(&model, "holdout@1", "BENCHMARK_RETIRED");
     let plain = unique("flights");
     cluster.apply(&plain, &spec(&plain, ""));
-    seal(cluster, &plain, &rows(base + 1_000..base + 1_120, false));
+    seal(cluster, &plain, &rows(base + 1_000..base + 1_160, false));
     refused(&plain, "holdout", "NO_EVALUATION");
     assert!(cluster.watch("evaluations").iter().all(|record| record["value"]["model"] != model.as_str()));
 }
