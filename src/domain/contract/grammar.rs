@@ -482,23 +482,3 @@ impl<'de> Deserialize<'de> for Scalar {
 fn is_false(value: &bool) -> bool {
     !*value
 }
-
-impl Spec {
-    /// The columns, in the order of the document.
-    #[must_use]
-    pub fn properties(&self) -> &[Property] {
-        self.schema.first().map_or(&[], |table| &table.properties)
-    }
-
-    /// The rules over several columns, in the order of the document.
-    #[must_use]
-    pub fn rules(&self) -> &[Rule] {
-        self.schema.first().map_or(&[], |table| &table.quality)
-    }
-
-    /// A column by name.
-    #[must_use]
-    pub fn property(&self, name: &str) -> Option<&Property> {
-        self.properties().iter().find(|p| p.name == name)
-    }
-}
