@@ -14,7 +14,7 @@ use crate::domain::records::{Receipt, TopicEnd};
 use crate::ml::dataset::Dataset;
 use crate::ml::declare::Declaration;
 use crate::stages::beside::{Refusal, Trouble};
-use crate::stages::training::rows::{OWNER, Wanted, read, receipts};
+use crate::stages::training::rows::{ENTRY, OWNER, Wanted, read, receipts};
 use crate::stats::attribution::screening::Player;
 use crate::stats::random::Seed;
 
@@ -81,6 +81,23 @@ impl Register {
     }
 }
 
+/// What is remembered of receipts, about: it counts against the bytes that a dataset may take.
+struct Kept {
+    bytes: usize,
+    most: usize,
+}
+
+impl Kept {
+    fn more(&mut self, receipt: &Receipt) -> Result<(), Trouble> {
+        self.bytes += ENTRY + receipt.contribution_id.len();
+        if self.bytes <= self.most {
+            return Ok(());
+        }
+        let help = "help: raise training_bytes in the settings of the stage training";
+        Err(Refusal::new("TOO_LARGE", format!("more than {} bytes of receipts; {help}", self.most)).into())
+    }
+}
+
 /// Where a dataset's rows are found, and where its baseline's end.
 #[derive(Debug, Clone, Copy)]
 pub struct Ends<'a> {
@@ -103,13 +120,18 @@ pub fn owned(
     stopped: &dyn Fn() -> bool,
 ) -> Result<Owned, Trouble> {
     let outside = &*desk.trainer;
+    let mut kept = Kept { bytes: 0, most: desk.limits.bytes };
     let mut base = HashSet::new();
     receipts(outside, &desk.wire, model, ends.base, stopped, &mut |receipt| {
+        kept.more(&receipt)?;
         base.insert(receipt.contribution_id);
         Ok(())
     })?;
     let mut register = Register::default();
-    receipts(outside, &desk.wire, model, ends.own, stopped, &mut |receipt| register.take(receipt, &base))?;
+    receipts(outside, &desk.wire, model, ends.own, stopped, &mut |receipt| {
+        kept.more(&receipt)?;
+        register.take(receipt, &base)
+    })?;
     drop(base);
     let owner = |contribution: &str| register.of.get(contribution).copied().unwrap_or(0);
     let wanted = Wanted { model, declared, ends: ends.own, sealed, owner: Some(&owner) };

@@ -179,6 +179,7 @@ fn what_cannot_be_attributed_says_why_and_is_over() {
         published.get_mut(&format!("m {digest}")).unwrap().ends.iter_mut().for_each(|end| end.end = 3);
     };
     assert_eq!(reason(&other_ends), "DATASET_CHANGED");
+    assert_eq!(reason(&|world| world.most_bytes = 500), "TOO_LARGE", "five receipts, and those of the baseline again");
     // The candidate learned from the same rows as the baseline: whatever it gained is nobody's.
     let nobody = |world: &mut World| {
         let candidate = world.model.versions[1].lineage.dataset.clone();

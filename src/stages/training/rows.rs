@@ -78,7 +78,7 @@ struct Admitted {
 }
 
 /// What a map's entry takes beside the bytes of its texts: two texts' headers, a place in the table, the allocator's rounding.
-const ENTRY: usize = 96;
+pub const ENTRY: usize = 96;
 
 fn too_large(what: &str, limit: usize) -> Trouble {
     Refusal::new(

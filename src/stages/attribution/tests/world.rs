@@ -190,6 +190,8 @@ pub(super) struct World {
     key: Arc<SealingKey>,
     spec: Spec,
     pub(super) model: Model,
+    /// What an attribution may keep in memory of receipts and rows.
+    pub(super) most_bytes: usize,
     numbers: i64,
     contributions: u32,
 }
@@ -210,7 +212,8 @@ impl World {
             ..Model::default()
         };
         let key = Arc::new(SealingKey::new("e1").unwrap());
-        let mut world = Self { shelf: Arc::default(), key, spec, model, numbers: 100_000, contributions: 0 };
+        let mut world =
+            Self { shelf: Arc::default(), key, spec, model, most_bytes: 1 << 30, numbers: 100_000, contributions: 0 };
         world.seal();
         world
     }
@@ -361,7 +364,7 @@ impl World {
             key: self.key.clone(),
             keys: LiveKeys::from(ring()),
             wire: Wire::default(),
-            limits: Limits { threads, ..Limits::default() },
+            limits: Limits { threads, bytes: self.most_bytes, ..Limits::default() },
             bench: Arc::default(),
         });
         let mut task = Task::new(stage, 0, &[]);
