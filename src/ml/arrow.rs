@@ -162,7 +162,7 @@ fn code(text: &str, values: &mut Vec<String>, known: &mut HashMap<String, u32>) 
 /// A type that cannot be a label.
 pub fn classes(batches: &[RecordBatch], label: &str) -> Result<(Vec<String>, Vec<Option<u32>>), ColumnError> {
     let fail = |source| ColumnError::Cast { column: label.to_owned(), source };
-    let mut rows: Vec<Option<String>> = Vec::new();
+    let (mut codes, mut values, mut known) = (Vec::new(), Vec::new(), HashMap::new());
     let mut whole = true;
     for batch in batches {
         let Some(part) = batch.column_by_name(label) else {
@@ -170,17 +170,19 @@ pub fn classes(batches: &[RecordBatch], label: &str) -> Result<(Vec<String>, Vec
         };
         whole &= part.data_type().is_integer();
         let texts = cast(part, &DataType::Utf8).map_err(fail)?;
-        rows.extend(texts.as_string::<i32>().iter().map(|text| text.map(str::to_owned)));
+        codes.extend(texts.as_string::<i32>().iter().map(|text| Some(code(text?, &mut values, &mut known))));
     }
-    let mut names: Vec<String> = rows.iter().flatten().cloned().collect();
-    names.sort_unstable();
-    names.dedup();
+    let mut order: Vec<(String, u32)> = values.into_iter().zip(0..).collect();
+    order.sort_unstable();
     if whole {
-        names.sort_by_key(|name| name.parse::<i128>().unwrap_or(i128::MAX));
+        order.sort_by_key(|(name, _)| name.parse::<i128>().unwrap_or(i128::MAX));
     }
-    let place: HashMap<&str, u32> = names.iter().zip(0..).map(|(name, place)| (name.as_str(), place)).collect();
-    let classes = rows.iter().map(|row| row.as_deref().and_then(|row| place.get(row).copied())).collect();
-    Ok((names, classes))
+    let mut places = vec![0; order.len()];
+    for (place, (_, code)) in (0..).zip(&order) {
+        places[*code as usize] = place;
+    }
+    let classes = codes.into_iter().map(|code: Option<u32>| places.get(code? as usize).copied()).collect();
+    Ok((order.into_iter().map(|(name, _)| name).collect(), classes))
 }
 
 /// The label of each row as the task has it: its class's position, or the number; `None` where it is missing or no class of the task.

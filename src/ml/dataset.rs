@@ -3,9 +3,10 @@
 //! Rows are sorted by their canonical row hash, so neither arrival, partitions nor batch borders show; the digest is the root of the RFC 6962 tree
 //! over the hashes. [`Recipe`] binds it to all else that the model's bytes depend on.
 
-use arrow::array::{Array, AsArray, RecordBatch, UInt64Array};
-use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::DataType;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::interleave;
+use arrow::datatypes::FieldRef;
+use arrow::error::ArrowError;
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -34,7 +35,7 @@ pub enum DatasetError {
     Twice(String),
     /// Batches of different columns.
     #[error(transparent)]
-    Arrow(#[from] arrow::error::ArrowError),
+    Arrow(#[from] ArrowError),
 }
 
 /// Rows to learn from.
@@ -49,34 +50,55 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// The rows of these batches, which have the same columns.
+    /// The rows of these batches, which have the same columns. Column by column: beside the rows and their sorted form one column
+    /// lies in memory twice, once its batches share no buffer with others.
     ///
     /// # Errors
     /// No rows, no hashes, a hash twice, batches that differ.
-    pub fn assemble(batches: &[RecordBatch]) -> Result<Self, DatasetError> {
-        let Some(first) = batches.first() else { return Err(DatasetError::Empty) };
-        let rows = concat_batches(&first.schema(), batches)?;
-        if rows.num_rows() == 0 {
-            return Err(DatasetError::Empty);
+    pub fn assemble(batches: Vec<RecordBatch>) -> Result<Self, DatasetError> {
+        let Some(schema) = batches.first().map(RecordBatch::schema) else { return Err(DatasetError::Empty) };
+        if batches.iter().any(|batch| batch.schema() != schema) {
+            return Err(ArrowError::SchemaError("the batches have different columns".to_owned()).into());
         }
-        let hashes = rows.column_by_name(ROW_HASH).ok_or(DatasetError::Hashes)?;
-        if *hashes.data_type() != DataType::FixedSizeBinary(16) || hashes.null_count() > 0 {
-            return Err(DatasetError::Hashes);
+        let order = sorted(&batches)?;
+        let mut tree = CompactRange::new();
+        for (hash, _) in &order {
+            tree.append(&hash.to_be_bytes());
         }
-        let hashes = hashes.as_fixed_size_binary();
-        let mut order: Vec<u64> = (0..rows.num_rows() as u64).collect();
-        order.sort_unstable_by_key(|&row| hashes.value(row as usize));
-        let twice = order.windows(2).find(|pair| hashes.value(pair[0] as usize) == hashes.value(pair[1] as usize));
-        if let Some(&[row, _]) = twice {
-            return Err(DatasetError::Twice(data_encoding::HEXLOWER.encode(hashes.value(row as usize))));
-        }
-        let (mut tree, mut row_keys) = (CompactRange::new(), Vec::with_capacity(order.len()));
-        for &row in &order {
-            let hash = hashes.value(row as usize);
-            tree.append(hash);
-            row_keys.push(hash.iter().take(8).fold(0, |key, &byte| key << 8 | u64::from(byte)));
-        }
-        Ok(Self { rows: take_record_batch(&rows, &UInt64Array::from(order))?, root: tree.root(), row_keys })
+        let row_keys = order.iter().map(|(hash, _)| (hash >> 64) as u64).collect();
+        let places: Vec<(usize, usize)> =
+            order.into_iter().map(|(_, (batch, row))| (batch as usize, row as usize)).collect();
+        let mut sources: Vec<_> = batches.into_iter().map(|batch| batch.into_parts().1.into_iter()).collect();
+        let column = |_: &FieldRef| {
+            let parts: Vec<ArrayRef> = sources.iter_mut().filter_map(Iterator::next).collect();
+            let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+            interleave(&parts, &places)
+        };
+        let columns = schema.fields().iter().map(column).collect::<Result<_, _>>()?;
+        Ok(Self { rows: RecordBatch::try_new(schema, columns)?, root: tree.root(), row_keys })
+    }
+}
+
+/// A row's hash, and its batch and place there.
+type Found = (u128, (u32, u32));
+
+/// Every row in the order of the hashes.
+fn sorted(batches: &[RecordBatch]) -> Result<Vec<Found>, DatasetError> {
+    let mut order = Vec::with_capacity(batches.iter().map(RecordBatch::num_rows).sum());
+    for (number, batch) in (0..).zip(batches) {
+        let hashes = batch.column_by_name(ROW_HASH).and_then(|column| column.as_fixed_size_binary_opt());
+        let hashes = hashes.filter(|hashes| hashes.value_length() == 16 && hashes.null_count() == 0);
+        let hashes = hashes.ok_or(DatasetError::Hashes)?;
+        let hash = |bytes: &[u8]| bytes.iter().fold(0, |hash, &byte| hash << 8 | u128::from(byte));
+        order.extend((0..).zip(hashes.iter().flatten()).map(|(row, bytes)| (hash(bytes), (number, row))));
+    }
+    if order.is_empty() {
+        return Err(DatasetError::Empty);
+    }
+    order.sort_unstable();
+    match order.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        Some(pair) => Err(DatasetError::Twice(data_encoding::HEXLOWER.encode(&pair[0].0.to_be_bytes()))),
+        None => Ok(order),
     }
 }
 
@@ -156,13 +178,13 @@ mod tests {
             hashes in prop::collection::hash_set(any::<u128>(), 1..60), cut in any::<prop::sample::Index>()
         ) {
             let mut hashes: Vec<u128> = hashes.into_iter().collect();
-            let whole = Dataset::assemble(&[batch(&hashes)]).unwrap();
+            let whole = Dataset::assemble(vec![batch(&hashes)]).unwrap();
             let cut = cut.index(hashes.len());
             hashes.rotate_left(cut);
             let (left, right) = hashes.split_at(cut);
             let parts: Vec<RecordBatch> =
                 [right, left].into_iter().filter(|part| !part.is_empty()).map(batch).collect();
-            let parts = Dataset::assemble(&parts).unwrap();
+            let parts = Dataset::assemble(parts).unwrap();
             prop_assert_eq!(&whole.rows, &parts.rows);
             prop_assert_eq!((whole.root, &whole.row_keys), (parts.root, &parts.row_keys));
             hashes.sort_unstable();
@@ -174,9 +196,11 @@ mod tests {
 
     #[test]
     fn rows_without_hashes_and_rows_that_come_twice_are_refused() {
-        assert!(matches!(Dataset::assemble(&[]), Err(DatasetError::Empty)));
-        assert!(matches!(Dataset::assemble(&[batch(&[7]).project(&[1]).unwrap()]), Err(DatasetError::Hashes)));
-        assert!(matches!(Dataset::assemble(&[batch(&[7, 3]), batch(&[7])]), Err(DatasetError::Twice(_))));
+        assert!(matches!(Dataset::assemble(Vec::new()), Err(DatasetError::Empty)));
+        assert!(matches!(Dataset::assemble(vec![batch(&[7]).project(&[1]).unwrap()]), Err(DatasetError::Hashes)));
+        let narrow = batch(&[8]).project(&[0]).unwrap();
+        assert!(matches!(Dataset::assemble(vec![batch(&[7]), narrow]), Err(DatasetError::Arrow(_))));
+        assert!(matches!(Dataset::assemble(vec![batch(&[7, 3]), batch(&[7])]), Err(DatasetError::Twice(_))));
     }
 
     #[test]

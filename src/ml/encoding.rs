@@ -202,11 +202,20 @@ impl Encoding {
             };
             features.extend(kinds.into_iter().map(|kind| Feature { column: column.clone(), kind }));
         }
-        let mut names: Vec<String> = features.iter().map(Feature::name).collect();
+        let encoding = Self { features };
+        encoding.distinct().map(|()| encoding)
+    }
+
+    /// Whether every feature has a name of its own.
+    ///
+    /// # Errors
+    /// Two have not.
+    pub fn distinct(&self) -> Result<(), EncodingError> {
+        let mut names: Vec<String> = self.features.iter().map(Feature::name).collect();
         names.sort_unstable();
         match names.windows(2).find(|pair| pair[0] == pair[1]) {
             Some(pair) => Err(EncodingError::Twice { name: pair[0].clone() }),
-            None => Ok(Self { features }),
+            None => Ok(()),
         }
     }
 

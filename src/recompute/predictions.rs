@@ -9,7 +9,7 @@ use super::folder::{BASELINE, BENCHMARK, CANDIDATE, Inputs, RowLine, salt};
 use super::{Mismatch, With, artefact, recomputed};
 use crate::attest::benchmark::row_leaf;
 use crate::attest::evaluation::Outcome as Told;
-use crate::sealing::rows::{batch_of, row_json};
+use crate::sealing::rows::{RowWriter, batch_of};
 use crate::stages::evaluation::columns::columns;
 use crate::stages::evaluation::samples::width;
 
@@ -76,9 +76,10 @@ impl Scoring<'_> {
         }
         let at = |row: usize| format!("{BENCHMARK}:{}", self.done + row + 1);
         let batch = batch_of(&self.schema, &self.rows).map_err(|e| artefact(format!("{BENCHMARK}: {e}")))?;
+        let mut writer = RowWriter::new(batch.schema_ref()).map_err(|e| artefact(format!("{BENCHMARK}: {e}")))?;
         for (row, own) in self.salts.iter().enumerate() {
-            let json = row_json(&batch, row).map_err(|e| artefact(format!("{}: {e}", at(row))))?;
-            if self.samples.leaves.get(self.done + row) != Some(&row_leaf(own, &json)) {
+            let json = writer.write(&batch, row).map_err(|e| artefact(format!("{}: {e}", at(row))))?;
+            if self.samples.leaves.get(self.done + row) != Some(&row_leaf(own, json)) {
                 return Err(artefact(format!("{}: it is not the sealed row of that place", at(row))));
             }
         }

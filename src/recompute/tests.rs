@@ -42,7 +42,7 @@ fn training() -> RecordBatch {
         ("half", Arc::new(half), true),
         ("late", text("late"), true),
     ]);
-    Dataset::assemble(&[batch.unwrap()]).unwrap().rows
+    Dataset::assemble(vec![batch.unwrap()]).unwrap().rows
 }
 
 fn recipe() -> RecipeFile {

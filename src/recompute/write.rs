@@ -19,7 +19,7 @@ use crate::attest::benchmark::{BenchmarkTree, label_salt};
 use crate::attest::samples::SampleSalts;
 use crate::codec::ipc::{self, Compression};
 use crate::domain::keys::MacKey;
-use crate::sealing::rows::row_json;
+use crate::sealing::rows::RowWriter;
 use crate::stages::beside::Refusal;
 use crate::stages::evaluation::kept::Kept;
 use crate::stages::evaluation::plan::Case;
@@ -173,9 +173,10 @@ fn rows(said: &Disclosed<'_>, to: &Writing<'_>) -> Result<(), WriteError> {
     to.file(BENCHMARK, |out| {
         let mut place = 0;
         for batch in &said.opened.rows {
+            let mut writer = RowWriter::new(batch.schema_ref()).map_err(form)?;
             for row in 0..batch.num_rows() {
-                let json = row_json(batch, row).map_err(form)?;
-                let row: Map<String, Value> = serde_json::from_slice(&json).map_err(form)?;
+                let json = writer.write(batch, row).map_err(form)?;
+                let row: Map<String, Value> = serde_json::from_slice(json).map_err(form)?;
                 line(out, &RowLine { row, salt: data_encoding::HEXLOWER.encode(&tree.salt(place)) })?;
                 place += 1;
             }

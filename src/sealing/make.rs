@@ -6,7 +6,7 @@ use arrow::array::{RecordBatch, UInt64Array};
 use arrow::compute::{concat_batches, take_record_batch};
 
 use super::filter::{MatchFilter, digest};
-use super::rows::{cell_json, row_json};
+use super::rows::{RowWriter, cell_json};
 use super::strata::{Strata, Wanted, strata};
 use super::vault::FRAME_ROWS;
 use super::{MAX_BYTES, SealingError};
@@ -114,8 +114,9 @@ impl Gathered {
         let mut labels = Vec::with_capacity(order.len());
         for batch in &rows {
             let column = batch.column_by_name(label).ok_or(SealingError::NoLabel)?;
+            let mut writer = RowWriter::new(batch.schema_ref())?;
             for row in 0..batch.num_rows() {
-                let _ = tree.append(&row_json(batch, row)?);
+                let _ = tree.append(writer.write(batch, row)?);
                 labels.push(cell_json(column, row)?);
             }
         }

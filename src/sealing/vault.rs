@@ -13,7 +13,7 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 
 use super::SealingError;
-use super::rows::row_json;
+use super::rows::RowWriter;
 use crate::attest::benchmark::BenchmarkTree;
 use crate::attest::tree::Hash;
 use crate::codec::ipc::{self, Compression, Limits};
@@ -126,8 +126,9 @@ pub fn open_with_leaves(
         let limits = Limits { rows: FRAME_ROWS, bytes: super::MAX_BYTES.saturating_sub(bytes) };
         let batch = ipc::read(&stream, limits).map_err(|error| broken(error.to_string()))?;
         bytes = bytes.saturating_add(batch.get_array_memory_size());
+        let mut writer = RowWriter::new(batch.schema_ref())?;
         for row in 0..batch.num_rows() {
-            leaves.push(tree.append(&row_json(&batch, row)?));
+            leaves.push(tree.append(writer.write(&batch, row)?));
         }
         rows.push(batch);
     }

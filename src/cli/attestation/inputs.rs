@@ -183,7 +183,7 @@ fn training_rows(
             Wanted { model: &run.model, declared: &declared, ends: &run.offsets, sealed: &sealed, owner: None };
         let Rows { batches, .. } =
             read(&trainer, &settings.wire, wanted, Limits::default(), &|| false).map_err(troubled)?;
-        let dataset = Dataset::assemble(&batches).map_err(Failure::failed)?;
+        let dataset = Dataset::assemble(batches).map_err(Failure::failed)?;
         if data_encoding::HEXLOWER.encode(&dataset.root) == root {
             return Ok(dataset.rows);
         }

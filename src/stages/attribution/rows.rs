@@ -136,8 +136,7 @@ pub fn owned(
     let owner = |contribution: &str| register.of.get(contribution).copied().unwrap_or(0);
     let wanted = Wanted { model, declared, ends: ends.own, sealed, owner: Some(&owner) };
     let rows = read(outside, &desk.wire, wanted, desk.limits, stopped)?;
-    let dataset = Dataset::assemble(&rows.batches).map_err(|e| Refusal::new("BAD_DATASET", e))?;
-    drop(rows);
+    let dataset = Dataset::assemble(rows.batches).map_err(|e| Refusal::new("BAD_DATASET", e))?;
     Ok(assigned(dataset, register.owners))
 }
 

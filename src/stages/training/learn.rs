@@ -11,7 +11,7 @@ use crate::ml::artefact::{self, MAX_BYTES};
 use crate::ml::boost::folds;
 use crate::ml::dataset::{CODE, Dataset, Recipe};
 use crate::ml::declare::Declaration;
-use crate::ml::encoding::{Encoded, Encoding, Features};
+use crate::ml::encoding::{Encoded, Encoding, Feature, Features};
 use crate::ml::model::{Model, Predictor};
 use crate::ml::{Control, LearnError, Learned, Task, Training, arrow, learner};
 use crate::stages::beside::Refusal;
@@ -195,15 +195,14 @@ fn judged(features: &Features, rows: &[u32]) -> Features {
 /// Why nothing can be learned from these rows.
 pub fn prepare(declared: &Declaration, rows: Rows) -> Result<Prepared, Refusal> {
     let bad = |error: &dyn std::fmt::Display| Refusal::new("BAD_DATASET", error);
-    let dataset = match Dataset::assemble(&rows.batches) {
+    let (contributions, contributions_root) = (rows.contributions, rows.contributions_root);
+    let dataset = match Dataset::assemble(rows.batches) {
         Err(crate::ml::dataset::DatasetError::Empty) => {
             let help = "help: contribute rows first, or ask again once their receipts are there";
             return Err(Refusal::new("EMPTY_DATASET", format!("no admitted rows; {help}")));
         }
         dataset => dataset.map_err(|e| bad(&e))?,
     };
-    let (contributions, contributions_root) = (rows.contributions, rows.contributions_root.clone());
-    drop(rows);
     let count = i64::try_from(dataset.rows.num_rows()).unwrap_or(i64::MAX);
     let named = Named { digest: hex(&dataset.root), rows: count, contributions, contributions_root };
     encode(declared, named, dataset.rows, dataset.row_keys)
@@ -220,8 +219,7 @@ pub fn encode(
     row_keys: Vec<u64>,
 ) -> Result<Prepared, Refusal> {
     let bad = |error: &dyn std::fmt::Display| Refusal::new("BAD_DATASET", error);
-    let batches = [rows];
-    let labels = arrow::labels(&batches, &declared.label, &declared.task).map_err(|e| bad(&e))?;
+    let labels = arrow::labels(std::slice::from_ref(&rows), &declared.label, &declared.task).map_err(|e| bad(&e))?;
     let labels: Option<Vec<f64>> = labels.into_iter().collect();
     let Some(labels) = labels else {
         return Err(Refusal::new(
@@ -229,10 +227,31 @@ pub fn encode(
             "the label of an accepted row is missing, or none of the contract's classes; help: it was accepted under another contract",
         ));
     };
-    let frame = arrow::frame_of(&batches, &declared.features).map_err(|e| bad(&e))?;
-    let encoding = Encoding::compile(&declared.features, &frame).map_err(|e| bad(&e))?;
-    let features = encoding.encode(&frame).map_err(|e| bad(&e))?;
+    let (encoding, features) = encoded(declared, rows)?;
     Ok(Prepared { named, features, encoding, labels, row_keys })
+}
+
+/// Compiles the encoding and encodes the rows, column by column: a column that is encoded is dropped before the next one.
+fn encoded(declared: &Declaration, rows: RecordBatch) -> Result<(Encoding, Features), Refusal> {
+    let bad = |error: &dyn std::fmt::Display| Refusal::new("BAD_DATASET", error);
+    let (schema, columns, count) = rows.into_parts();
+    let mut columns: Vec<_> = columns.into_iter().map(Some).collect();
+    let mut encoding = Encoding { features: Vec::new() };
+    let mut features = Features { columns: Vec::new(), names: Vec::new(), rows: count };
+    for own in &declared.features {
+        let column = schema.index_of(&own.column).ok().and_then(|place| columns.get_mut(place)?.take());
+        let batch = column.map(|column| RecordBatch::try_from_iter_with_nullable([(&own.column, column, true)]));
+        let batch = batch.transpose().map_err(|e| bad(&e))?;
+        let own = std::slice::from_ref(own);
+        let frame = arrow::frame_of(batch.as_slice(), own).map_err(|e| bad(&e))?;
+        drop(batch);
+        let part = Encoding::compile(own, &frame).map_err(|e| bad(&e))?;
+        features.columns.extend(part.encode(&frame).map_err(|e| bad(&e))?.columns);
+        encoding.features.extend(part.features);
+    }
+    encoding.distinct().map_err(|e| bad(&e))?;
+    features.names = encoding.features.iter().map(Feature::name).collect();
+    Ok((encoding, features))
 }
 
 /// Digest of a run's recipe on a dataset, hex.

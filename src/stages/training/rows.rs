@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, new_null_array};
-use arrow::compute::cast;
+use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 use super::outside::Outside;
@@ -57,7 +57,7 @@ impl Default for Limits {
 /// Rows as they were read, in any order.
 #[derive(Debug)]
 pub struct Rows {
-    /// Row hash, features and label, by record.
+    /// Row hash, features and label; a batch holds rows of several records.
     pub batches: Vec<RecordBatch>,
     /// Contributions that the rows come from.
     pub contributions: i64,
@@ -197,7 +197,8 @@ pub fn read(
         return Err(too_large("rows", limits.rows));
     }
     let schema = columns(declared);
-    let (mut batches, mut found, mut rows, mut bytes) = (Vec::new(), 0_usize, 0_usize, admitted.bytes);
+    let mut gathered = Gathered::default();
+    let (mut found, mut rows, mut bytes) = (0_usize, 0_usize, admitted.bytes);
     outside.read(topics::ACCEPTED, ends, &mut |value| {
         if stopped() {
             return Err(Trouble::Cancelled);
@@ -221,15 +222,48 @@ pub fn read(
         if rows > limits.rows || bytes > limits.bytes {
             return Err(too_large("rows or bytes of rows and receipts", limits.rows.min(limits.bytes)));
         }
-        batches.push(batch);
-        Ok(())
+        gathered.take(batch)
     })?;
     if i64::try_from(found).ok() != Some(admitted.rows) {
         let detail = format!("the receipts admit {} rows, {found} are on the topic; help: restore it", admitted.rows);
         return Err(Refusal::new("INCOMPLETE_DATASET", detail).into());
     }
     let contributions = i64::try_from(admitted.roots.len()).unwrap_or(i64::MAX);
-    Ok(Rows { batches, contributions, contributions_root: admitted.root() })
+    Ok(Rows { batches: gathered.finish()?, contributions, contributions_root: admitted.root() })
+}
+
+/// Batches of records, joined: a column of a record keeps the whole record in memory, with the columns that nobody learns from.
+#[derive(Default)]
+struct Gathered {
+    joined: Vec<RecordBatch>,
+    recent: Vec<RecordBatch>,
+    rows: usize,
+}
+
+impl Gathered {
+    /// Batches are joined once they have so many rows: a column of numbers is then a block that goes back to the system when it is
+    /// dropped (see `ops::memory`).
+    const ROWS: usize = 1 << 17;
+
+    fn take(&mut self, batch: RecordBatch) -> Result<(), Trouble> {
+        self.rows += batch.num_rows();
+        self.recent.push(batch);
+        if self.rows >= Self::ROWS { self.join() } else { Ok(()) }
+    }
+
+    fn join(&mut self) -> Result<(), Trouble> {
+        if let Some(first) = self.recent.first() {
+            let joined = concat_batches(first.schema_ref(), &self.recent);
+            self.joined.push(joined.map_err(|e| Refusal::new("UNREADABLE", e))?);
+            (self.recent, self.rows) = (Vec::new(), 0);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Vec<RecordBatch>, Trouble> {
+        self.join()?;
+        Ok(self.joined)
+    }
 }
 
 /// The batch with the number of its owner beside every row.

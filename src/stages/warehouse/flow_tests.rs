@@ -278,3 +278,28 @@ async fn records_that_were_deleted_unread_stop_their_table_by_name() {
     running.stop().await;
     place.broker.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_whose_records_are_deleted_under_its_reader_is_read_on_from_what_is_left() {
+    let place = Place::new(2).await;
+    let producer = place.producer("one");
+    let running = place.start();
+    send(&producer, Table::Rows.topic(), &[(0, rows(1, 5))], true);
+    place.fresh().await;
+    // Nobody can read what stands in an open transaction: it is deleted unread, and the reader's next offset is gone.
+    let topic = place.cluster.topic(Table::Rows.topic());
+    producer.begin_transaction().unwrap();
+    producer.send(BaseRecord::<(), [u8]>::to(&topic).partition(1).payload(&rows(2, 5))).unwrap();
+    producer.flush(PATIENCE).unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&topic, 1, Offset::End).unwrap();
+    let admin = place.cluster.admin().unwrap();
+    admin.client().delete_records(&list, &AdminOptions::new()).await.unwrap();
+    producer.abort_transaction(PATIENCE).unwrap();
+
+    send(&producer, Table::Rows.topic(), &[(1, rows(3, 5))], true);
+    let session = place.fresh().await;
+    assert_eq!(count(&session, "select count(*) from rows where contribution_id = 'c3'").await, 5);
+    running.stop().await;
+    place.broker.shutdown().await;
+}

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -157,9 +158,8 @@ impl Reader {
             return Err(error);
         }
         match served {
-            // The partition is found and named when its lane opens again.
-            Err(KafkaError::MessageConsumption(rdkafka::types::RDKafkaErrorCode::AutoOffsetReset)) => {
-                self.check_all();
+            Err(error) if is_out_of_range(&error) => {
+                self.take_anew();
                 Ok(())
             }
             Err(source) => Err(WarehouseError::Kafka { what: "the group could not be served".to_owned(), source }),
@@ -213,6 +213,7 @@ impl Reader {
     fn read(&mut self) -> usize {
         let mut read = 0;
         let mut failed = Vec::new();
+        let mut is_stopped = false;
         let share = (BURST / self.sources.len().max(1)).max(1);
         for source in &self.sources {
             let Some(lane) = self.lanes.get_mut(source.lane) else { continue };
@@ -223,6 +224,10 @@ impl Reader {
                 let message = match source.queue.poll(Duration::ZERO) {
                     Some(Ok(message)) => message,
                     Some(Err(KafkaError::PartitionEOF(_))) => continue,
+                    Some(Err(error)) if is_out_of_range(&error) => {
+                        is_stopped = true;
+                        break;
+                    }
                     Some(Err(error)) => {
                         failed.push((source.lane, error.to_string()));
                         break;
@@ -245,6 +250,9 @@ impl Reader {
         }
         for (lane, cause) in failed {
             self.rest(lane, WarehouseError::Input { topic: self.topic_of(lane), detail: cause });
+        }
+        if is_stopped {
+            self.take_anew();
         }
         read
     }
@@ -329,14 +337,17 @@ impl Reader {
         lane.rest(failure, Instant::now());
     }
 
-    /// An offset was out of range somewhere: every lane looks at its positions again.
-    fn check_all(&mut self) {
-        for at in 0..self.lanes.len() {
-            if self.lanes.get(at).is_some_and(Lane::is_ready) {
-                let topic = self.topic_of(at);
-                self.rest(at, WarehouseError::Input { topic, detail: "an offset is out of range".to_owned() });
-            }
-        }
+    /// An offset was out of range somewhere. librdkafka has stopped that partition for good, and refuses to seek in it until it is
+    /// assigned again, which members of this protocol can do with all partitions only. Each lane then looks at its positions again;
+    /// one whose table has lost records stops by name.
+    fn take_anew(&mut self) {
+        self.note_reached();
+        self.commit_all("before partitions are taken anew");
+        let place = |source: &Source| Some((self.lanes.get(source.lane)?.topic().to_owned(), source.partition));
+        let partitions: Vec<_> = self.sources.iter().filter_map(place).collect();
+        tracing::warn!(partitions = partitions.len(), "warehouse: an offset is out of range; partitions are taken anew");
+        self.sources.clear();
+        self.assigned = Some(partitions);
     }
 
     fn wake(&mut self, now: Instant) {
@@ -434,6 +445,11 @@ impl Reader {
             }
         }
     }
+}
+
+/// The next offset to read is not in the log (any more): there is no policy that would choose another one.
+fn is_out_of_range(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))
 }
 
 fn describe_metrics() {

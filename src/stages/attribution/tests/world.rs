@@ -308,7 +308,7 @@ impl World {
         };
         let read =
             crate::stages::training::rows::read(&*self.shelf, &Wire::default(), wanted, Limits::default(), &|| false);
-        let dataset = Dataset::assemble(&read.unwrap().batches).unwrap();
+        let dataset = Dataset::assemble(read.unwrap().batches).unwrap();
         let digest = data_encoding::HEXLOWER.encode(&dataset.root);
         self.shelf.publish("m", &digest, &WayBack { ends, sealed: Vec::new() }).unwrap();
         let learner = crate::ml::learner("linear").unwrap();
