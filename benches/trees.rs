@@ -73,7 +73,7 @@ fn whole(c: &mut Criterion) {
     let parameters = serde_json::json!({"iterations": 20});
     for threads in [1, 2] {
         let training =
-            Training { features: &features, labels: &labels, task: &task, row_keys: &keys, seed: 1, threads };
+            Training { features: &features, labels: &labels, task: &task, row_keys: &keys, seed: 1, threads, warm: None };
         group.bench_function(format!("{threads} threads"), |b| {
             b.iter_batched(
                 || (),

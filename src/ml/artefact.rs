@@ -182,6 +182,11 @@ pub(crate) fn run_digest(training: &Training<'_>, parameters: &Parameters, binne
         }
     }
     hash.update(&binned.bins);
+    if let Some(forest) = training.warm {
+        let mut out = Writer(Vec::new());
+        out.forest(forest);
+        hash.update(out.0);
+    }
     hash.finalize().into()
 }
 

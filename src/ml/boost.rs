@@ -36,17 +36,23 @@ impl Learner for Trees {
     ) -> Result<Learned, LearnError> {
         training.check()?;
         let parameters = parameters_of(parameters, Parameters::check)?;
-        bounded("trees", parameters.iterations as usize * training.task.outputs(), artefact::MAX_TREES)?;
+        let outputs = training.task.outputs();
+        let prior = training.warm.map_or(0, |forest| forest.trees.len() / outputs);
+        bounded("trees", (prior + parameters.iterations as usize) * outputs, artefact::MAX_TREES)?;
         let (learn, judge) = folds(training, parameters.validation);
         let data = Data::new(training, &parameters, &learn)?;
         let mut state = State::new(training, &data, learn, judge);
-        let known = match checkpoint {
-            Some(bytes) => artefact::read_checkpoint(bytes, data.digest(training, &parameters))
-                .and_then(|forest| data.fitting(forest, &parameters))
+        let from = Prior { iterations: prior as u32, all: prior as u32 + parameters.iterations };
+        let known = match (checkpoint, training.warm) {
+            (Some(bytes), _) => artefact::read_checkpoint(bytes, data.digest(training, &parameters))
+                .and_then(|forest| data.fitting(forest, from))
                 .map_err(|problem| LearnError::Checkpoint { problem })?,
-            None => Vec::new(),
+            (None, Some(forest)) => {
+                data.fitting(forest.clone(), from).map_err(|problem| LearnError::WarmStart { problem })?
+            }
+            (None, None) => Vec::new(),
         };
-        data.boost(&mut state, &parameters, training, known, control)
+        data.boost(&mut state, &parameters, training, (from, known), control)
     }
 }
 
@@ -70,6 +76,15 @@ pub(crate) fn folds(training: &Training<'_>, validation: f64) -> (Vec<u32>, Vec<
 /// The part of all draws of 64 bits that lies below `share`.
 fn share(share: f64) -> u64 {
     (share * 18_446_744_073_709_551_616.0) as u64
+}
+
+/// Where boosting begins: a model's iterations are replayed like those of a checkpoint, but no result is judged within them.
+#[derive(Clone, Copy)]
+struct Prior {
+    /// Iterations of the model that learning goes on from.
+    iterations: u32,
+    /// These and the ones asked for.
+    all: u32,
 }
 
 /// What stays the same while trees are added.
@@ -99,7 +114,10 @@ impl State {
     fn new(training: &Training<'_>, data: &Data, learn: Vec<u32>, judge: Vec<u32>) -> Self {
         let of = |rows: &[u32]| rows.iter().map(|&row| training.labels[row as usize]).collect::<Vec<f64>>();
         let (labels, judge_labels) = (of(&learn), of(&judge));
-        let base = data.objective.base(labels.iter().copied());
+        let base = match training.warm {
+            Some(forest) => forest.base.clone(),
+            None => data.objective.base(labels.iter().copied()),
+        };
         let start = |rows: usize| base.iter().map(|&base| f64::from(base)).cycle().take(rows * base.len()).collect();
         Self {
             scores: start(learn.len()),
@@ -145,12 +163,16 @@ impl Data {
         })
     }
 
-    /// The trees of a checkpoint, if they are whole iterations of trees over these features.
-    fn fitting(&self, forest: Forest, parameters: &Parameters) -> Result<Vec<Tree>, String> {
+    /// The trees of a checkpoint or of a model to go on from, if they are whole iterations of trees over these features.
+    fn fitting(&self, forest: Forest, Prior { iterations, all }: Prior) -> Result<Vec<Tree>, String> {
         let outputs = self.objective.outputs();
-        let most = parameters.iterations as usize * outputs;
-        if forest.trees.len() > most || !forest.trees.len().is_multiple_of(outputs) {
-            return Err(format!("{} trees are not at most {most}, {outputs} per iteration", forest.trees.len()));
+        let (least, most) = (iterations as usize * outputs, all as usize * outputs);
+        if !(least..=most).contains(&forest.trees.len()) || !forest.trees.len().is_multiple_of(outputs) {
+            let found = forest.trees.len();
+            return Err(format!("{found} trees are not {least} to {most}, {outputs} per iteration"));
+        }
+        if forest.base.len() != outputs {
+            return Err(format!("it has {} outputs, {outputs} are learned", forest.base.len()));
         }
         let categories: Vec<bool> = self.cuts.iter().map(|cut| matches!(cut, Cut::Category(_))).collect();
         forest.trees.iter().try_for_each(|tree| tree.check(&categories)).map_err(str::to_owned)?;
@@ -167,7 +189,7 @@ impl Data {
         state: &mut State,
         parameters: &Parameters,
         training: &Training<'_>,
-        known: Vec<Tree>,
+        (prior, known): (Prior, Vec<Tree>),
         control: &mut dyn Control,
     ) -> Result<Learned, LearnError> {
         let outputs = self.objective.outputs();
@@ -183,19 +205,23 @@ impl Data {
             training,
         };
         let (mut iterations, mut bytes) = (0, 0);
-        while iterations < parameters.iterations {
+        while iterations < prior.all {
             let grew = round.run(state, iterations);
             iterations += 1;
             let grown = state.forest.trees.len() - outputs;
             bytes += state.forest.trees[grown..].iter().map(artefact::tree_bytes).sum::<usize>();
             bounded("bytes of all trees", bytes, artefact::MAX_BYTES)?;
+            if iterations <= prior.iterations {
+                continue;
+            }
             let (validation_loss, stop) = state.judged(&self.objective, iterations, parameters.patience);
-            let progress = Progress { iteration: iterations, of: parameters.iterations, validation_loss };
+            let iteration = iterations - prior.iterations;
+            let progress = Progress { iteration, of: parameters.iterations, validation_loss };
             let replayed = round.known.len() > 0;
             let forest = &state.forest;
             let checkpoint = || artefact::write_checkpoint(forest, self.digest(training, parameters));
             if !replayed && control.after(progress, &checkpoint).is_break() {
-                return Err(LearnError::Cancelled { iterations });
+                return Err(LearnError::Cancelled { iterations: iteration });
             }
             if stop || !grew {
                 break;
@@ -210,6 +236,7 @@ impl Data {
         }
         let mut forest = std::mem::take(&mut state.forest);
         forest.trees.truncate(iterations as usize * outputs);
+        let iterations = iterations - prior.iterations;
         Ok(Learned { predictor: Predictor::Trees(forest), iterations, validation_loss })
     }
 }
@@ -219,7 +246,7 @@ struct Round<'a> {
     grower: Grower<'a>,
     gradients: Vec<Vec<u32>>,
     leaf_of: Vec<u16>,
-    /// Trees of a checkpoint, which need not be grown again.
+    /// Trees of a checkpoint or an earlier model, which need not be grown again.
     known: std::vec::IntoIter<Tree>,
     data: &'a Data,
     parameters: &'a Parameters,

@@ -164,6 +164,10 @@ impl Learner for Linear {
     ) -> Result<Learned, LearnError> {
         training.check()?;
         let parameters = parameters_of(parameters, Parameters::check)?;
+        if training.warm.is_some() {
+            let problem = "a linear model has one minimum, found from anywhere; help: leave warm_start out".to_owned();
+            return Err(LearnError::WarmStart { problem });
+        }
         let (learn, judge) = boost::folds(training, parameters.validation);
         if learn.is_empty() {
             return Err(LearnError::Empty);

@@ -48,7 +48,7 @@ mod tests;
 use std::ops::ControlFlow;
 
 use crate::ml::encoding::Features;
-use crate::ml::model::Predictor;
+use crate::ml::model::{Forest, Predictor};
 
 /// Most features after encoding.
 pub const MAX_FEATURES: usize = 4096;
@@ -136,6 +136,12 @@ pub enum LearnError {
         /// What differs.
         problem: String,
     },
+    /// Learning cannot go on from what it was told to.
+    #[error("learning cannot go on from that model: {problem}")]
+    WarmStart {
+        /// What does not fit, and the way out.
+        problem: String,
+    },
     /// Stopped by the caller.
     #[error("cancelled after {iterations} iterations")]
     Cancelled {
@@ -159,6 +165,7 @@ impl LearnError {
             Self::Label { .. } => "BAD_LABEL",
             Self::TooLarge { .. } => "TOO_LARGE",
             Self::Checkpoint { .. } => "BAD_CHECKPOINT",
+            Self::WarmStart { .. } => "WARM_START_UNUSABLE",
             Self::Cancelled { .. } => "CANCELLED",
         }
     }
@@ -199,6 +206,8 @@ pub struct Training<'a> {
     pub seed: u64,
     /// Threads, at least 1; has no influence on the result.
     pub threads: usize,
+    /// Learning goes on from these trees, over the same encoded features, instead of from nothing.
+    pub warm: Option<&'a Forest>,
 }
 
 impl Training<'_> {
@@ -282,7 +291,7 @@ impl Control for Unattended {
 pub struct Learned {
     /// The model without its encoding.
     pub predictor: Predictor,
-    /// Iterations kept.
+    /// Iterations kept, without those of a model that learning went on from.
     pub iterations: u32,
     /// Its loss on the validation fold, if there was one.
     pub validation_loss: Option<f64>,

@@ -70,7 +70,7 @@ impl Rows {
             task: &self.task,
             row_keys: &self.keys,
             seed,
-            threads,
+            threads, warm: None,
         }
     }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::*;
 use crate::ml::Progress;
 use crate::ml::artefact::digest;
-use crate::ml::model::Predictor;
+use crate::ml::model::{Forest, Predictor};
 
 /// The mean loss of a classifier's predictions.
 fn log_loss(rows: &Rows, predictions: &[f64]) -> f64 {
@@ -313,4 +313,44 @@ proptest! {
         let within: Vec<u32> = whole.into_iter().filter(|&row| (row as usize) < cut).collect();
         prop_assert_eq!(part, within);
     }
+}
+
+#[test]
+fn learning_that_goes_on_from_a_model_of_the_same_rows_is_learning_that_never_stopped() {
+    for classes in [0, 2, 3] {
+        let rows = rows(2_000, classes);
+        let parameters = |iterations| json!({"iterations": iterations, "row_sample": 0.8, "column_sample": 0.7});
+        let first = rows.learn("trees", parameters(4));
+        let Predictor::Trees(forest) = &first.predictor else { panic!() };
+        let learner = learner("trees").unwrap();
+        let given: Map<String, Value> = serde_json::from_value(parameters(6)).unwrap();
+        let complete = learner.parameters(&given).unwrap();
+        let training = Training { warm: Some(forest), ..rows.training(7, 1) };
+        let on = learner.learn(&training, &complete, None, &mut Unattended).unwrap();
+        assert_eq!((on.iterations, &on.predictor), (6, &rows.learn("trees", parameters(10)).predictor));
+
+        let mut control = StopAt(3, Vec::new());
+        assert!(learner.learn(&training, &complete, None, &mut control).is_err());
+        let resumed = learner.learn(&training, &complete, Some(&control.1), &mut Unattended).unwrap();
+        assert_eq!(resumed.predictor, on.predictor, "stopped at its third iteration and resumed");
+        let cold = rows.learn_with("trees", parameters(6), 1, Some(&control.1), &mut Unattended);
+        assert!(matches!(cold, Err(LearnError::Checkpoint { .. })), "the checkpoint is of another run");
+    }
+}
+
+#[test]
+fn a_model_of_other_outputs_or_features_is_nothing_to_go_on_from() {
+    let (two, three) = (rows(500, 2), rows(500, 3));
+    let learn = |rows: &Rows, name: &str, forest: &Forest| {
+        let learner = learner(name).unwrap();
+        let complete = learner.parameters(&Map::new()).unwrap();
+        let training = Training { warm: Some(forest), ..rows.training(7, 1) };
+        learner.learn(&training, &complete, None, &mut Unattended).map(|learned| learned.iterations)
+    };
+    let Predictor::Trees(forest) = two.learn("trees", json!({"iterations": 3})).predictor else { panic!() };
+    assert!(matches!(learn(&three, "trees", &forest), Err(LearnError::WarmStart { .. })));
+    assert!(matches!(learn(&two, "linear", &forest), Err(LearnError::WarmStart { .. })));
+    let mut foreign = forest;
+    foreign.trees[0].nodes[0].feature = 99;
+    assert!(matches!(learn(&two, "trees", &foreign), Err(LearnError::WarmStart { .. })));
 }

@@ -116,7 +116,7 @@ pub fn fit(
         task,
         row_keys: &rows.row_keys,
         seed: way.seed,
-        threads: way.threads.max(1),
+        threads: way.threads.max(1), warm: None,
     };
     let refused = |error: LearnError| Refusal::new(error.code(), error);
     let learner = learner(way.algorithm).map_err(refused)?;
