@@ -156,10 +156,10 @@ mod tests {
         let blob = format!(r#""artefact":{{"digest":"{}"}}"#, digest());
         let many: Vec<String> = (0..65).map(|i| format!(r#""m{i}":1"#)).collect();
         for rest in [
-            r#""secret":1"#.to_owned(),
+            r#""surprise":"secret""#.to_owned(),
             r#""artefact":null"#.to_owned(),
             r#""artefact":{"digest":"secret"}"#.to_owned(),
-            r#""artefact":{"digest":"secret","path":"secret"}"#.to_owned(),
+            r#""artefact":{"digest":"secret","surprise":"secret"}"#.to_owned(),
             r#""artefact":"secret""#.to_owned(),
             format!(r#""artefact":{{"digest":"{}"}}"#, "AB".repeat(32)),
             format!(r#""artefact":{{"digest":"{}","size":-1}}"#, digest()),
@@ -176,7 +176,7 @@ mod tests {
             format!(r#""conformance":{{"digest":"{}"}}"#, digest()),
         ] {
             let error = read(&format!(r#"{{"run_id":"{RUN}",{rest}}}"#)).expect_err(&rest).to_string();
-            assert!(!error.contains("secret\"") && !error.contains("secretsecret"), "{error}");
+            assert!(!error.contains("secret"), "{error}");
         }
         for text in ["", "x", "{}", "[]", r#"{"run_id":7,"error":"e"}"#, r#"{"run_id":"r","error":"e"}"#] {
             read(text).unwrap_err();
