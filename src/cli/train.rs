@@ -32,7 +32,7 @@ Examples:
   hokusai train flight-delay --algorithm external --param depth=6 --wait
   hokusai train jobs --follow --format json                       runs that wait for an external trainer, a line each
   hokusai train job 9f86d081884c7d659a2feaa0c55ad015 -o job       rows.parquet, encoding.json, job.json
-  hokusai train answer 9f86d081884c7d659a2feaa0c55ad015 --artefact model.onnx --conformance rows.csv --metric auroc=0.71 --wait
+  hokusai train answer 9f86d081884c7d659a2feaa0c55ad015 --artefact model.hkml --metric auroc=0.71 --wait
 
 The run learns from every row that an admitted receipt binds when the request is admitted, or from a dataset that an earlier run
 published (--as-of). The same dataset, parameters and seed give the same bytes of model. What comes of it is a version at the stage

@@ -50,12 +50,9 @@ pub(super) struct JobArgs {
 pub(super) struct AnswerArgs {
     /// Id of the run
     run_id: String,
-    /// The trained model: ONNX, or a native artefact
+    /// The trained model, as a native artefact that takes the job's features
     #[arg(long, value_name = "FILE", required_unless_present = "error", conflicts_with = "error")]
     artefact: Option<PathBuf>,
-    /// Rows with the scores that the trainer's own runtime gave them, CSV: an ONNX model has to give the same
-    #[arg(long, value_name = "FILE", requires = "artefact")]
-    conformance: Option<PathBuf>,
     /// What the trainer measured itself: it is kept with the answer and published nowhere else
     #[arg(long = "metric", value_name = "NAME=VALUE", value_parser = super::pair, requires = "artefact")]
     metrics: Vec<(String, String)>,
@@ -208,9 +205,6 @@ pub(super) async fn answer(args: AnswerArgs, settings: Settings, stop: Cancellat
         let artefact = put(&blobs, file).await?;
         given = artefact["digest"].as_str().map(str::to_owned);
         value["artefact"] = artefact;
-        if let Some(file) = &args.conformance {
-            value["conformance"] = put(&blobs, file).await?;
-        }
         let number = |(name, text): &(String, String)| {
             let number = text.parse::<serde_json::Number>();
             number

@@ -48,6 +48,11 @@ pub fn import(shop: &Shop, open: &Open, pace: &Pace) -> Result<Made, Option<Refu
         return refuse("NO_ANSWER", "the run waits for no answer");
     };
     let Some(given) = &answer.artefact else { return refuse("NO_ANSWER", "the answer names no model") };
+    if answer.conformance.is_some() {
+        let text =
+            "rows with scores are not compared by this version, a native artefact needs none; help: leave them out";
+        return refuse("NOT_IMPLEMENTED", text);
+    }
     let spec = Spec::from_canonical_json(&open.spec).map_err(|e| Some(Refusal::new("BAD_CONTRACT", e)))?;
     let declared = declaration(&spec).map_err(|e| Some(Refusal::new("NOTHING_TO_LEARN", e)))?;
     let fetch = |blob: &Artefact, most| persist(pace, &open.run.run_id, || shop.outside.fetch(blob, most));
@@ -66,7 +71,7 @@ pub fn import(shop: &Shop, open: &Open, pace: &Pace) -> Result<Made, Option<Refu
     let mut scores = model.predictor.scores(&features);
     declared.task.predictions(&mut scores);
     if scores.iter().any(|score| !score.is_finite()) {
-        return refuse("NOT_FINITE", "a score on the validation fold is no finite number; help: look at the model");
+        return refuse("NOT_FINITE", "a score on the validation fold is no finite number");
     }
     let artefact = Bytes::from(model.to_bytes());
     let dataset = asked.description.dataset.clone();
@@ -99,7 +104,8 @@ fn asked(
 /// The platform's own form: it has to take the job's features for the job's task.
 fn native(bytes: &[u8], declared: &Declaration, encoding: &Encoding) -> Result<Model, Refusal> {
     if !is_native(bytes) {
-        return Err(Refusal::new("UNKNOWN_FORM", "the artefact begins as none of the forms that a job takes"));
+        let help = "help: this version takes the native form alone, as examples/external writes it";
+        return Err(Refusal::new("UNKNOWN_FORM", format!("the artefact is none in the native form; {help}")));
     }
     let model = Model::from_bytes(bytes).map_err(|error| Refusal::new("BAD_ARTEFACT", error))?;
     if model.task != declared.task {

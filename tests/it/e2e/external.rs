@@ -1,15 +1,18 @@
 //! External trainers as people and other programs meet them: a job that waits, answers of every kind, and workers that die meanwhile.
 
+use super::evaluation;
 use super::training::{artefact, filled, text};
 use crate::on_every_cluster;
 use crate::support::broker::Kind;
 use crate::support::client::{Producer, Send};
-use crate::support::cluster::{Cluster, Settings};
+use crate::support::cluster::{Cluster, Settings, with};
 use crate::support::flow::shop;
-use crate::support::{eventually, unique};
+use crate::support::hokusai::program;
+use crate::support::{cache, eventually, root, skip, unique};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::{Value, json};
 use std::fs::File;
+use std::process::Command;
 
 on_every_cluster! {
     a_job_waits_through_answers_that_cannot_be_used_for_the_first_that_can,
@@ -112,6 +115,57 @@ fn hostile(cluster: &Cluster, run_id: &str) {
         let found = values.iter().filter(of).count();
         if found == values.len() { Ok(()) } else { Err(format!("{found} of {}", values.len())) }
     });
+}
+
+#[test]
+fn a_trainer_in_python_answers_with_xgboosts_trees_and_they_are_evaluated() {
+    with(Kind::Embedded, 0, python);
+}
+
+#[test]
+fn a_trainer_in_python_answers_over_apache_kafka_too() {
+    with(Kind::ApacheKafka, 0, python);
+}
+
+/// The trainer of `examples/external`, as it stands there, from the request to the evaluation.
+fn python(cluster: &Cluster) {
+    let interpreter = cache().join("python-trainer/bin/python");
+    if !interpreter.exists() {
+        return skip("the external trainer in Python", "no environment for it in the cache (tests/setup.sh makes it)");
+    }
+    let model = evaluation::model(cluster);
+    evaluation::prepared(cluster, &model, evaluation::base(), &unique("first"));
+    let params = ["--param", "rounds=40", "--param", "max_depth=3", "--param", "eta=0.3"];
+    let run = waiting(cluster, &model, &[&["--benchmark", "holdout"][..], &params].concat());
+    let output = cluster
+        .command(&[])
+        .get_envs()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .fold(&mut Command::new(interpreter), |command, (name, value)| command.env(name, value))
+        .arg(root().join("examples/external/trainer.py"))
+        .args([&cluster.broker.bootstrap, &cluster.prefix])
+        .arg(root().join("schemas/training_run.avsc"))
+        .args([&model, "1"])
+        .env("HOKUSAI", program())
+        .output()
+        .expect("Python starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let over = cluster.lines(&["train", &model, "--request-id", text(&run, "/request_id"), "--wait"]).remove(0);
+    assert_eq!((text(&over, "/status"), text(&over, "/evaluation/status")), ("finished", "accepted"), "{over}");
+    // XGBoost measured the same on the rows that judge, with its own code.
+    let jobs = cluster.watch("training.jobs");
+    let answer = jobs.iter().map(|j| &j["value"]).find(|j| j["run_id"] == run["run_id"] && !j["answer"].is_null());
+    let claimed = answer.and_then(|answer| answer["answer"]["metrics"].as_array()).expect("an answer with metrics");
+    let value = |metrics: &Value, name: &str| {
+        let found = metrics.as_array().into_iter().flatten().find(|m| m["name"] == *name).cloned();
+        found.and_then(|m| m["value"].as_str().and_then(|text| text.parse::<f64>().ok())).expect("a metric")
+    };
+    let theirs = value(&json!(claimed), "logloss");
+    assert!((theirs - value(&over["metrics"], "log_loss")).abs() < 1e-5, "{theirs} {}", over["metrics"]);
+    let version = &cluster.lines(&["model", "show", &model])[0]["versions"][1];
+    assert_eq!(version["lineage"]["recipe_digest"], over["recipe_digest"]);
+    let params = version["params"].as_array().expect("parameters");
+    assert!(params.contains(&json!({"name": "algorithm", "value": "external"})), "{version}");
 }
 
 #[test]

@@ -175,8 +175,11 @@ fn an_answer_that_cannot_be_used_is_told_and_the_run_waits_for_the_first_that_ca
     let strange = put(&shelf, &strange.to_bytes());
     let mut sized = model(&good);
     sized.artefact.as_mut().unwrap().size = 7;
+    let mut compared = model(&good);
+    compared.conformance = compared.artefact.clone();
     let mut task = waiting(&shelf, 1);
     let cases = [
+        (compared, "NOT_IMPLEMENTED"),
         (model(&"ab".repeat(32)), "ARTEFACT_MISSING"),
         (model(&torn), "BAD_ARTEFACT"),
         (model(&foreign), "UNKNOWN_FORM"),
