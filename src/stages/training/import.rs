@@ -21,6 +21,9 @@ use crate::ml::encoding::{Encoded, Encoding, Features, Kind};
 use crate::ml::model::Model;
 use crate::stages::beside::Refusal;
 
+/// A blob, or why there is none; none when the work was cancelled.
+type Fetched = Result<Bytes, Option<Refusal>>;
+
 fn refuse<T>(code: &'static str, detail: impl std::fmt::Display) -> Result<T, Option<Refusal>> {
     Err(Some(Refusal::new(code, detail)))
 }
@@ -91,10 +94,7 @@ pub fn import(shop: &Shop, open: &Open, pace: &Pace) -> Result<Made, Option<Refu
 }
 
 /// The job as it was put into the store.
-fn asked(
-    fetch: &dyn Fn(&Artefact, u64) -> Result<Bytes, Option<Refusal>>,
-    named: &Artefact,
-) -> Result<Asked, Option<Refusal>> {
+fn asked(fetch: &dyn Fn(&Artefact, u64) -> Fetched, named: &Artefact) -> Result<Asked, Option<Refusal>> {
     let description: Description = serde_json::from_slice(&fetch(named, MAX_DESCRIPTION as u64)?).map_err(damaged)?;
     let levels: Levels =
         serde_json::from_slice(&fetch(&description.encoding, MAX_DESCRIPTION as u64)?).map_err(damaged)?;

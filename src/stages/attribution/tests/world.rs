@@ -143,7 +143,7 @@ impl Trainer for Shelf {
     }
 
     fn fetch(&self, _blob: &Artefact, _most: u64) -> Result<bytes::Bytes, Trouble> {
-        unimplemented!("a game asks for no artefact here")
+        Err(Refusal::new("ARTEFACT_MISSING", "a game asks for no artefact here").into())
     }
 
     fn keep(&self, _artefact: bytes::Bytes) -> Result<(), Trouble> {
