@@ -38,6 +38,8 @@ pub const NAMES: &[&str] = &[
     "attesting.after_local",
     "attesting.after_store",
     "training.learning",
+    "training.offering",
+    "training.importing",
     "training.finishing",
     "evaluation.scoring",
     "evaluation.concluding",

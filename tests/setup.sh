@@ -50,16 +50,20 @@ if [ ! -e "$jars/.complete" ]; then
   fi
 fi
 
-venv=$cache/python
-stamp=$(cksum <tests/python/requirements.txt | tr ' ' -)
-if [ ! -e "$venv/.complete-$stamp" ]; then
+environment() { # name, requirements, what needs it
+  local venv=$cache/$1 stamp
+  stamp=$(cksum <"$2" | tr ' ' -)
+  [ ! -e "$venv/.complete-$stamp" ] || return 0
   debian python3 python3 python3-venv
   if ! have python3; then
-    skip "Python checks" "no Python 3"
-  elif { rm -rf "$venv" && python3 -m venv "$venv" && "$venv/bin/pip" install -q --disable-pip-version-check -r tests/python/requirements.txt; } </dev/null >"$cache/pip.log" 2>&1; then
+    skip "$3" "no Python 3"
+  elif { rm -rf "$venv" && python3 -m venv "$venv" && "$venv/bin/pip" install -q --disable-pip-version-check -r "$2"; } </dev/null >"$cache/pip.log" 2>&1; then
     touch "$venv/.complete-$stamp"
   else
     tail -5 "$cache/pip.log"
-    skip "Python checks" "pip could not install tests/python/requirements.txt"
+    skip "$3" "pip could not install $2"
   fi
-fi
+}
+
+environment python tests/python/requirements.txt "Python checks"
+environment python-trainer examples/external/requirements.txt "the external trainer in Python"

@@ -1,4 +1,6 @@
-//! `hokusai train`: asks for a training run, and waits for it; or asks for its end.
+//! `hokusai train`: asks for a training run, and waits for it; or asks for its end. What external trainers do is in [`external`].
+
+mod external;
 
 use std::time::{Duration, Instant};
 
@@ -27,6 +29,10 @@ Examples:
     \"trials\": 27, \"keep_one_in\": 3, \"iterations\": 200}' --wait
   hokusai train cancel 9f86d081884c7d659a2feaa0c55ad015 --wait
   hokusai train flight-delay --benchmark holdout --wait           is it better than the version in production?
+  hokusai train flight-delay --algorithm external --param depth=6 --wait
+  hokusai train jobs --follow --format json                       runs that wait for an external trainer, a line each
+  hokusai train job 9f86d081884c7d659a2feaa0c55ad015 -o job       rows.parquet, encoding.json, job.json
+  hokusai train answer 9f86d081884c7d659a2feaa0c55ad015 --artefact model.hkml --metric auroc=0.71 --wait
 
 The run learns from every row that an admitted receipt binds when the request is admitted, or from a dataset that an earlier run
 published (--as-of). The same dataset, parameters and seed give the same bytes of model. What comes of it is a version at the stage
@@ -40,6 +46,10 @@ With --benchmark the version is evaluated on sealed rows, beside --base-version 
 Every evaluation spends an attempt of the benchmark, unless the same recipe was evaluated on it before. What a refused one tells is
 its number, its level of significance, reason codes and the Ladder's score; an accepted one also tells by how much. It promotes nothing.
 
+With --algorithm external the encoded rows and a description go into the store, and the run waits until somebody's own program answers
+with a model. --param takes any JSON and is handed on; the platform measures the model itself. An answer that cannot be used is told in
+the run's record, and the run goes on waiting; the first that can counts.
+
 Exit codes: 0 done (also when the candidate was not accepted: the result says so), 1 failed, 2 usage, 3 no broker reached, 4 the request was refused.";
 
 /// Arguments of `train`.
@@ -51,7 +61,7 @@ pub struct TrainArgs {
     /// Name of the model
     #[arg(required = true)]
     model: Option<String>,
-    /// Learner: trees or linear [default: trees]
+    /// Learner: trees, linear, or external: a program of your own [default: trees]
     #[arg(long, value_name = "NAME")]
     algorithm: Option<String>,
     /// A parameter of the learner; VALUE as JSON, or a text
@@ -96,6 +106,12 @@ pub struct TrainArgs {
 enum Instead {
     /// End a run that is not over
     Cancel(CancelArgs),
+    /// List runs that wait for an external trainer
+    Jobs(external::JobsArgs),
+    /// Write what an external trainer needs into a folder
+    Job(external::JobArgs),
+    /// Answer a run that waits: with a model, or with why there will be none
+    Answer(external::AnswerArgs),
 }
 
 /// Arguments of `train cancel`.
@@ -132,8 +148,12 @@ fn pair(text: &str) -> Result<(String, String), String> {
 /// No broker, or a run that was refused (exit 4) or failed.
 pub async fn run(args: TrainArgs, settings: Settings) -> Outcome<()> {
     let stop = crate::ops::signals::on_signal();
-    if let Some(Instead::Cancel(args)) = args.instead {
-        return cancel(args, settings, stop).await;
+    match args.instead {
+        None => {}
+        Some(Instead::Cancel(args)) => return cancel(args, settings, stop).await,
+        Some(Instead::Jobs(args)) => return blocking(move || external::jobs(&args, &settings, &stop)).await,
+        Some(Instead::Job(args)) => return external::job(args, settings).await,
+        Some(Instead::Answer(args)) => return external::answer(args, settings, stop).await,
     }
     let request_id = match &args.request_id {
         Some(id) => id.clone(),
@@ -310,6 +330,14 @@ fn over(settings: &Settings, from: &Start, run_id: &str, patience: &Patience<'_>
         if run.is_over() {
             bar.finish_and_clear();
             return Ok(run);
+        }
+        if run.status == TrainingRun::WAITING {
+            let id = &run.run_id;
+            bar.set_style(ProgressStyle::default_spinner());
+            bar.println(match run.reason.as_str() {
+                "" => format!("run {id} waits for an external trainer: `hokusai train job {id} -o DIR`, `hokusai train answer {id} …`"),
+                reason => format!("run {id} goes on waiting: {reason}: {}", run.detail),
+            });
         }
         bar.set_length(u64::try_from(run.iterations).unwrap_or(0));
         bar.set_position(u64::try_from(run.iteration).unwrap_or(0));

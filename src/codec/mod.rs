@@ -3,6 +3,7 @@
 //! Everything here reads bytes that somebody else wrote: limits are checked before memory is taken, and no error
 //! text repeats a value.
 
+pub mod answer;
 pub mod aside;
 pub mod canonical;
 pub mod contribution;

@@ -79,10 +79,10 @@ embedded! {
     "refused",
     "registry_event" reads ["c6bcb4fc188321b4", "a8d45202c28b976d"],
     "screened" reads ["2da3766394d42222"],
-    "training_answer": planned,
-    "training_job" reads ["01f8276d55043124"],
+    "training_answer",
+    "training_job" reads ["01f8276d55043124", "cb05e5567efbdbb6"],
     "training_request" reads ["bdefd97444f8cdf6"],
-    "training_run" reads ["934f91c483f85fbd"],
+    "training_run" reads ["934f91c483f85fbd", "8a7939d74731360d"],
     "training_trial",
     "verdict",
 }

@@ -73,7 +73,12 @@ pub fn decode(wire: &Wire, value: &[u8]) -> Result<Asked, WireError> {
 /// Whether a text has the form of a run's id: 32 lower-case hex digits.
 #[must_use]
 pub fn is_run_id(text: &str) -> bool {
-    text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    is_hex(text, 32)
+}
+
+/// Whether a text is so many lower-case hex digits.
+pub(super) fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn wrong(detail: impl Into<String>) -> WireError {
@@ -85,7 +90,7 @@ fn refusal(request_id: &str, model: &str, detail: String) -> TrainingRefusal {
     TrainingRefusal { request_id: request_id.to_owned(), model: model.to_owned(), code: BAD_REQUEST.to_owned(), detail }
 }
 
-fn named(text: Option<&str>) -> Result<(), String> {
+pub(super) fn named(text: Option<&str>) -> Result<(), String> {
     match text {
         Some(text) if text.is_empty() || text.len() > MAX_ID || text.chars().any(char::is_control) => {
             Err(format!("is empty, longer than {MAX_ID} bytes, or has control characters"))
@@ -187,7 +192,7 @@ fn of_fields(request_id: String, mut fields: Map<String, Value>) -> Result<Train
 }
 
 /// An object's entries, sorted by name.
-fn pairs(
+pub(super) fn pairs(
     object: Option<Value>,
     name: &str,
     text: impl Fn(&Value) -> Option<String>,

@@ -80,6 +80,7 @@ fn every_record_survives_the_wire_byte_for_byte() {
     round_trips::<Alert>();
     round_trips::<Attribution>();
     round_trips::<TrainingRequest>();
+    round_trips::<TrainingAnswer>();
     round_trips::<TrainingJob>();
     round_trips::<TrainingRun>();
     round_trips::<TrainingTrial>();

@@ -8,7 +8,9 @@ pub const CONTRIBUTIONS: &str = "contributions";
 pub const MODEL_COMMANDS: &str = "model.commands";
 /// Outsiders' requests to train a candidate.
 pub const TRAINING_REQUESTS: &str = "training.requests";
-/// The same in the order that counts.
+/// Outsiders' answers to jobs that wait for an external trainer.
+pub const TRAINING_ANSWERS: &str = "training.answers";
+/// Requests and answers in the order that counts.
 pub const TRAINING_JOBS: &str = "training.jobs";
 /// One trial of a search each.
 pub const TRAINING_TRIALS: &str = "training.trials";

@@ -10,6 +10,7 @@ use crate::attest::roots::TrustRoot;
 use crate::attest::statement::Statement;
 use crate::attest::verify::{Against, tests as seeds, verify};
 use crate::broker::wire;
+use crate::codec::answer;
 use crate::codec::contribution;
 use crate::codec::formats::{Format, Limits, decode, tests};
 use crate::codec::training::{self, Asked};
@@ -70,6 +71,10 @@ pub(super) fn envelopes() -> Target {
             assert!([&asked.request_id, &asked.model].iter().all(|name| (1..=MAX_ID).contains(&name.len())));
             return format!("asked {}", asked.params.len());
         }
+        if let Ok(answer) = answer::decode(&Wire::default(), bytes) {
+            assert!(answer.artefact.is_some() != answer.error.is_some() && answer.run_id.len() == 32);
+            return format!("answered {}", answer.metrics.len());
+        }
         match contribution::decode(&Wire::default(), bytes) {
             Ok(read) => {
                 assert!((1..=MAX_CHUNKS).contains(&read.chunks) && (0..read.chunks).contains(&read.chunk));
@@ -90,7 +95,9 @@ pub(super) fn envelopes() -> Target {
         ..Contribution::default()
     };
     let asked = br#"{"request_id":"r","model":"m","params":{"l2":0.5},"search":{},"seed":7,"tags":{"a":"b"},"warm_start":false}"#;
-    let seeds = vec![Wire::default().encode(&seed).unwrap(), asked.to_vec()];
+    let answered = br#"{"run_id":"00112233445566778899aabbccddeeff","artefact":{"digest":"abababababababababababababababababababababababababababababababab","size":7},"metrics":{"auroc":0.7}}"#;
+    let failed = br#"{"run_id":"00112233445566778899aabbccddeeff","error":"no luck"}"#;
+    let seeds = vec![Wire::default().encode(&seed).unwrap(), asked.to_vec(), answered.to_vec(), failed.to_vec()];
     Target { name: "envelopes", seeds, words: JSON, run }
 }
 

@@ -125,6 +125,9 @@ pub struct Recipe {
     pub base_version: Option<String>,
     /// Version of the learners, [`CODE`].
     pub code: &'static str,
+    /// SHA-256 of what an external trainer answered, hex; none of own learners.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
 }
 
 /// Fractions as decimal strings, as in everything that is signed (see [`jcs`](crate::attest::jcs)); 1.0 is 1.
@@ -215,6 +218,7 @@ mod tests {
             seed: seed.into(),
             base_version: None,
             code: CODE,
+            answer: None,
         };
         let digest = |parameters, seed| recipe(parameters, seed).digest().unwrap();
         let one = digest(r#"{"leaves": 31, "lambda": 1.0, "learning_rate": 0.1}"#, "18446744073709551615");

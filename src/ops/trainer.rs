@@ -6,6 +6,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
@@ -16,7 +17,7 @@ use tokio::runtime::Builder;
 
 use crate::domain::records::{Artefact, TopicEnd};
 use crate::domain::topics;
-use crate::ops::blobs::BlobError;
+use crate::ops::blobs::{self, BlobError};
 use crate::ops::filters;
 use crate::ops::profile::Profiler;
 use crate::sealing::filter::MatchFilter;
@@ -147,8 +148,19 @@ impl Outside for Trainer {
         })
     }
 
-    fn keep(&self, artefact: Vec<u8>) -> Result<(), Trouble> {
-        ask(self.store.blobs().put(artefact.into())).map(drop)
+    fn keep(&self, artefact: Bytes) -> Result<(), Trouble> {
+        ask(self.store.blobs().put(artefact)).map(drop)
+    }
+
+    fn fetch(&self, blob: &Artefact, most: u64) -> Result<Bytes, Trouble> {
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(passing)?;
+        blobs::fetch(&self.store, &runtime, &blob.digest, most).map_err(|error| match error {
+            BlobError::Passing(cause) => Trouble::Passing(cause),
+            BlobError::Missing(why) => {
+                let help = "help: put it into the store before the answer is sent, as `hokusai train answer` does";
+                Refusal::new("ARTEFACT_MISSING", format!("the blob {}: {why}; {help}", blob.digest)).into()
+            }
+        })
     }
 
     fn checkpoint(&self, run_id: &str, bytes: Vec<u8>) -> Result<(), Trouble> {

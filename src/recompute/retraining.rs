@@ -99,6 +99,7 @@ fn opened(text: &[u8], bound: &Bound) -> Result<Open, Mismatch> {
         sealed: Vec::new(),
         begun: 0,
         searching,
+        external: None,
     })
 }
 

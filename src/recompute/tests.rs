@@ -69,6 +69,7 @@ fn made() -> Made {
         sealed: Vec::new(),
         begun: 0,
         searching: None,
+        external: None,
     };
     let rows = Rows { batches: vec![training()], contributions: 1, contributions_root: String::new() };
     let declared = declaration(&spec()).unwrap();

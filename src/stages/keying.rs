@@ -8,6 +8,7 @@
 
 use crate::attest::dsse::MAX_BYTES;
 use crate::attest::trust::LiveTrust;
+use crate::codec::answer;
 use crate::codec::training::{self, Asked};
 use crate::codec::wire::WireError;
 use crate::domain::keys::LiveKeys;
@@ -59,6 +60,9 @@ impl Stage for Keying {
         let serial = self.trust.now().serial();
         if batch.topic() == topics::TRAINING_REQUESTS {
             return batch.iter().try_for_each(|message| job(batch, &message, out));
+        }
+        if batch.topic() == topics::TRAINING_ANSWERS {
+            return batch.iter().try_for_each(|message| answered(batch, &message, out));
         }
         for message in batch.iter() {
             match read(batch, &message, out) {
@@ -145,6 +149,30 @@ fn job(batch: &Batch, message: &Message<'_>, out: &mut Outputs<'_>) -> Result<()
     out.send(topics::TRAINING_JOBS, Destination::ByKey, job.run_id.as_bytes(), &job)
 }
 
+/// An external trainer's answer, under the run that it names; whether that run waits for one is for the stage `training` to say.
+fn answered(batch: &Batch, message: &Message<'_>, out: &mut Outputs<'_>) -> Result<(), StageError> {
+    let answer = match message.value.map(|value| answer::decode(out.wire(), value)) {
+        Some(Ok(answer)) => answer,
+        Some(Err(error)) if error.is_retriable() => return Err(error.into()),
+        Some(Err(error @ WireError::TooLarge { .. })) => {
+            out.dead_letter(batch, message, "TOO_LARGE", error.to_string());
+            return Ok(());
+        }
+        Some(Err(error)) => {
+            out.dead_letter(batch, message, "ANSWER_UNREADABLE", error.to_string());
+            return Ok(());
+        }
+        None => {
+            out.dead_letter(batch, message, "ANSWER_UNREADABLE", "no value".to_owned());
+            return Ok(());
+        }
+    };
+    let position = Position { topic: batch.topic().to_owned(), partition: batch.partition(), offset: message.offset };
+    let run_id = answer.run_id.clone();
+    let job = TrainingJob { run_id, position, answer: Some(answer), ..TrainingJob::default() };
+    out.send(topics::TRAINING_JOBS, Destination::ByKey, job.run_id.as_bytes(), &job)
+}
+
 /// The text, if it is a JSON object with a `payloadType`: a DSSE envelope as it is, the usual form on this topic.
 fn bare_envelope(value: &[u8]) -> Option<&str> {
     #[derive(serde::Deserialize)]
@@ -197,6 +225,28 @@ mod tests {
             let published = task.stage.keys.ring().intake_key().public().hex();
             assert_eq!(event.intake_key, Some(IntakeKey { id: "i1".to_owned(), public: published }));
         }
+    }
+
+    #[test]
+    fn an_answer_is_keyed_by_its_run_and_one_in_no_form_goes_to_the_dead_letters_with_its_reason() {
+        let run_id = "00112233445566778899aabbccddeeff";
+        let good = format!(r#"{{"run_id":"{run_id}","error":"no luck"}}"#);
+        let huge = vec![b'{'; answer::MAX_BYTES + 1];
+        let mut batch = Batch::new(topics::TRAINING_ANSWERS, 2);
+        let values =
+            [Some(good.as_bytes()), None, Some(&b"{\"run_id\":\"secret\"}"[..]), Some(&b"\xff"[..]), Some(&huge)];
+        for (offset, value) in (7..).zip(values) {
+            batch.push(offset, 0, Some(b"a forged key"), value);
+        }
+        let mut task = Task::new(Keying::new(KeyRing::generate("t").unwrap()), 2, &[]);
+        task.commit(&[batch]).unwrap();
+        let sent = task.sent::<TrainingJob>(topics::TRAINING_JOBS);
+        let [(Destination::ByKey, key, job)] = sent.as_slice() else { panic!("one job, {sent:?}") };
+        assert_eq!((key.as_slice(), job.position.offset), (run_id.as_bytes(), 7));
+        assert_eq!(job.answer.as_ref().and_then(|answer| answer.error.as_deref()), Some("no luck"));
+        let reasons: Vec<&str> = task.dead_letters.iter().map(|letter| letter.reason.as_str()).collect();
+        assert_eq!(reasons, ["ANSWER_UNREADABLE", "ANSWER_UNREADABLE", "ANSWER_UNREADABLE", "TOO_LARGE"]);
+        assert!(!format!("{:?}", task.dead_letters).contains("secret"));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::recompute;
 use crate::recompute::folder::{self, RecipeFile, SearchFile};
 use crate::recompute::write::Disclosed;
 use crate::stages::beside::{Refusal, Trouble};
-use crate::stages::training::admission::complete;
+use crate::stages::training::admission::{EXTERNAL, complete};
 use crate::stages::training::outside::Outside as _;
 use crate::stages::training::rows::{Limits, Rows, Wanted, read};
 use crate::store::Store;
@@ -113,6 +113,11 @@ fn training(settings: &Settings, store: Store, opening: &Opening) -> Outcome<(Re
     let attempt = &opening.case.attempt;
     let dataset = attempt.dataset.as_ref().ok_or_else(|| Failure::because("the candidate's dataset is not known"))?;
     let (run, job) = run_of(settings, &attempt.run_id)?;
+    if run.algorithm == EXTERNAL {
+        let text =
+            "the candidate was learned by an external trainer: nothing here could learn it again\nhelp: --level 2";
+        return Err(Failure::Usage(text.to_owned()));
+    }
     let rows = training_rows(settings, store, opening, &run, &dataset.digest)?;
     Ok((recipe(&run, &job)?, rows))
 }

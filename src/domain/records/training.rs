@@ -51,12 +51,28 @@ pub struct TrainingRefusal {
     pub detail: String,
 }
 
-/// An entry of `training.jobs`: exactly one of request, refusal, cancellation and trial.
+/// The answer of an external trainer, on `training.answers`: a model, or why there will be none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrainingAnswer {
+    /// Run that it answers.
+    pub run_id: String,
+    /// The model in the store; a size of 0 and an empty media type say nothing.
+    pub artefact: Option<Artefact>,
+    /// Rows in the store with the scores that the trainer's own runtime gave them; refused by this version.
+    pub conformance: Option<Artefact>,
+    /// What the trainer measured itself, values as JSON, sorted by name: never published as ours.
+    pub metrics: Vec<NamedValue>,
+    /// Why there will be no model. Such an answer has nothing else.
+    pub error: Option<String>,
+}
+record!(TrainingAnswer, "training_answer");
+
+/// An entry of `training.jobs`: exactly one of request, refusal, cancellation, trial and answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrainingJob {
     /// Run: it follows from the request's id.
     pub run_id: String,
-    /// Where the request or cancellation stands.
+    /// Where the request, cancellation or answer stands.
     pub position: Position,
     /// The request, well formed.
     pub request: Option<TrainingRequest>,
@@ -66,6 +82,9 @@ pub struct TrainingJob {
     pub cancel: bool,
     /// What came of one of its trials.
     pub trial: Option<TrialResult>,
+    /// What an external trainer answered, well formed.
+    #[serde(default)]
+    pub answer: Option<TrainingAnswer>,
 }
 record!(TrainingJob, "training_job");
 
@@ -149,7 +168,7 @@ pub struct TrainingRun {
     pub request_id: String,
     /// Model.
     pub model: String,
-    /// `refused`, `admitted`, `running`, `finished`, `failed` or `cancelled`.
+    /// `refused`, `admitted`, `running`, `waiting`, `finished`, `failed` or `cancelled`.
     pub status: String,
     /// Where its request stands.
     pub position: Position,
@@ -177,7 +196,7 @@ pub struct TrainingRun {
     pub dataset: Option<Dataset>,
     /// SHA-256 of the recipe's canonical JSON, hex.
     pub recipe_digest: Option<String>,
-    /// Iterations done, of all trials.
+    /// Iterations done, of all trials; of an external trainer, answers that were looked at.
     pub iteration: i32,
     /// Iterations at most; 0 before it runs.
     pub iterations: i32,
@@ -185,7 +204,7 @@ pub struct TrainingRun {
     pub artefact: Option<Artefact>,
     /// On the validation fold, sorted by name.
     pub metrics: Vec<Metric>,
-    /// Reason code when it was refused, failed or cancelled; empty otherwise.
+    /// Reason code when it was refused, failed or cancelled, or while it waits, why the last answer cannot be used; empty otherwise.
     pub reason: String,
     /// What is wrong and the way out; empty otherwise.
     pub detail: String,
@@ -195,6 +214,9 @@ pub struct TrainingRun {
     /// Evaluation that the finished run asked for.
     #[serde(default)]
     pub evaluation_id: Option<String>,
+    /// What an external trainer needs: a description that names all else by its digest; none for own learners.
+    #[serde(default)]
+    pub job: Option<Artefact>,
 }
 record!(TrainingRun, "training_run");
 
@@ -205,6 +227,8 @@ impl TrainingRun {
     pub const ADMITTED: &'static str = "admitted";
     /// It learns.
     pub const RUNNING: &'static str = "running";
+    /// Its job is in the store, and waits for the answer of an external trainer.
+    pub const WAITING: &'static str = "waiting";
     /// Its model is in the store.
     pub const FINISHED: &'static str = "finished";
     /// It ended without a model.

@@ -5,6 +5,6 @@ select run_id, request_id, model, status, algorithm, seed, base_version, run_gro
 from (
     select run_states.*, row_number() over (
         partition by run_id
-        order by case status when 'admitted' then 0 when 'running' then 1 else 2 end desc, iteration desc
+        order by case status when 'admitted' then 0 when 'running' then 1 when 'waiting' then 2 else 3 end desc, iteration desc
     ) as place from run_states
 ) where place = 1

@@ -7,6 +7,7 @@ use crate::domain::contract::Spec;
 use crate::domain::records::{Artefact, Benchmark, Evaluation, Model, ModelVersion};
 use crate::ml::declare::{Declaration, declaration};
 use crate::stages::beside::Refusal;
+use crate::stages::training::admission::EXTERNAL;
 
 /// An attribution that is under way: what stands in the state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,6 +71,10 @@ pub fn case(model: &Model, candidate: &ModelVersion, evaluation: &Evaluation) ->
         return refuse("UNKNOWN_BENCHMARK", "the model has no such benchmark");
     };
     let own = recipe(model, candidate, "the candidate", "NO_RECIPE")?;
+    if own.algorithm == EXTERNAL {
+        let text = "the candidate was learned by an external trainer: its recipe cannot be played on other rows";
+        return refuse("NO_RECIPE", text);
+    }
     let Some(base) = model.version(&evaluation.baseline_version) else {
         return refuse("UNKNOWN_VERSION", "the model does not list the baseline's version");
     };
@@ -124,7 +129,7 @@ fn recipe<'m>(
         match pair.name.as_str() {
             "algorithm" => algorithm = Some(pair.value.as_str()),
             "seed" => seed = pair.value.parse().ok(),
-            "trial" => {}
+            "trial" | "answer" => {}
             _ => {
                 let value: Value = serde_json::from_str(&pair.value).map_err(|_| unknown())?;
                 parameters.insert(pair.name.clone(), value);

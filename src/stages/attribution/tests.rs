@@ -169,6 +169,11 @@ fn what_cannot_be_attributed_says_why_and_is_over() {
     };
     assert_eq!(reason(&|world| world.model.versions[0].lineage.dataset = None), "NO_BASE_ROWS");
     assert_eq!(reason(&|world| world.model.versions[1].params.clear()), "NO_RECIPE");
+    let outside = |world: &mut World| {
+        let mut params = world.model.versions[1].params.iter_mut();
+        params.find(|pair| pair.name == "algorithm").unwrap().value = "external".to_owned();
+    };
+    assert_eq!(reason(&outside), "NO_RECIPE", "nobody here can learn it on other rows");
     assert_eq!(reason(&|world| world.model.benchmarks.clear()), "UNKNOWN_BENCHMARK");
     assert_eq!(reason(&|world| world.shelf.published.lock().unwrap().clear()), "UNKNOWN_DATASET");
     assert_eq!(reason(&|world| world.model.benchmarks[0].sealed_rows.digest = "00".repeat(32)), "BENCHMARK_MISSING");

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use super::answers::External;
 use super::evaluate;
 use super::searching::{self, Searching};
 use crate::domain::contract::Spec;
@@ -12,6 +13,12 @@ use crate::ml::declare::declaration;
 use crate::ml::{Learner, learner};
 use crate::stages::beside::Refusal;
 
+/// Name of the learner that is none: somebody else's program takes the rows from a job and answers with a model.
+pub const EXTERNAL: &str = "external";
+/// What a version says of itself beside its parameters: names that none of these may have.
+const RESERVED: [&str; 4] = ["algorithm", "answer", "seed", "trial"];
+/// Most of the rows that only judge.
+const MAX_VALIDATION: f64 = 0.9;
 /// Learner of a request that names none.
 pub const DEFAULT_ALGORITHM: &str = "trees";
 /// Share of the rows that only judges, unless `params.validation` says otherwise: a run tells how good its model is.
@@ -42,6 +49,9 @@ pub struct Open {
     /// Its search over parameters, if it has one.
     #[serde(default)]
     pub searching: Option<Searching>,
+    /// What an external trainer has to do with it, if one does.
+    #[serde(default)]
+    pub external: Option<External>,
 }
 
 impl Open {
@@ -95,12 +105,8 @@ pub fn admit(run: TrainingRun, request: &TrainingRequest, model: Option<&Model>)
         return refuse("UNKNOWN_MODEL", "there is no such model; help: `hokusai model apply` declares one");
     };
     not_yet(request)?;
-    let learner = learner(&run.algorithm).or_else(|e| refuse(e.code(), e))?;
-    let (given, parameters) = complete(learner, &request.params)?;
+    let (parameters, searching) = way(request, &run)?;
     let params = listed(&parameters)?;
-    let seed = run.seed;
-    let searching = request.search.as_deref().map(|text| searching::begin(text, learner, &given, &parameters, seed));
-    let searching = searching.transpose()?;
     let base_version = base(model, request.base_version.as_deref())?;
     if let Some(digest) = &request.as_of
         && !crate::stages::registry::version::is_sha256(digest)
@@ -117,6 +123,7 @@ pub fn admit(run: TrainingRun, request: &TrainingRequest, model: Option<&Model>)
         Some(name) => Some(evaluate::wanted(model, name, base_version.as_deref(), &spec)?),
         None => None,
     };
+    let external = (run.algorithm == EXTERNAL).then(External::default);
     let run = TrainingRun {
         status: TrainingRun::ADMITTED.to_owned(),
         params,
@@ -137,7 +144,42 @@ pub fn admit(run: TrainingRun, request: &TrainingRequest, model: Option<&Model>)
         sealed: in_force.map(|benchmark| benchmark.match_filter.clone()).collect(),
         begun: 0,
         searching,
+        external,
     })
+}
+
+/// Complete parameters, and the search over them.
+fn way(request: &TrainingRequest, run: &TrainingRun) -> Result<(Value, Option<Searching>), Refusal> {
+    if run.algorithm == EXTERNAL {
+        if request.search.is_some() {
+            return refuse(
+                "BAD_SEARCH",
+                "an external trainer searches by itself; help: leave search out, or put it into params",
+            );
+        }
+        return Ok((foreign(&request.params)?, None));
+    }
+    let learner = learner(&run.algorithm).or_else(|e| refuse(e.code(), e))?;
+    let (given, parameters) = complete(learner, &request.params)?;
+    let begin = |text| searching::begin(text, learner, &given, &parameters, run.seed);
+    let searching = request.search.as_deref().map(begin).transpose()?;
+    Ok((parameters, searching))
+}
+
+/// Parameters of an external trainer: handed on as they are, but for the share of rows that only judge.
+fn foreign(given: &[NamedValue]) -> Result<Value, Refusal> {
+    let mut given = params(given)?;
+    if let Some(name) = RESERVED.iter().find(|name| given.contains_key(**name)) {
+        return refuse(
+            "BAD_PARAMETER",
+            format!("parameter {name}: a version says this of itself; help: take another name"),
+        );
+    }
+    let validation = given.entry("validation").or_insert_with(|| DEFAULT_VALIDATION.into());
+    if !validation.as_f64().is_some_and(|share| (0.0..=MAX_VALIDATION).contains(&share)) {
+        return refuse("BAD_PARAMETER", format!("parameter validation: a number from 0 to {MAX_VALIDATION}"));
+    }
+    Ok(Value::Object(given))
 }
 
 /// What the request's form knows and this version does not do is refused by name.
@@ -147,9 +189,9 @@ fn not_yet(request: &TrainingRequest) -> Result<(), Refusal> {
         return refuse("NOT_IMPLEMENTED", format!("{name} is not implemented in this version; help: {help}"));
     }
     match request.algorithm.as_deref() {
-        Some(name @ ("external" | "lightgbm")) => refuse(
+        Some(name @ "lightgbm") => refuse(
             "NOT_IMPLEMENTED",
-            format!("the learner {name} is not implemented in this version; help: trees or linear"),
+            format!("the learner {name} is not implemented in this version; help: trees, linear or external"),
         ),
         _ => Ok(()),
     }

@@ -4,6 +4,7 @@ use ::arrow::array::RecordBatch;
 use serde_json::Value;
 
 use super::admission::Open;
+use super::answers::External;
 use super::rows::Rows;
 use crate::domain::records::{Dataset as Named, Metric};
 use crate::math;
@@ -36,9 +37,11 @@ pub struct Made {
     pub iterations: i32,
     /// Columns of its features.
     pub features: Vec<String>,
+    /// SHA-256 of what an external trainer answered, hex; none of own learners.
+    pub answer: Option<String>,
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
 }
 
@@ -69,6 +72,17 @@ impl Prepared {
     #[must_use]
     pub fn labels(&self) -> &[f64] {
         &self.labels
+    }
+
+    /// Which rows learn and which judge.
+    ///
+    /// # Errors
+    /// Why nothing can be learned from these rows.
+    pub fn folds(&self, task: &Task, seed: u64, validation: f64) -> Result<(Vec<u32>, Vec<u32>), Refusal> {
+        let (features, labels, row_keys) = (&self.features, &self.labels[..], &self.row_keys[..]);
+        let training = Training { features, labels, task, row_keys, seed, threads: 1, warm: None };
+        training.check().map_err(|error| Refusal::new(error.code(), error))?;
+        Ok(folds(&training, validation))
     }
 
     /// How columns become features.
@@ -165,9 +179,6 @@ pub fn learn(
             format!("the model has more than {MAX_BYTES} bytes; help: fewer trees or leaves"),
         ));
     }
-    let mut features: Vec<String> = declared.features.iter().map(|feature| feature.column.clone()).collect();
-    features.sort_unstable();
-    features.dedup();
     Ok(Some(Made {
         digest: hex(&artefact::digest(&artefact)),
         size: artefact.len(),
@@ -176,8 +187,17 @@ pub fn learn(
         recipe_digest: recipe,
         metrics,
         iterations: i32::try_from(learned.iterations).unwrap_or(i32::MAX),
-        features,
+        features: columns(declared),
+        answer: None,
     }))
+}
+
+/// The columns that features are made of, sorted, each once.
+pub(super) fn columns(declared: &Declaration) -> Vec<String> {
+    let mut columns: Vec<String> = declared.features.iter().map(|feature| feature.column.clone()).collect();
+    columns.sort_unstable();
+    columns.dedup();
+    columns
 }
 
 /// The rows of a fold.
@@ -284,6 +304,7 @@ fn recipe(open: &Open, declared: &Declaration, parameters: &Value, dataset: &Nam
         seed: open.run.seed.to_string(),
         base_version: open.run.base_version.clone(),
         code: CODE,
+        answer: open.external.as_ref().and_then(External::artefact).map(|artefact| artefact.digest.clone()),
     };
     Ok(hex(&recipe.digest().map_err(|e| Refusal::new("BAD_PARAMETER", e))?))
 }
@@ -309,7 +330,7 @@ fn decimal(value: f64) -> Option<String> {
 }
 
 /// Metrics of predictions, sorted by name; none for an empty fold.
-fn metrics(task: &Task, labels: &[f64], predictions: &[f64]) -> Vec<Metric> {
+pub(super) fn metrics(task: &Task, labels: &[f64], predictions: &[f64]) -> Vec<Metric> {
     if labels.is_empty() {
         return Vec::new();
     }

@@ -10,6 +10,8 @@
 //!
 //!  with a search    before the learner: the trials of a rung ──► training.trials, their results ──► training.jobs, rung by rung;
 //!                   then the winner's parameters are learned as if they had been asked for
+//!  external         before the learner: beside the task a job, durable in the store ──► training.runs: waiting; an answer ──► training.jobs;
+//!                   beside the task its model is read and measured ──► transaction m, or the run goes on waiting
 //!  cancellation     a job like others: the transaction that reads it ends the run, unless it has ended before
 //! ```
 //!
@@ -19,10 +21,13 @@
 //!   same bytes;
 //! * a result is in the store before the transaction that names it begins, and is told exactly once;
 //! * long work never keeps the task from polling; runs of a partition are worked off in the order of their requests, but for those
-//!   that wait for trials: they hold nobody up.
+//!   that wait for trials or for an external trainer: they hold nobody up.
 
 pub mod admission;
+pub mod answers;
 pub mod evaluate;
+pub mod import;
+pub mod job;
 pub mod larder;
 pub mod learn;
 pub mod outside;
@@ -67,7 +72,7 @@ pub const MAX_BEGUN: u32 = 20;
 const VERSION: u8 = 1;
 /// Open runs that something is to be done for here, by the offset of their job.
 const OPEN: u8 = b'o';
-/// Open runs that wait for their trials, by the same.
+/// Open runs that wait for their trials or for an external trainer, by the same.
 const WAITING: u8 = b'w';
 /// Known runs, by id: the offset of their job.
 const KNOWN: u8 = b'r';
@@ -114,12 +119,15 @@ impl Training {
         job: TrainingJob,
         out: &mut Outputs<'_>,
     ) -> Result<(), StageError> {
-        let TrainingJob { run_id, position, request, refusal, cancel, trial } = job;
+        let TrainingJob { run_id, position, request, refusal, cancel, trial, answer } = job;
         if cancel {
             return cancelled(state, &run_id, &position, out);
         }
         if let Some(result) = trial {
             return heard(state, &run_id, &result, out);
+        }
+        if let Some(answer) = answer {
+            return answers::answered(state, &run_id, position, answer, out);
         }
         let known = [&[KNOWN], run_id.as_bytes()].concat();
         if state.get(&known)?.is_some() {
@@ -188,6 +196,10 @@ impl Training {
                 state.delete(key.to_vec())?;
                 state.put(moved(key, WAITING), encode(&open)?)
             }
+            Found::Job(dataset, job) => answers::offered(state, key, open, (dataset, job), out),
+            Found::Refused(refusal) if matches!(Step::of(&open), Step::Import(_)) => {
+                answers::unusable(state, key, open, &refusal, out)
+            }
             Found::Refused(refusal) => {
                 send(&ended(open.run, TrainingRun::FAILED, &refusal), out)?;
                 state.delete(key.to_vec())
@@ -221,6 +233,7 @@ impl Training {
         let mut params = run.params.clone();
         params.push(NamedValue { name: "algorithm".to_owned(), value: run.algorithm.clone() });
         params.push(NamedValue { name: "seed".to_owned(), value: run.seed.to_string() });
+        params.extend(made.answer.clone().map(|value| NamedValue { name: "answer".to_owned(), value }));
         params.extend(run.trial.map(|trial| NamedValue { name: "trial".to_owned(), value: trial.to_string() }));
         let registration = Registration {
             origin: Origin::Trained,
@@ -422,6 +435,8 @@ fn finished(open: Open, made: &Made) -> TrainingRun {
         iterations: iterations.max(run.iterations),
         artefact: Some(Artefact { digest: made.digest.clone(), size, media_type: MEDIA_TYPE.to_owned() }),
         metrics: made.metrics.clone(),
+        reason: String::new(),
+        detail: String::new(),
         ..run
     }
 }

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::records::{Artefact, TopicEnd};
@@ -36,7 +37,13 @@ pub trait Outside: Send + Sync {
     ///
     /// # Errors
     /// The store is out of reach.
-    fn keep(&self, artefact: Vec<u8>) -> Result<(), Trouble>;
+    fn keep(&self, artefact: Bytes) -> Result<(), Trouble>;
+
+    /// A blob of the store of at most `most` bytes, checked against its digest.
+    ///
+    /// # Errors
+    /// The store is out of reach, or the blob is not there, larger or damaged (`ARTEFACT_MISSING`).
+    fn fetch(&self, blob: &Artefact, most: u64) -> Result<Bytes, Trouble>;
 
     /// Keeps a run's newest checkpoint.
     ///

@@ -2,10 +2,13 @@
 
 use std::sync::{Arc, PoisonError};
 
+use bytes::Bytes;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::admission::Open;
+use super::import::import;
+use super::job::job;
 use super::learn::{Made, Prepared, Way, fit, learn, prepare};
 use super::outside::WayBack;
 use super::rows::{Wanted, read};
@@ -26,6 +29,8 @@ pub enum Found {
     Ends(Vec<TopicEnd>),
     /// The dataset that trials learn from; it is published.
     Surveyed(Named),
+    /// The dataset, and what an external trainer needs; it is in the store.
+    Job(Named, Artefact),
     /// The model; it is in the store.
     Model(Box<Made>),
     /// There will be none.
@@ -67,7 +72,12 @@ pub fn of_run(step: Step, open: &Open, shop: &Shop, pace: &Pace) -> Option<Found
         return fix(shop, open, pace);
     }
     let _alone = shop.bench.lock().unwrap_or_else(PoisonError::into_inner);
-    told(if step == Step::Survey { survey(shop, open, pace) } else { made(shop, open, pace) })
+    told(match step {
+        Step::Survey => survey(shop, open, pace),
+        Step::Prepare => offered(shop, open, pace),
+        Step::Import(_) => import(shop, open, pace).map(|made| Found::Model(Box::new(made))),
+        Step::Fix | Step::Learn => made(shop, open, pace),
+    })
 }
 
 fn fix(shop: &Shop, open: &Open, pace: &Pace) -> Option<Found> {
@@ -157,6 +167,19 @@ fn survey(shop: &Shop, open: &Open, pace: &Pace) -> Result<Found, Option<Refusal
     Ok(Found::Surveyed(rows.named.clone()))
 }
 
+/// Puts what an external trainer needs into the store.
+fn offered(shop: &Shop, open: &Open, pace: &Pace) -> Result<Found, Option<Refusal>> {
+    let (declared, rows) = Source::of(open).rows(shop, pace, false)?;
+    publish(shop, open, &rows.named, pace)?;
+    let job = job(open, &declared, &rows).map_err(Some)?;
+    for blob in job.blobs.into_iter().chain([job.description]) {
+        let blob = Bytes::from(blob);
+        persist(pace, &open.run.run_id, || shop.outside.keep(blob.clone()))?;
+    }
+    crate::failpoint!("training.offering");
+    Ok(Found::Job(rows.named.clone(), job.named))
+}
+
 fn made(shop: &Shop, open: &Open, pace: &Pace) -> Result<Found, Option<Refusal>> {
     let (declared, rows) = Source::of(open).rows(shop, pace, false)?;
     publish(shop, open, &rows.named, pace)?;
@@ -165,9 +188,10 @@ fn made(shop: &Shop, open: &Open, pace: &Pace) -> Result<Found, Option<Refusal>>
     let mut following = Following::new(shop, run_id, pace);
     let made = learn(open, &declared, &rows, shop.limits.threads, checkpoint.as_deref(), &mut following);
     let Some(made) = made.map_err(Some)? else { return Err(None) };
-    persist(pace, run_id, || shop.outside.keep(made.artefact.clone()))?;
+    let artefact = Bytes::from(made.artefact);
+    persist(pace, run_id, || shop.outside.keep(artefact.clone()))?;
     persist(pace, run_id, || shop.outside.forget(run_id))?;
-    Ok(Found::Model(Box::new(Made { artefact: Vec::new(), size: made.artefact.len(), ..made })))
+    Ok(Found::Model(Box::new(Made { artefact: Vec::new(), size: artefact.len(), ..made })))
 }
 
 /// Name of a trial's checkpoints.

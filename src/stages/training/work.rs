@@ -40,14 +40,21 @@ pub enum Step {
     Fix,
     /// Reading the rows that a search's trials will learn from.
     Survey,
+    /// Writing what an external trainer needs.
+    Prepare,
+    /// Looking at an external trainer's answer, after so many others.
+    Import(u32),
     /// Reading and learning.
     Learn,
 }
 
 impl Step {
-    /// The next step of a run, unless it waits for trials.
+    /// The next step of a run, unless it waits for trials or for an external trainer.
     #[must_use]
     pub fn of(open: &Open) -> Self {
+        if let Some(external) = open.external.as_ref().filter(|_| !open.run.offsets.is_empty()) {
+            return if external.job.is_none() { Self::Prepare } else { Self::Import(external.looked) };
+        }
         match &open.searching {
             _ if open.run.offsets.is_empty() => Self::Fix,
             Some(searching) if searching.winner.is_none() => Self::Survey,
@@ -107,6 +114,8 @@ impl<F: Clone + From<Refusal> + Send + 'static> Work<F> {
             let watched = match step {
                 Step::Learn => shop.outside.watch(&checkpoint),
                 Step::Survey => shop.outside.watch(&format!("{checkpoint}-survey")),
+                Step::Prepare => shop.outside.watch(&format!("{checkpoint}-job")),
+                Step::Import(answer) => shop.outside.watch(&format!("{checkpoint}-answer-{answer}")),
                 Step::Fix => None,
             };
             let found = work(&shop, &own_pace);

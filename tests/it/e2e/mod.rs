@@ -14,6 +14,7 @@ mod contributions;
 mod crowd;
 mod dead_letters;
 mod evaluation;
+mod external;
 mod flags;
 mod folders;
 mod formats;

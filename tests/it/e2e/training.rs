@@ -90,7 +90,8 @@ fn a_request_that_cannot_be_done_is_refused_by_name_and_none_is_lost(cluster: &C
     let id = |name: &str| format!("{model} {name}");
     let requests = [
         (id("search"), json!({"search": {"trials": 3}}), "BAD_SEARCH"),
-        (id("external"), json!({"algorithm": "external"}), "NOT_IMPLEMENTED"),
+        (id("external"), json!({"algorithm": "external", "search": {"trials": 3}}), "BAD_SEARCH"),
+        (id("lightgbm"), json!({"algorithm": "lightgbm"}), "NOT_IMPLEMENTED"),
         (id("parameter"), json!({"params": {"treees": 3}}), "BAD_PARAMETER"),
         (id("algorithm"), json!({"algorithm": "oracle"}), "UNKNOWN_ALGORITHM"),
         (id("field"), json!({"algoritm": "trees"}), "BAD_REQUEST"),

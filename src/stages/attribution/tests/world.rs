@@ -142,7 +142,11 @@ impl Trainer for Shelf {
         unreachable!("nothing is sealed from the rows of these tests")
     }
 
-    fn keep(&self, _artefact: Vec<u8>) -> Result<(), Trouble> {
+    fn fetch(&self, _blob: &Artefact, _most: u64) -> Result<bytes::Bytes, Trouble> {
+        Err(Refusal::new("ARTEFACT_MISSING", "a game asks for no artefact here").into())
+    }
+
+    fn keep(&self, _artefact: bytes::Bytes) -> Result<(), Trouble> {
         unreachable!("an attribution keeps no artefact")
     }
 

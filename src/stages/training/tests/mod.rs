@@ -1,6 +1,7 @@
 //! The stage without Kafka: real learners on rows of topics that live in memory.
 
 mod cancelling;
+mod external;
 mod search;
 mod shelf;
 
@@ -149,7 +150,7 @@ fn rows_that_a_benchmark_in_force_holds_are_not_learned_from_whenever_they_came(
     let shelf = Arc::new(Shelf::default());
     shelf.contribute("a", 0..300, "admitted");
     let filter = MatchFilter::new(&[hash(7), hash(200), hash(5_000)], &[]);
-    shelf.keep(filter.bytes().to_vec()).unwrap();
+    shelf.keep(filter.bytes().to_vec().into()).unwrap();
     let artefact = |digest: Digest| Artefact { digest: digest.to_string(), ..Artefact::default() };
     let benchmark = |match_filter: Artefact, retired| Benchmark { match_filter, retired, ..Benchmark::default() };
     let run = |benchmarks| {
@@ -255,7 +256,7 @@ fn a_dataset_that_a_benchmark_sealed_since_takes_rows_from_is_named_as_such() {
     shelf.contribute("a", 0..200, "admitted");
     let (first, _) = trained(&shelf, 1, asked("r"));
     let filter = MatchFilter::new(&[hash(7)], &[]);
-    shelf.keep(filter.bytes().to_vec()).unwrap();
+    shelf.keep(filter.bytes().to_vec().into()).unwrap();
     let match_filter = Artefact { digest: Digest::of(filter.bytes()).to_string(), ..Artefact::default() };
     let mut task = Task::new(stage(&shelf, 1), 0, &[]);
     tell(&mut task.stage, vec![Benchmark { match_filter, ..Benchmark::default() }]);
@@ -287,7 +288,7 @@ fn what_cannot_be_done_is_refused_by_name_and_nothing_is_begun() {
     let cases = [
         ("UNKNOWN_MODEL", TrainingRequest { model: "other".to_owned(), ..asked("1") }),
         ("UNKNOWN_ALGORITHM", TrainingRequest { algorithm: said("oracle"), ..asked("2") }),
-        ("NOT_IMPLEMENTED", TrainingRequest { algorithm: said("external"), ..asked("3") }),
+        ("NOT_IMPLEMENTED", TrainingRequest { algorithm: said("lightgbm"), ..asked("3") }),
         ("BAD_SEARCH", TrainingRequest { search: said("{}"), ..asked("4") }),
         ("NOT_IMPLEMENTED", TrainingRequest { warm_start: Some(true), ..asked("5") }),
         ("UNKNOWN_BENCHMARK", TrainingRequest { benchmark: said("b"), ..asked("6") }),

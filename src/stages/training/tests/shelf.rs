@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::{ArrayRef, FixedSizeBinaryArray, Float64Array, Int64Array, RecordBatch, StringArray, UInt32Array};
 
+use bytes::Bytes;
+
 use crate::codec::ipc::{self, Compression};
 use crate::codec::wire::Wire;
 use crate::domain::records::{Accepted, Artefact, ChunkId, Quality, Receipt, ReceiptChunk, TopicEnd};
@@ -74,9 +76,15 @@ impl Outside for Shelf {
         Ok(MatchFilter::parse(bytes.into()).unwrap())
     }
 
-    fn keep(&self, artefact: Vec<u8>) -> Result<(), Trouble> {
-        lock(&self.kept).insert(Digest::of(&artefact), artefact);
+    fn keep(&self, artefact: Bytes) -> Result<(), Trouble> {
+        lock(&self.kept).insert(Digest::of(&artefact), artefact.to_vec());
         Ok(())
+    }
+
+    fn fetch(&self, blob: &Artefact, most: u64) -> Result<Bytes, Trouble> {
+        let kept = lock(&self.kept).get(&blob.digest.parse().unwrap()).cloned();
+        let kept = kept.filter(|bytes| bytes.len() as u64 <= most);
+        Ok(kept.ok_or_else(|| Refusal::new("ARTEFACT_MISSING", "not there"))?.into())
     }
 
     fn checkpoint(&self, run_id: &str, bytes: Vec<u8>) -> Result<(), Trouble> {
