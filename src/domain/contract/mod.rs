@@ -72,6 +72,7 @@
 //! * everything in it is limited in number and size.
 
 pub mod attribution;
+pub mod custom_metric;
 pub mod evaluation;
 mod grammar;
 pub mod learning;
