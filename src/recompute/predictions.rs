@@ -57,7 +57,9 @@ pub fn recompute(
     })?;
     scoring.flush()?;
     (with.tell)("level 2: scoring", n, n);
-    Ok(format!("both models score the {n} sealed rows as the samples say, label, stratum, every score and declared metric"))
+    Ok(format!(
+        "both models score the {n} sealed rows as the samples say, label, stratum, every score and declared metric"
+    ))
 }
 
 struct Scoring<'a> {

@@ -120,7 +120,10 @@ impl Measures {
         for name in expression.columns() {
             let Some(property) = spec.property(name).filter(|_| name != self.label) else { continue };
             if self.is_ours(name) {
-                return refused(&format!("reads `{name}`, which is both a column and a name of metrics"), "rename the column");
+                return refused(
+                    &format!("reads `{name}`, which is both a column and a name of metrics"),
+                    "rename the column",
+                );
             }
             if property.may_be_personal() {
                 let help = "values of metrics are published: leave it out, or use policy `generalise` or `none`";
@@ -137,9 +140,7 @@ impl Measures {
     fn is_score(&self, name: &str) -> bool {
         match &self.target {
             Target::Number => name == SCORE,
-            Target::Classes(classes) if classes.len() > 2 => {
-                name == PREDICTED || self.class_of(name).is_some()
-            }
+            Target::Classes(classes) if classes.len() > 2 => name == PREDICTED || self.class_of(name).is_some(),
             Target::Classes(_) => name == SCORE || name == PREDICTED,
         }
     }

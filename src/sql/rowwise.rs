@@ -329,10 +329,7 @@ fn check_call(name: &str, arguments: usize) -> Result<(), Refused> {
         );
     }
     if matches!(name, "round" | "trunc") && arguments != 1 {
-        return refuse(
-            format!("calls `{name}` with {arguments} arguments"),
-            "it has one here: round(x * 100) / 100",
-        );
+        return refuse(format!("calls `{name}` with {arguments} arguments"), "it has one here: round(x * 100) / 100");
     }
     Ok(())
 }
@@ -347,7 +344,3 @@ fn kind(expr: &Expr) -> &'static str {
         _ => "an operator that is not allowed",
     }
 }
-
-#[cfg(test)]
-#[path = "rowwise_tests.rs"]
-mod tests;

@@ -80,10 +80,11 @@ pub fn declared(said: &EvaluationSpec) -> Result<Declared, DeclareError> {
             .stratum_margins()
             .map(|(column, own)| Ok((column.to_owned(), margin(own)?)))
             .collect::<Result<_, DeclareError>>()?,
-        custom: said.metrics.iter().map(|own| Named {
-            name: own.name.clone(),
-            higher_is_better: own.direction == Direction::Higher,
-        }).collect(),
+        custom: said
+            .metrics
+            .iter()
+            .map(|own| Named { name: own.name.clone(), higher_is_better: own.direction == Direction::Higher })
+            .collect(),
     })
 }
 

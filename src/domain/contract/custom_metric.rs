@@ -110,8 +110,7 @@ impl Property {
     #[must_use]
     pub fn may_be_personal(&self) -> bool {
         let pii = &self.pii;
-        pii.policy != Policy::Generalise
-            && (pii.kind.is_some() || matches!(pii.policy, Policy::Drop | Policy::Keep))
+        pii.policy != Policy::Generalise && (pii.kind.is_some() || matches!(pii.policy, Policy::Drop | Policy::Keep))
     }
 }
 

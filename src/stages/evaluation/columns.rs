@@ -1,4 +1,4 @@
-//! Columns of a comparison: sealed rows and both models in, labels and scores in quanta out, with each row's strata.
+//! Columns of a comparison: sealed rows and both models in; labels, scores and values of declared metrics in quanta out, with each row's strata.
 //!
 //! Texts of refusals repeat no value of a row: rows are sealed, and refusals are published.
 

@@ -108,8 +108,7 @@ impl Measure {
         let first = first.into();
         // A game knows one metric: a declared one is the first.
         let metric = if matches!(metric, Metric::Custom(_)) { Metric::Custom(0) } else { metric.clone() };
-        let mut measure =
-            Self { metric: metric.clone(), frame, labels, denominator: 1, per_unit: vec![1], coarse: 1 };
+        let mut measure = Self { metric: metric.clone(), frame, labels, denominator: 1, per_unit: vec![1], coarse: 1 };
         let rows = measure.rows(first)?;
         let count = rows.len() as i128;
         if let Some(own) = row_values(&rows, &metric, Model::Candidate) {
