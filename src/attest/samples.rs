@@ -3,11 +3,12 @@
 //! ```text
 //! leaf of row i = SHA-256(00 ‖ salt_i ‖ JCS(sample))                                              RFC 6962, RFC 8785
 //! salt_i        = HMAC-SHA-256(tree secret, "hk-att/v1/sample-salt" 00 ‖ evaluation id ‖ 00 ‖ u64be(i))[..16]
-//! sample        = {"base":[…],"cand":[…],"i":i,"id":…,"label":…,"strata":[…]}
+//! sample        = {"base":[…],"cand":[…],"i":i,"id":…,"label":…,"metrics":[[…,…],…],"strata":[…]}
 //! ```
 //!
 //! `id` is the leaf hash of the sealed row, so the rows root of the benchmark follows from the samples: who has them sees that each
-//! sealed row was scored once. Scores are quanta of 10⁻⁶. Without the salts nobody can try labels and scores until the root fits.
+//! sealed row was scored once. Scores are quanta of 10⁻⁶. `metrics` are the baseline's and the candidate's value of each custom metric that
+//! the contract declares, in its order; left out when it declares none. Without the salts nobody can try labels and scores until the root fits.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -35,6 +36,9 @@ pub struct Sample {
     pub id: String,
     /// Its label, as it stands in the row.
     pub label: Value,
+    /// By custom metric: the baseline's and the candidate's value in millionths.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<[i64; 2]>,
     /// By column of strata: the row's stratum; null for none.
     pub strata: Vec<Option<String>>,
 }
@@ -108,7 +112,7 @@ mod tests {
 
     fn sample(i: u64, cand: i64) -> Sample {
         let (label, strata) = (Value::from(1), vec![Some("plan=basic".to_owned()), None]);
-        Sample { base: vec![250_000], cand: vec![cand], i, id: "ab".repeat(32), label, strata }
+        Sample { base: vec![250_000], cand: vec![cand], i, id: "ab".repeat(32), label, metrics: Vec::new(), strata }
     }
 
     #[test]
@@ -133,7 +137,7 @@ mod tests {
             change(&mut changed);
             leaf(&[salt; 16], &changed).unwrap()
         };
-        let changes: [&dyn Fn(&mut Sample); 7] = [
+        let changes: [&dyn Fn(&mut Sample); 8] = [
             &|_| (),
             &|s| s.base[0] += 1,
             &|s| s.cand[0] += 1,
@@ -141,12 +145,13 @@ mod tests {
             &|s| s.id.replace_range(..1, "b"),
             &|s| s.label = Value::from("1"),
             &|s| s.strata[0] = None,
+            &|s| s.metrics = vec![[1, 2]],
         ];
         let mut leaves: Vec<Hash> = changes.into_iter().map(|change| of(1, change)).collect();
         leaves.push(of(2, &|_| ()));
         leaves.sort_unstable();
         leaves.dedup();
-        assert_eq!(leaves.len(), 8);
+        assert_eq!(leaves.len(), 9);
         assert!(leaf(&[1; 16], &Sample { cand: vec![1 << 53], ..sample(0, 0) }).is_err());
     }
 }

@@ -246,7 +246,7 @@ fn case(settings: &Settings, statements: &Statements) -> Outcome<(Model, Case, u
         attempt: attempt.clone(),
         benchmark,
         spec,
-        metric: plan.declared.primary.name().to_owned(),
+        metric: plan.declared.name(&plan.declared.primary).to_owned(),
         preregistration: statements.preregistration.leaf.clone(),
     };
     let laid = case.preregister(&plan).map_err(Failure::failed)?;

@@ -17,6 +17,7 @@ use crate::stages::evaluation::columns::{Columns, frame, quanta};
 use crate::stages::evaluation::plan::{Plan, seed};
 use crate::stages::evaluation::samples::width;
 use crate::stages::evaluation::score::{Attempt, judge};
+use crate::stats::declare::Named;
 
 /// Rows that are put together before their labels are read.
 const CHUNK: usize = 16_384;
@@ -83,7 +84,7 @@ fn read(inputs: &Inputs, told: &Told, bound: &Bound, with: &With<'_>) -> Result<
     let schema = inputs.schema(Some(&declared.label))?;
     let task = &declared.task;
     let count = usize::try_from(n).unwrap_or(usize::MAX);
-    if count.saturating_mul(task.outputs()) > MAX_SCORES {
+    if count.saturating_mul(task.outputs() + bound.plan.declared.custom.len()) > MAX_SCORES {
         return Err(artefact(format!("{n} rows: more than {MAX_SCORES} scores are not recomputed")));
     }
     let columns = Columns {
@@ -92,6 +93,7 @@ fn read(inputs: &Inputs, told: &Told, bound: &Bound, with: &With<'_>) -> Result<
         baseline: Vec::new(),
         candidate: Vec::new(),
         strata: vec![Vec::new(); bound.plan.columns.len()],
+        custom: bound.plan.declared.custom.iter().map(Named::without_values).collect(),
     };
     let mut reading = Reading {
         plan: &bound.plan,
@@ -123,9 +125,16 @@ impl Reading<'_> {
         let wrong = |what: &str| artefact(format!("{SAMPLES}:{}: {what}", number + 1));
         let SampleLine { salt: own, sample } = line;
         self.tree.append(&salt(&own)?, &sample).map_err(|e| wrong(&e.to_string()))?;
-        let Sample { base, cand, i, id, label: cell, strata } = sample;
+        let Sample { base, cand, i, id, label: cell, metrics, strata } = sample;
         if i != number || [&base, &cand].iter().any(|scores| scores.len() != self.width) {
             return Err(wrong("another row than its place says, or another number of scores"));
+        }
+        if metrics.len() != self.columns.custom.len() {
+            return Err(wrong("another number of values than the contract declares metrics"));
+        }
+        for (own, [base, cand]) in self.columns.custom.iter_mut().zip(metrics) {
+            own.baseline.push(base);
+            own.candidate.push(cand);
         }
         self.columns.baseline.extend(base);
         self.columns.candidate.extend(cand);

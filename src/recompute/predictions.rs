@@ -13,6 +13,8 @@ use crate::sealing::rows::{RowWriter, batch_of};
 use crate::stages::evaluation::columns::columns;
 use crate::stages::evaluation::samples::width;
 
+const BASELINE_VALUE: &str = "baseline's value of a declared metric";
+const CANDIDATE_VALUE: &str = "candidate's value of a declared metric";
 /// Rows that are scored at once.
 const CHUNK: usize = 65_536;
 /// Bytes of lines that are scored at once, about.
@@ -55,7 +57,9 @@ pub fn recompute(
     })?;
     scoring.flush()?;
     (with.tell)("level 2: scoring", n, n);
-    Ok(format!("both models score the {n} sealed rows as the samples say, label, stratum and every score"))
+    Ok(format!(
+        "both models score the {n} sealed rows as the samples say, label, stratum, every score and declared metric"
+    ))
 }
 
 struct Scoring<'a> {
@@ -93,6 +97,10 @@ impl Scoring<'_> {
             ("baseline's score", &found.baseline, &all.baseline, width),
             ("candidate's score", &found.candidate, &all.candidate, width),
         ];
+        for (found, all) in found.custom.iter().zip(&all.custom) {
+            compared.push((BASELINE_VALUE, &found.baseline, &all.baseline, 1));
+            compared.push((CANDIDATE_VALUE, &found.candidate, &all.candidate, 1));
+        }
         compared
             .retain(|(_, found, said, width)| said.get(self.done * width..(self.done + rows) * width) != Some(*found));
         if let Some((what, found, said, width)) = compared.first() {

@@ -407,3 +407,53 @@ fn a_manifest_from_outside_names_no_file_but_the_inputs() {
         assert_eq!(code, Some(15), "{detail}");
     }
 }
+
+/// The evaluation of the candidate by recipe, in which a declared metric decides.
+fn declared_told(value: &str, level: u8) -> Told {
+    let (world, made) = (World::under(&declaring("own", "[{metric: log_loss}]", value)), made());
+    let candidate = world.shelf.put(&made.artefact);
+    let mut attempt = world.ask("r", &candidate, &world.noise).attempt.unwrap();
+    attempt.dataset = Some(made.dataset.clone());
+    attempt.recipe_digest = made.recipe_digest.clone();
+    Told::of(&world, &asked(world.family(0), attempt), true, level)
+}
+
+const COST: &str = "CASE WHEN predicted = label THEN 0 WHEN region = 'north' THEN 5 ELSE 2 END";
+
+#[test]
+fn a_declared_metric_is_recomputed_at_every_level_and_a_value_that_its_sql_does_not_give_is_found() {
+    let told = declared_told(COST, 3);
+    let (code, levels, detail) = told.outcome();
+    assert_eq!((code, levels), (None, [Passed, Passed, Passed]), "{detail}");
+    let first = |change: &dyn Fn(&mut Value)| told.with(SAMPLES, |bytes| first_line(bytes, change));
+    let (code, detail) = first(&|line| line["sample"]["metrics"][0][1] = json!(7));
+    assert!(code == Some(15) && detail.contains("root"), "{detail}");
+    let (code, detail) = first(&|line| line["sample"]["metrics"] = json!([]));
+    assert!(code == Some(15) && detail.contains("metrics"), "{detail}");
+    // Values beyond what is summed exactly come from a hand that also binds them: they are no figures.
+    let (code, _) = first(&|line| line["sample"]["metrics"][0] = json!([9_007_199_254_740_991_i64, 0]));
+    assert_eq!(code, Some(15));
+
+    // The evaluator bound the values of another definition than the contract has that the statement names.
+    let other = declaring("own", "[{metric: log_loss}]", &COST.replace("THEN 5", "THEN 4"));
+    let (from, to) = (contract_digest(&told), other.contract_digest().unwrap());
+    let rename = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap().replace(&from, &to).into_bytes();
+    let laid = rename(&std::fs::read(told.path(PREREGISTRATION)).unwrap());
+    let mut manifest: Manifest = serde_json::from_slice(&std::fs::read(told.path(MANIFEST)).unwrap()).unwrap();
+    for (name, bytes) in [(PREREGISTRATION, laid.clone()), (CONTRACT, other.canonical_json().unwrap().into_bytes())] {
+        std::fs::write(told.path(name), bytes).unwrap();
+        let (sha256, size) = digest(&told.path(name), u64::MAX).unwrap();
+        manifest.files.insert(name.to_owned(), FileFacts { sha256, size });
+    }
+    std::fs::write(told.path(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
+    let leaf = data_encoding::HEXLOWER.encode(&crate::attest::statement::leaf_of(&laid));
+    let payload = forged(&rename(&told.payload), |said| said["preregistration"] = json!(leaf));
+    let (code, levels, detail) = outcome(&told.checks_of(&payload, None));
+    assert_eq!((code, levels), (Some(16), [Passed, Outcome::Failed(16), NotChecked]), "{detail}");
+    assert!(detail.contains("declared metric") && detail.contains("the samples say"), "{detail}");
+}
+
+fn contract_digest(told: &Told) -> String {
+    let Ok(Statement { predicate: Predicate::Evaluation(said), .. }) = Statement::read(&told.payload) else { panic!() };
+    said.benchmark.contract_digest.clone()
+}

@@ -135,6 +135,7 @@ fn columns() -> Columns {
         baseline: scored(700_001),
         candidate: scored(400_001),
         strata: Vec::new(),
+        custom: Vec::new(),
     }
 }
 
@@ -188,6 +189,7 @@ fn of_several_classes_the_confidence_in_the_chosen_one_is_drawn_and_of_numbers_t
         baseline: sure.clone(),
         candidate: sure,
         strata: Vec::new(),
+        custom: Vec::new(),
     };
     let drawn = Drawn::of(&columns);
     assert_eq!((drawn.task, &drawn.roc), ("multiclass", &None));
@@ -199,6 +201,7 @@ fn of_several_classes_the_confidence_in_the_chosen_one_is_drawn_and_of_numbers_t
         baseline: numbers.clone(),
         candidate: numbers,
         strata: Vec::new(),
+        custom: Vec::new(),
     };
     let means: Vec<_> = Drawn::of(&columns).reliability[1].iter().map(|bin| (bin.predicted, bin.observed)).collect();
     assert_eq!(means, [(9_500_000, 9_500_000), (29_500_000, 29_500_000)]);

@@ -11,7 +11,9 @@ pub mod error;
 pub mod format;
 pub mod fresh;
 pub mod guard;
+pub mod measure;
 pub mod prompt;
+pub mod rowwise;
 pub mod session;
 
 pub use error::SqlError;

@@ -1,8 +1,21 @@
 //! From a model's contract to the plan of its evaluations.
 
+use crate::domain::contract::custom_metric::{Direction, MetricName};
 use crate::domain::contract::evaluation::{EvaluationSpec, MetricWord};
 use crate::stats::fixed::{FixedError, MICRO, parse_decimal};
 use crate::stats::metric::Metric;
+use crate::stats::rows::CustomValues;
+
+/// Why a section `evaluation` cannot be followed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeclareError {
+    /// An amount that does not fit.
+    #[error(transparent)]
+    Amount(#[from] FixedError),
+    /// A metric that is neither built in nor declared.
+    #[error("`{0}` is no metric; help: declare it under evaluation.metrics")]
+    Undeclared(String),
+}
 
 /// What the section `evaluation` says, as [`Plan`](crate::stats::evaluation::Plan) has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,27 +28,74 @@ pub struct Declared {
     pub guardrails: Vec<(Metric, Option<i64>)>,
     /// Columns of strata with the primary metric's margin in them, in millionths.
     pub strata: Vec<(String, Option<i64>)>,
+    /// The declared custom metrics, in their order: [`Metric::Custom`] counts along it.
+    pub custom: Vec<Named>,
+}
+
+/// A declared custom metric.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Its name.
+    pub name: String,
+    /// Whether more is better.
+    pub higher_is_better: bool,
+}
+
+impl Named {
+    /// It, before any row was looked at.
+    #[must_use]
+    pub fn without_values(&self) -> CustomValues {
+        let Self { name, higher_is_better } = self.clone();
+        CustomValues { name, higher_is_better, baseline: Vec::new(), candidate: Vec::new() }
+    }
+}
+
+impl Declared {
+    /// The name of a metric in records and statements.
+    #[must_use]
+    pub fn name<'a>(&'a self, metric: &'a Metric) -> &'a str {
+        match metric {
+            Metric::Custom(position) => self.custom.get(*position).map_or("custom", |own| &own.name),
+            known => known.name(),
+        }
+    }
 }
 
 /// The declaration in integers. Amounts are decimals of at most six places, so nothing is rounded.
 ///
 /// # Errors
-/// An amount that does not fit; contracts that were checked have none.
-pub fn declared(said: &EvaluationSpec) -> Result<Declared, FixedError> {
-    let micro = |amount: f64| parse_decimal(&amount.to_string(), MICRO);
+/// An amount that does not fit, or a metric that is not declared; contracts that were checked have none.
+pub fn declared(said: &EvaluationSpec) -> Result<Declared, DeclareError> {
+    let micro = |amount: f64| parse_decimal(&amount.to_string(), MICRO).map_err(DeclareError::from);
     let margin = |margin: Option<f64>| margin.map(micro).transpose();
+    let metric = |name: &MetricName| named(said, name);
     Ok(Declared {
-        primary: metric(said.primary),
+        primary: metric(&said.primary)?,
         minimum_effect: micro(said.minimum_effect)?,
         guardrails: said
             .guardrail_margins()
-            .map(|(word, own)| Ok((metric(word), margin(own)?)))
-            .collect::<Result<_, _>>()?,
+            .map(|(word, own)| Ok((metric(word)?, margin(own)?)))
+            .collect::<Result<_, DeclareError>>()?,
         strata: said
             .stratum_margins()
             .map(|(column, own)| Ok((column.to_owned(), margin(own)?)))
-            .collect::<Result<_, _>>()?,
+            .collect::<Result<_, DeclareError>>()?,
+        custom: said
+            .metrics
+            .iter()
+            .map(|own| Named { name: own.name.clone(), higher_is_better: own.direction == Direction::Higher })
+            .collect(),
     })
+}
+
+fn named(said: &EvaluationSpec, name: &MetricName) -> Result<Metric, DeclareError> {
+    match name {
+        MetricName::Known(word) => Ok(metric(*word)),
+        MetricName::Declared(name) => {
+            let place = said.metrics.iter().position(|own| own.name == *name);
+            place.map(Metric::Custom).ok_or_else(|| DeclareError::Undeclared(name.clone()))
+        }
+    }
 }
 
 fn metric(word: MetricWord) -> Metric {

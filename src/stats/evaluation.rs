@@ -101,7 +101,7 @@ pub fn evaluate(rows: &PairedRows, plan: &Plan, standing: &Standing, resampling:
         .collect();
     // Rows of a stratum that nobody declared would be protected by none.
     let undeclared = !plan.strata.is_empty() && rows.has_strata_beyond(plan.strata.len());
-    let decision = decision(plan, standing, &wanted, &compared, &strata, undeclared);
+    let decision = decision((rows, plan), standing, &wanted, &compared, &strata, undeclared);
     let seed = |purpose| Seed::derive(purpose, &resampling.seed);
     let defined: Vec<Metric> =
         wanted.iter().zip(&compared).filter(|(_, own)| own.is_ok()).map(|(metric, _)| metric.clone()).collect();
@@ -142,7 +142,7 @@ fn stratum_claims(plan: &Plan, strata: &[Option<Compared>]) -> Vec<(String, f64)
 type Compared = Result<Comparison, CompareError>;
 
 fn decision(
-    plan: &Plan,
+    (rows, plan): (&PairedRows, &Plan),
     standing: &Standing,
     wanted: &[Metric],
     compared: &[Compared],
@@ -153,7 +153,7 @@ fn decision(
     let guardrails: Vec<Requirement<'_>> = plan
         .guardrails
         .iter()
-        .map(|(metric, margin)| Requirement { name: metric.name(), margin: *margin, observed: find(metric) })
+        .map(|(metric, margin)| Requirement { name: metric.name_in(rows), margin: *margin, observed: find(metric) })
         .collect();
     let strata: Vec<Requirement<'_>> = plan
         .strata

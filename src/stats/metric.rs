@@ -79,7 +79,16 @@ impl Metric {
         }
     }
 
-    /// The metric of that name.
+    /// The name in records of these rows, where custom metrics have the declared one.
+    #[must_use]
+    pub fn name_in<'a>(&'a self, rows: &'a PairedRows) -> &'a str {
+        match self {
+            Self::Custom(position) => rows.custom().get(*position).map_or("custom", |custom| &custom.name),
+            known => known.name(),
+        }
+    }
+
+    /// The built-in metric of that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|metric| metric.name() == name)

@@ -10,6 +10,9 @@ pub const MAX_CLASSES: u16 = 1_000;
 /// Largest absolute label or score of a regression, in whole units; beyond it squares would not fit the exact sums.
 pub const MAX_REAL: i64 = 100_000_000;
 
+/// Largest absolute value of a custom metric, in millionths.
+pub const MAX_CUSTOM: u64 = (MAX_REAL * MICRO).unsigned_abs();
+
 /// Largest unit: scores are at most as fine as 10⁻¹².
 pub const MAX_UNIT: i64 = 1_000_000_000_000;
 
@@ -109,6 +112,14 @@ pub enum RowsError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// A custom metric's value beyond [`MAX_REAL`].
+    #[error("row {row}: a value of {metric} lies beyond 10^8; help: measure it in a larger unit")]
+    Custom {
+        /// Position of the row, from 0.
+        row: usize,
+        /// The metric.
+        metric: String,
+    },
     /// A frame with an impossible number of classes.
     #[error("a task of {0} classes is not possible; help: 2 to 1000")]
     Classes(u16),
@@ -191,6 +202,12 @@ impl PairedRows {
         for custom in &self.custom {
             length(&custom.name, custom.baseline.len(), rows)?;
             length(&custom.name, custom.candidate.len(), rows)?;
+            let beyond = |value: &i64| value.unsigned_abs() > MAX_CUSTOM;
+            for column in [&custom.baseline, &custom.candidate] {
+                if let Some(row) = column.iter().position(beyond) {
+                    return Err(RowsError::Custom { row, metric: custom.name.clone() });
+                }
+            }
         }
         for (row, label) in self.labels.iter().enumerate() {
             if !self.is_label(*label) {

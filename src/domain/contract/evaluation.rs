@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::SpecError;
-use super::grammar::{LogicalType, Policy, Spec};
+use super::custom_metric::{CustomMetric, MetricName, check_custom};
+use super::grammar::{LogicalType, Spec};
 use super::learning::Target;
 use super::rules::{Check, require};
 
@@ -22,18 +23,21 @@ const MAX_AMOUNT: f64 = 1e9;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EvaluationSpec {
     /// The metric that decides.
-    pub primary: MetricWord,
+    pub primary: MetricName,
     /// The least improvement of it worth accepting, in its unit, at most six decimals.
     pub minimum_effect: f64,
     /// Default margins by metric, each in its metric's unit.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub margins: BTreeMap<MetricWord, f64>,
+    pub margins: BTreeMap<MetricName, f64>,
     /// Further metrics that must not get worse.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub guardrails: Vec<Guardrail>,
     /// Columns in whose values the primary metric must not get worse.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub strata: Vec<Stratum>,
+    /// Metrics that the contract declares itself. All are reported; one may be primary, others guardrails.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<CustomMetric>,
 }
 
 /// A metric that must not get worse.
@@ -41,7 +45,7 @@ pub struct EvaluationSpec {
 #[serde(deny_unknown_fields)]
 pub struct Guardrail {
     /// The metric.
-    pub metric: MetricWord,
+    pub metric: MetricName,
     /// Its margin; the default of the metric without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub margin: Option<f64>,
@@ -139,9 +143,9 @@ impl MetricWord {
 
 impl EvaluationSpec {
     /// The guardrails, each with its margin; a checked document has every one.
-    pub fn guardrail_margins(&self) -> impl Iterator<Item = (MetricWord, Option<f64>)> {
+    pub fn guardrail_margins(&self) -> impl Iterator<Item = (&MetricName, Option<f64>)> {
         let margin = |guardrail: &Guardrail| guardrail.margin.or_else(|| self.margins.get(&guardrail.metric).copied());
-        self.guardrails.iter().map(move |guardrail| (guardrail.metric, margin(guardrail)))
+        self.guardrails.iter().map(move |guardrail| (&guardrail.metric, margin(guardrail)))
     }
 
     /// The columns of strata, each with the primary metric's margin in them; a checked document has every one.
@@ -160,21 +164,23 @@ impl Spec {
             ..error
         })?;
         let target = target.target;
-        check_metric(said.primary, &target, "evaluation.primary")?;
-        check_amount(said.minimum_effect, true, said.primary, "evaluation.minimumEffect")?;
+        check_custom(&said.metrics)?;
+        let check_metric = |metric: &MetricName, path: &str| check_metric(metric, &said.metrics, &target, path);
+        check_metric(&said.primary, "evaluation.primary")?;
+        check_amount(said.minimum_effect, true, &said.primary, "evaluation.minimumEffect")?;
         for (metric, margin) in &said.margins {
-            let path = format!("evaluation.margins.{}", metric.name());
-            check_metric(*metric, &target, &path)?;
-            check_amount(*margin, false, *metric, &path)?;
+            let path = format!("evaluation.margins.{metric}");
+            check_metric(metric, &path)?;
+            check_amount(*margin, false, metric, &path)?;
         }
         let mut seen = HashSet::new();
         for (i, (guardrail, (metric, margin))) in said.guardrails.iter().zip(said.guardrail_margins()).enumerate() {
             let path = format!("evaluation.guardrails[{i}]");
-            check_metric(metric, &target, &format!("{path}.metric"))?;
-            let other = metric != said.primary;
+            check_metric(metric, &format!("{path}.metric"))?;
+            let other = *metric != said.primary;
             require(other, &path, "is the primary metric", "it has to improve anyway: remove the guardrail")?;
             require(seen.insert(metric), &path, "occurs twice", "a metric has one margin")?;
-            let help = format!("write `margin`, or a default under `evaluation.margins: {{{}: …}}`", metric.name());
+            let help = format!("write `margin`, or a default under `evaluation.margins: {{{metric}: …}}`");
             require(margin.is_some(), &path, "has no margin", &help)?;
             guardrail.margin.map_or(Ok(()), |own| check_amount(own, false, metric, &format!("{path}.margin")))?;
         }
@@ -199,33 +205,35 @@ impl Spec {
             let kind = property.logical_type.name();
             let help = "strings, integers and booleans have strata";
             require(few, &at, &format!("is a column of type {kind}"), help)?;
-            let pii = &property.pii;
-            let personal = pii.policy != Policy::Generalise
-                && (pii.kind.is_some() || matches!(pii.policy, Policy::Drop | Policy::Keep));
             let help = "the names of strata are published: remove it, or use policy `generalise` or `none`";
-            require(!personal, &at, &format!("`{column}` may hold personal data"), help)?;
-            let help =
-                format!("write `margin`, or a default under `evaluation.margins: {{{}: …}}`", said.primary.name());
+            require(!property.may_be_personal(), &at, &format!("`{column}` may hold personal data"), help)?;
+            let help = format!("write `margin`, or a default under `evaluation.margins: {{{}: …}}`", said.primary);
             require(margin.is_some(), &path, "has no margin", &help)?;
-            stratum.margin.map_or(Ok(()), |own| check_amount(own, false, said.primary, &format!("{path}.margin")))?;
+            stratum.margin.map_or(Ok(()), |own| check_amount(own, false, &said.primary, &format!("{path}.margin")))?;
         }
         Ok(())
     }
 }
 
-fn check_metric(metric: MetricWord, target: &Target, path: &str) -> Check {
+fn check_metric(metric: &MetricName, custom: &[CustomMetric], target: &Target, path: &str) -> Check {
     let task = match target {
         Target::Number => "a regression",
         Target::Classes(classes) if classes.len() > 2 => "more than two classes",
         Target::Classes(_) => "two classes",
     };
-    let known: Vec<&str> = MetricWord::ALL.into_iter().filter(|own| own.fits(target)).map(MetricWord::name).collect();
-    let help = format!("one of {}", known.join(", "));
-    require(metric.fits(target), path, &format!("`{}` is no metric of {task}", metric.name()), &help)
+    let fits = match metric {
+        MetricName::Known(word) => word.fits(target),
+        MetricName::Declared(name) => custom.iter().any(|own| own.name == *name),
+    };
+    let built_in = MetricWord::ALL.into_iter().filter(|own| own.fits(target)).map(MetricWord::name);
+    let mut known: Vec<&str> = built_in.collect();
+    known.extend(custom.iter().map(|own| own.name.as_str()));
+    let help = format!("one of {}, or declare it under `evaluation.metrics`", known.join(", "));
+    require(fits, path, &format!("`{metric}` is no metric of {task}"), &help)
 }
 
 /// An amount in a metric's unit, exact in millionths: scores are compared as integers.
-fn check_amount(amount: f64, zero: bool, metric: MetricWord, path: &str) -> Check {
+fn check_amount(amount: f64, zero: bool, metric: &MetricName, path: &str) -> Check {
     let most = if metric.in_unit_interval() { 1.0 } else { MAX_AMOUNT };
     let positive = amount > 0.0 || (zero && amount == 0.0);
     let help = format!("write a number {} 0, at most {most}", if zero { "from" } else { "above" });

@@ -29,6 +29,8 @@
 //!   margins: {auroc: 0.01}            # defaults; a margin that is needed and missing is an error
 //!   guardrails: [{metric: log_loss, margin: 0.02}]
 //!   strata: [{column: carrier}]
+//!   metrics:                          # of one's own: SQL, one number per row (custom_metric)
+//!     - {name: cost, direction: lower, value: CASE WHEN late = 1 AND score < 0.3 THEN 5 ELSE score END}
 //! refuse: [LABEL_CONFLICT]            # remarks on the receipt otherwise: LABEL_CONFLICT, NEAR_DUP, LEAKAGE_COLUMN
 //! schema:                             # exactly one table
 //!   - name: flights
@@ -72,6 +74,7 @@
 //! * everything in it is limited in number and size.
 
 pub mod attribution;
+pub mod custom_metric;
 pub mod evaluation;
 mod grammar;
 pub mod learning;

@@ -201,5 +201,5 @@ fn an_evaluation_without_a_margin_that_it_needs_is_refused_where_it_is_missing()
         assert!(error.to_string().contains("help: "), "{error}");
     }
     let unknown = Spec::parse_yaml(&text.replacen("primary: auroc", "primary: auc", 1), "model.yaml").unwrap_err();
-    assert!(unknown.line > 7 && unknown.problem.contains("auroc"), "{unknown}");
+    assert!(unknown.line > 7 && unknown.help.contains("auroc"), "{unknown}");
 }

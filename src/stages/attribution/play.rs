@@ -29,17 +29,19 @@ use crate::ml::frame::Frame;
 use crate::ml::model::Model;
 use crate::ml::{Control, Progress};
 use crate::sealing::vault;
+use crate::sql::measure::Measures;
 use crate::stages::beside::{Refusal, Trouble, persist};
-use crate::stages::evaluation::columns::{columns, frame, quanta};
+use crate::stages::evaluation::columns::{Columns, UNDEFINED, columns, frame, quanta};
 use crate::stages::evaluation::plan::{Plan as Compared, plan as compared};
 use crate::stages::training::learn::{Way, encode, fit};
 use crate::stages::training::outside::WayBack;
 use crate::stats::attribution::game::{Coalition, Plan, Shapley, Utilities, leave_one_out};
 use crate::stats::attribution::screening::{Contributor, Player, players};
 use crate::stats::attribution::uncertainty::{RowValues, sampling_variance};
-use crate::stats::attribution::utility::{Measure, Utility};
+use crate::stats::attribution::utility::{Measure, Said, Utility};
 use crate::stats::compare::{Comparison, compare};
 use crate::stats::fixed::{MICRO, quantise};
+use crate::stats::metric::Metric;
 use crate::stats::random::Seed;
 use crate::stats::rows::PairedRows;
 
@@ -84,6 +86,7 @@ pub fn play(desk: &Desk, case: &Case, stopped: &dyn Fn() -> bool) -> Result<Play
         declared: &declared,
         board: &board,
         how: &how,
+        gain: Gain::of_primary(&spec, &how)?,
         seeds: (0..i64::from(size.seeds)).map(|number| case.seed.wrapping_add(number)).collect(),
     };
     let score = game.play()?;
@@ -183,7 +186,9 @@ impl Table<'_> {
         let digest = data_encoding::HEXLOWER.encode(&artefact::digest(&comparator));
         let columns = columns(spec, game.how, &self.case.benchmark.strata, sealed, (&comparator, &candidate));
         let columns = columns.map_err(Some)?;
-        let rows = PairedRows::new(columns.frame, columns.labels, columns.baseline, columns.candidate);
+        let Columns { frame, labels, baseline, candidate, custom, .. } = columns;
+        let places = vec![0; labels.len()];
+        let rows = PairedRows::with_extras(frame, labels, baseline, candidate, custom, places);
         let unfit = "labels or scores of the whole benchmark cannot be compared";
         let rows = rows.map_err(|_| refused("SCORES_UNUSABLE")(&unfit))?;
         let comparison = compare(&rows, &game.how.declared.primary).map_err(|e| refused("SCORES_UNUSABLE")(&e))?;
@@ -246,7 +251,45 @@ pub(super) struct Game<'a> {
     declared: &'a Declaration,
     pub(super) board: &'a Board,
     how: &'a Compared,
+    /// The primary metric, if the contract declares it itself.
+    gain: Option<Gain>,
     pub(super) seeds: Vec<i64>,
+}
+
+/// What a coalition's model says of the game's benchmark rows.
+struct Outputs {
+    /// Scores in quanta.
+    scores: Vec<i64>,
+    /// See [`Said::gains`].
+    gains: Option<Vec<i64>>,
+}
+
+impl Outputs {
+    fn said(&self) -> Said<'_> {
+        Said { scores: &self.scores, gains: self.gains.as_deref() }
+    }
+}
+
+/// A primary metric that the contract declares itself.
+struct Gain {
+    measures: Measures,
+    place: usize,
+    sign: i64,
+}
+
+impl Gain {
+    fn of_primary(spec: &Spec, how: &Compared) -> Result<Option<Self>, Option<Refusal>> {
+        let Metric::Custom(place) = how.declared.primary else { return Ok(None) };
+        let measures = Measures::compile(spec).map_err(|e| refused("BAD_CONTRACT")(&e))?;
+        let higher = how.declared.custom.get(place).is_some_and(|own| own.higher_is_better);
+        Ok(measures.map(|measures| Self { measures, place, sign: if higher { 1 } else { -1 } }))
+    }
+
+    fn of(&self, board: &Board, scores: &[i64]) -> Result<Vec<i64>, Option<Refusal>> {
+        let values = self.measures.values_of(self.place, &board.rows, &board.labels, scores);
+        let values = values.map_err(|e| refused(UNDEFINED)(&e))?;
+        Ok(values.into_iter().map(|value| self.sign * value).collect())
+    }
 }
 
 /// What one seed gave.
@@ -286,8 +329,8 @@ impl Game<'_> {
         Ok(prepared.model(&self.declared.task, fitted.learned.predictor))
     }
 
-    /// Scores of a coalition's model on the game's benchmark rows, in quanta.
-    fn scores(&self, rows: &[Vec<u32>], coalition: Coalition, seed: i64) -> Result<Vec<i64>, Option<Refusal>> {
+    /// What a coalition's model says of the game's benchmark rows.
+    fn outputs(&self, rows: &[Vec<u32>], coalition: Coalition, seed: i64) -> Result<Outputs, Option<Refusal>> {
         let mut places: Vec<u32> = rows
             .iter()
             .enumerate()
@@ -299,7 +342,9 @@ impl Game<'_> {
         let unfit = "a coalition's model gives a score that is no finite number";
         let scores = model.predict(&self.board.features).map_err(|e| refused("BENCHMARK_UNFIT")(&e))?;
         let quanta = scores.into_iter().map(|score| quantise(score, MICRO)).collect::<Result<Vec<_>, _>>();
-        quanta.map_err(|_| refused("SCORES_UNUSABLE")(&unfit))
+        let scores = quanta.map_err(|_| refused("SCORES_UNUSABLE")(&unfit))?;
+        let gains = self.gain.as_ref().map(|gain| gain.of(self.board, &scores)).transpose()?;
+        Ok(Outputs { scores, gains })
     }
 
     fn play(&self) -> Result<Score, Option<Refusal>> {
@@ -309,12 +354,12 @@ impl Game<'_> {
         for (number, seed) in (0_u64..).zip(&self.seeds) {
             let draw = self.table.seed(&format!("attribution rows {number}"));
             let rows = drawn(self.groups, &self.counts, draw);
-            let nobody = self.scores(&rows, 0, *seed)?;
+            let nobody = self.outputs(&rows, 0, *seed)?;
             let measure = match &mut measure {
                 Some(measure) => measure,
                 none => {
                     let (metric, task) = (&self.how.declared.primary, frame(&self.declared.task));
-                    let first = Measure::new(metric, task, self.board.labels.clone(), &nobody);
+                    let first = Measure::new(metric, task, self.board.labels.clone(), nobody.said());
                     none.insert(first.map_err(|e| unusable(&e))?)
                 }
             };
@@ -333,7 +378,7 @@ impl Game<'_> {
         &self,
         measure: &Measure,
         rows: Vec<Vec<u32>>,
-        nobody: &[i64],
+        nobody: &Outputs,
         seed: i64,
     ) -> Result<Round, Option<Refusal>> {
         let unusable = |e: &dyn std::fmt::Display| refused("SCORES_UNUSABLE")(e);
@@ -342,13 +387,13 @@ impl Game<'_> {
         let mut utilities = Utilities { denominator: measure.denominator(), values: BTreeMap::new() };
         for coalition in self.plan.coalitions() {
             let own;
-            let scores = if coalition == 0 {
+            let outputs = if coalition == 0 {
                 nobody
             } else {
-                own = self.scores(&rows, coalition, seed)?;
+                own = self.outputs(&rows, coalition, seed)?;
                 &own
             };
-            let Utility { numerator, groups } = measure.of(scores).map_err(|e| unusable(&e))?;
+            let Utility { numerator, groups } = measure.of(outputs.said()).map_err(|e| unusable(&e))?;
             utilities.values.insert(coalition, numerator);
             gathered.iter_mut().zip(&groups).for_each(|(sums, own)| sums.add(coalition, own));
         }
@@ -376,8 +421,8 @@ impl Game<'_> {
             let without = all & !(1 << player);
             for (round, seed) in rounds.iter_mut().zip(&self.seeds) {
                 if !round.utilities.values.contains_key(&without) {
-                    let scores = self.scores(&round.rows, without, *seed)?;
-                    let own = measure.of(&scores).map_err(|e| unusable(&e))?;
+                    let outputs = self.outputs(&round.rows, without, *seed)?;
+                    let own = measure.of(outputs.said()).map_err(|e| unusable(&e))?;
                     round.utilities.values.insert(without, own.numerator);
                 }
             }

@@ -11,7 +11,10 @@ const GAME: &str = "{players: 4, trainings: 16, seeds: 5}";
 
 /// Two wallets whose labels are good, one whose labels are noise and one whose labels are wrong, after a baseline on little.
 fn four(attribution: &str, signed: bool) -> World {
-    let mut world = World::new(attribution);
+    peopled(World::new(attribution), signed)
+}
+
+fn peopled(mut world: World, signed: bool) -> World {
     world.contribute("platform", 40, Labels::Wrong, true);
     world.train("1.0.0", &[]);
     for (name, rows, labels) in [
@@ -191,4 +194,28 @@ fn what_cannot_be_attributed_says_why_and_is_over() {
         world.model.versions[0].lineage.dataset = candidate;
     };
     assert_eq!(reason(&nobody), "NO_PLAYERS");
+}
+
+#[test]
+fn a_declared_metric_that_is_two_for_every_error_credits_each_player_with_twice_what_accuracy_does() {
+    let game = "{players: 4, trainings: 16, seeds: 2, rows: 200, benchmarkRows: 100}";
+    let cost =
+        "primary: own, metrics: [{name: own, direction: lower, value: CASE WHEN predicted = label THEN 0 ELSE 2 END}]";
+    let (own, _) = {
+        let world = peopled(World::comparing(cost, game), true);
+        world.attribute(&world.accepted())
+    };
+    let (known, _) = {
+        let world = four(game, true);
+        world.attribute(&world.accepted())
+    };
+    assert_eq!((own.status.as_str(), own.players.len()), (Record::ATTRIBUTED, known.players.len()), "{own:?}");
+    let share =
+        |record: &Record, value: &str| value.parse::<f64>().unwrap() / record.denominator.parse::<f64>().unwrap();
+    for (own_player, known_player) in own.players.iter().zip(&known.players) {
+        let (own, known) = (share(&own, &own_player.value), share(&known, &known_player.value));
+        assert!((own - 2.0 * known).abs() < 1e-9, "{own} {known}");
+    }
+    let delta = |record: &Record| record.delta.parse::<f64>().unwrap();
+    assert!((delta(&own) - 2.0 * delta(&known)).abs() < 3e-6 && delta(&own) > 0.0, "{own:?}");
 }

@@ -1,4 +1,4 @@
-//! Columns of a comparison: sealed rows and both models in, labels and scores in quanta out, with each row's strata.
+//! Columns of a comparison: sealed rows and both models in; labels, scores and values of declared metrics in quanta out, with each row's strata.
 //!
 //! Texts of refusals repeat no value of a row: rows are sealed, and refusals are published.
 
@@ -12,9 +12,11 @@ use crate::ml::encoding::{Declared, Encode, Kind};
 use crate::ml::model::Model;
 use crate::ml::{MAX_SCORES, Task};
 use crate::sealing::strata::{level_of, stratum_of};
+use crate::sql::measure::Measures;
 use crate::stages::beside::Refusal;
+use crate::stats::declare::Named;
 use crate::stats::fixed::{MICRO, quantise};
-use crate::stats::rows::{Frame, Task as Compared};
+use crate::stats::rows::{CustomValues, Frame, Task as Compared};
 
 /// Labels and both models' scores in the order of the sealed rows.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,7 +31,12 @@ pub struct Columns {
     pub candidate: Vec<i64>,
     /// For each of the plan's columns of strata: the place of each row's stratum among that column's; beyond all of them for none.
     pub strata: Vec<Vec<u32>>,
+    /// Both models' values of each custom metric that the contract declares, in millionths.
+    pub custom: Vec<CustomValues>,
 }
+
+/// Reason of an attempt in which a metric has no value.
+pub const UNDEFINED: &str = "METRIC_UNDEFINED";
 
 fn refuse<T>(code: &'static str, detail: impl std::fmt::Display) -> Result<T, Refusal> {
     Err(Refusal::new(code, detail))
@@ -61,19 +68,41 @@ pub fn columns(
     let declared = declaration(spec).or_else(|e| refuse("BAD_CONTRACT", e))?;
     let task = &declared.task;
     let labels = quanta(rows, &declared.label, task)?;
-    if labels.len().saturating_mul(task.outputs()) > MAX_SCORES {
-        return refuse(
-            "TOO_LARGE",
-            format!("more than {MAX_SCORES} rows times classes; help: seal a sample of the rows"),
-        );
+    if labels.len().saturating_mul(task.outputs() + plan.declared.custom.len()) > MAX_SCORES {
+        let help = "help: seal a sample of the rows";
+        return refuse("TOO_LARGE", format!("more than {MAX_SCORES} rows times classes and declared metrics; {help}"));
     }
-    Ok(Columns {
-        frame: frame(task),
-        labels,
-        baseline: scores(rows, baseline, task, ("BASELINE_UNUSABLE", "the baseline"))?,
-        candidate: scores(rows, candidate, task, ("CANDIDATE_UNUSABLE", "the candidate"))?,
-        strata: strata(plan, sealed, rows)?,
-    })
+    let baseline = scores(rows, baseline, task, ("BASELINE_UNUSABLE", "the baseline"))?;
+    let candidate = scores(rows, candidate, task, ("CANDIDATE_UNUSABLE", "the candidate"))?;
+    let custom = custom((spec, &plan.declared.custom), rows, &labels, (&baseline, &candidate))?;
+    Ok(Columns { frame: frame(task), labels, baseline, candidate, strata: strata(plan, sealed, rows)?, custom })
+}
+
+/// Both models' values of the custom metrics, batch by batch.
+fn custom(
+    (spec, declared): (&Spec, &[Named]),
+    rows: &[RecordBatch],
+    labels: &[i64],
+    (baseline, candidate): (&[i64], &[i64]),
+) -> Result<Vec<CustomValues>, Refusal> {
+    let Some(measures) = Measures::compile(spec).or_else(|e| refuse("BAD_CONTRACT", e))? else { return Ok(Vec::new()) };
+    let mut all: Vec<CustomValues> = declared.iter().map(Named::without_values).collect();
+    let width = baseline.len().checked_div(labels.len()).unwrap_or(1);
+    let mut done = 0;
+    for batch in rows {
+        let end = done + batch.num_rows();
+        let of = |scores: &[i64]| {
+            let (labels, scores) = (labels.get(done..end), scores.get(done * width..end * width));
+            let own = measures.values(batch, labels.unwrap_or_default(), scores.unwrap_or_default());
+            own.or_else(|e| refuse(UNDEFINED, e))
+        };
+        for (own, (base, cand)) in all.iter_mut().zip(of(baseline)?.into_iter().zip(of(candidate)?)) {
+            own.baseline.extend(base);
+            own.candidate.extend(cand);
+        }
+        done = end;
+    }
+    Ok(all)
 }
 
 /// The labels of rows: a class's number, or a number in quanta.

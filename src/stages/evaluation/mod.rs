@@ -174,7 +174,8 @@ impl Evaluation {
             Ok(facts) => facts,
             Err(refusal) => return uncounted(&case, refusal.code, refusal.detail, out),
         };
-        (case.benchmark, case.spec, case.metric) = (benchmark, spec, plan.declared.primary.name().to_owned());
+        (case.benchmark, case.spec, case.metric) =
+            (benchmark, spec, plan.declared.name(&plan.declared.primary).to_owned());
         let key = case.benchmark.key();
         if case.benchmark.retired && !ledger.family(id)?.is_retired(&key) {
             ledger.fold(id, Noted::Retired { benchmark: key.clone() })?;

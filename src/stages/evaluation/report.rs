@@ -8,7 +8,7 @@ use crate::stats::compare::Comparison;
 use crate::stats::counts::PairedCounts;
 use crate::stats::evaluation::{Evaluation, MetricReport, Plan};
 use crate::stats::fixed::{ceil_real, floor_real, micro_string, p_value_string};
-use crate::stats::metric::publish;
+use crate::stats::metric::{Metric, publish};
 use crate::stats::rows::{PairedRows, Task};
 use crate::stats::strata::{NON_INFERIORITY_LEVEL, NonInferiority, non_inferior};
 
@@ -31,7 +31,8 @@ fn count(number: usize) -> i64 {
 #[must_use]
 pub fn full_record(done: &Evaluation, levels: &[(&PairedRows, &Plan)]) -> FullRecord {
     let rows = levels.first().map(|(rows, _)| *rows);
-    let metrics = done.metrics.iter().filter_map(|(metric, own)| metric_facts(metric.name(), own.as_ref().ok()?));
+    let name = |metric: &Metric| rows.map_or_else(|| metric.name().to_owned(), |rows| metric.name_in(rows).to_owned());
+    let metrics = done.metrics.iter().filter_map(|(metric, own)| metric_facts(name(metric), own.as_ref().ok()?));
     let strata = levels.iter().flat_map(|(rows, plan)| {
         (0..).zip(&plan.strata).map(move |(level, (name, margin))| (rows, level, name, *margin))
     });
@@ -52,7 +53,7 @@ pub fn full_record(done: &Evaluation, levels: &[(&PairedRows, &Plan)]) -> FullRe
     }
 }
 
-fn metric_facts(name: &str, report: &MetricReport) -> Option<MetricFacts> {
+fn metric_facts(name: String, report: &MetricReport) -> Option<MetricFacts> {
     let Comparison { metric, higher_is_better, baseline, candidate, evidence, .. } = &report.comparison;
     let published = publish(metric, *higher_is_better, *baseline, *candidate)?;
     let places = |decimal: &str| {
@@ -70,7 +71,7 @@ fn metric_facts(name: &str, report: &MetricReport) -> Option<MetricFacts> {
         delta_ppm: published.delta_micro.to_string(),
         interval_ppm: interval,
         lower_ppm: ppm(evidence.lower_bound(NON_INFERIORITY_LEVEL)),
-        name: name.to_owned(),
+        name,
         p_e9: e9(evidence.p_value()),
         permutation_p_e9: report.permutation_p.and_then(e9),
     })

@@ -1,4 +1,4 @@
-//! Samples of an evaluation: each sealed row's label and scores, as the statement binds them.
+//! Samples of an evaluation: each sealed row's label, scores and values of custom metrics, as the statement binds them.
 
 use arrow::array::{ArrayRef, RecordBatch};
 
@@ -10,7 +10,7 @@ use crate::domain::contract::Spec;
 use crate::domain::keys::MacKey;
 use crate::sealing::rows::cell;
 use crate::stages::beside::Refusal;
-use crate::stats::rows::Task;
+use crate::stats::rows::{CustomValues, Task};
 
 /// Sealed rows with all that their samples are made of.
 #[derive(Debug, Clone, Copy)]
@@ -78,8 +78,11 @@ impl<'a> Sampled<'a> {
         let (Some(base), Some(cand)) = (scores(&self.columns.baseline), scores(&self.columns.candidate)) else {
             return Err(unbound("fewer scores than rows"));
         };
+        let metric = |own: &CustomValues| Some([*own.baseline.get(i)?, *own.candidate.get(i)?]);
+        let metrics = self.columns.custom.iter().map(metric).collect::<Option<Vec<_>>>();
+        let metrics = metrics.ok_or_else(|| unbound("fewer values of a metric than rows"))?;
         let label = cell(labels, row).map_err(unbound)?;
-        Ok(Sample { base, cand, i: i as u64, id: data_encoding::HEXLOWER.encode(leaf), label, strata })
+        Ok(Sample { metrics, base, cand, i: i as u64, id: data_encoding::HEXLOWER.encode(leaf), label, strata })
     }
 }
 

@@ -222,9 +222,8 @@ fn compare(first: &Level, others: &[Level], standing: &Standing, resampling: &Re
 /// The rows once for each column of strata, or once without.
 fn levels(columns: &Columns, plan: &Plan) -> Result<Vec<Level>, Refusal> {
     let made = |of: Vec<u32>, strata: &[(String, Option<i64>)]| {
-        let Columns { frame, labels, baseline, candidate, .. } = columns;
-        let (labels, baseline, candidate) = (labels.clone(), baseline.clone(), candidate.clone());
-        let paired = PairedRows::with_extras(*frame, labels, baseline, candidate, Vec::new(), of);
+        let Columns { frame, labels, baseline, candidate, custom, .. } = columns.clone();
+        let paired = PairedRows::with_extras(frame, labels, baseline, candidate, custom, of);
         // The error's text names a row and its label.
         let rows = paired.or_else(|_| {
             refuse("SCORES_UNUSABLE", "labels or scores lie outside what can be compared; help: probabilities add up to 1, numbers stay within 10^8")

@@ -292,3 +292,64 @@ fn an_attempt_that_no_worker_brings_to_its_end_is_given_up_and_holds_nobody_up()
     *lock(&world.shelf.failures) = 0;
     assert_eq!(desk.evaluate(world.ask("2", &world.good, &world.noise)).status, Record::ACCEPTED);
 }
+
+/// What a wrong answer costs, more in the north, and more the surer it was.
+const COST: &str = "CASE WHEN predicted = label THEN 0 WHEN region = 'north' THEN 5 * abs(score - 0.5) ELSE 2 END";
+
+#[test]
+fn a_declared_metric_decides_is_preregistered_by_name_and_stands_with_its_figures_in_its_own_unit() {
+    let world = World::under(&declaring("own", "[{metric: accuracy, margin: 0.05}]", COST));
+    let mut desk = world.desk();
+    let record = desk.evaluate(world.ask("r", &world.good, &world.noise));
+    assert_eq!((record.status.as_str(), record.metric.as_str()), (Record::ACCEPTED, "own"), "{record:?}");
+    let number = |text: &Option<String>| text.as_ref().unwrap().parse::<f64>().unwrap();
+    let (base, cand, delta) = (number(&record.baseline_value), number(&record.candidate_value), number(&record.delta));
+    // Less of it is better.
+    assert!(base > cand && (base - cand - delta).abs() < 1e-9 && number(&record.lower) > 0.0, "{record:?}");
+    assert!(record.strata.len() == 4 && record.strata.iter().all(|stratum| stratum.passed), "{record:?}");
+    let statements = desk.statements();
+    let [Predicate::Preregistration(laid), Predicate::Evaluation(told)] = statements.as_slice() else { panic!() };
+    assert_eq!((laid.metric.as_str(), laid.test.as_str(), told.metric.as_str()), ("own", "paired_t", "own"));
+    assert_eq!((laid.guardrails[0].name.as_str(), laid.strata[0].margin_ppm.as_str()), ("accuracy", "500000"));
+    let full = told.record.as_ref().unwrap();
+    let own = full.metrics.iter().find(|metric| metric.name == "own").unwrap();
+    assert_eq!(own.delta_ppm.parse::<i128>().ok().map(crate::stats::fixed::micro_string), record.delta);
+    assert!(own.interval_ppm.is_some() && own.p_e9.is_some() && own.permutation_p_e9.is_some(), "{own:?}");
+    // Another definition is another contract, so another preregistration.
+    let other = declaring("own", "[{metric: accuracy, margin: 0.05}]", &COST.replace("ELSE 2", "ELSE 3"));
+    assert_ne!(other.contract_digest().unwrap(), laid.contract_digest);
+}
+
+#[test]
+fn a_declared_guardrail_that_got_worse_refuses_what_is_better_otherwise() {
+    // The better model is surer of itself.
+    let sure = declaring("accuracy", "[{metric: own, margin: 0.01}]", "abs(score - 0.5)");
+    let world = World::under(&sure);
+    let mut desk = world.desk();
+    let record = desk.evaluate(world.ask("r", &world.good, &world.noise));
+    assert_eq!((record.status.as_str(), &record.reasons), (Record::REFUSED, &vec!["GUARDRAIL_INFERIOR".to_owned()]));
+    assert!(record.delta.is_none() && record.detail.is_empty(), "{record:?}");
+    let id = record.evaluation_id.as_str();
+    let kept = kept::open(&world.key, id, &lock(&world.shelf.kept)[id]).unwrap();
+    assert_eq!(kept.record.reasons.iter().map(|own| own.subject.as_str()).collect::<Vec<_>>(), ["own"]);
+    // What it allows, it allows.
+    let world = World::under(&declaring("accuracy", "[{metric: own, margin: 1}]", "abs(score - 0.5)"));
+    assert_eq!(world.desk().evaluate(world.ask("r", &world.good, &world.noise)).status, Record::ACCEPTED);
+}
+
+#[test]
+fn a_declared_metric_without_a_value_on_some_row_accepts_nothing_and_says_which_and_no_more() {
+    for (primary, value) in [("own", "score / half"), ("accuracy", "nullif(score, score) + x")] {
+        let world = World::under(&declaring(primary, "[{metric: log_loss}]", value));
+        let mut desk = world.desk();
+        let record = desk.evaluate(world.ask("r", &world.good, &world.noise));
+        let said = (record.status.as_str(), record.attempt, record.reasons.as_slice());
+        assert_eq!(said, (Record::FAILED, 1, &["METRIC_UNDEFINED".to_owned()][..]), "{record:?}");
+        assert!(
+            record.detail.contains("the metric own is undefined") && record.detail.contains("help: "),
+            "{record:?}"
+        );
+        let Some(Predicate::Evaluation(told)) = desk.statements().pop() else { panic!() };
+        assert_eq!((told.record, told.withheld), (None, None));
+    }
+}

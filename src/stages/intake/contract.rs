@@ -25,6 +25,7 @@ use super::sql;
 use crate::codec::canonical::RowEncoder;
 use crate::domain::contract::{LogicalType, Property, Scalar, Spec, SpecError};
 use crate::domain::reason::Reason;
+use crate::sql::measure::Measures;
 
 /// Compiled size of one pattern.
 const MAX_REGEX_BYTES: usize = 1 << 20;
@@ -102,6 +103,7 @@ impl Compiler {
                 test: Test::Expression(violated),
             });
         }
+        Measures::compile(&spec)?;
         let label = spec.label.as_ref().and_then(|label| schema.index_of(label).ok());
         if let Some(column) = label {
             let test = Test::Null { column };

@@ -4,7 +4,7 @@
 //!
 //! | metric | denominator | rows |
 //! |---|---|---|
-//! | accuracy, Brier, log-loss, MAE, MSE | rows × quanta per unit | per-row values |
+//! | accuracy, Brier, log-loss, MAE, MSE, declared ones | rows × quanta per unit | per-row values |
 //! | AUROC | 2PN | placements, positives and negatives apart (DeLong) |
 //! | F1, precision, recall, macro F1, RMSE, R² | 10¹² | influence values (delta method) |
 
@@ -18,7 +18,7 @@ use crate::stats::counts::PairedCounts;
 use crate::stats::exact::Overflow;
 use crate::stats::fixed::quantise;
 use crate::stats::metric::{Metric, row_values};
-use crate::stats::rows::{Frame, Model, PairedRows, RowsError};
+use crate::stats::rows::{CustomValues, Frame, Model, PairedRows, RowsError};
 
 /// Denominator of metrics that are no mean of rows.
 const PICO: i64 = 1_000_000_000_000;
@@ -57,6 +57,21 @@ impl From<Overflow> for UtilityError {
     }
 }
 
+/// What a model says of the game's benchmark rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Said<'a> {
+    /// Its scores, in quanta.
+    pub scores: &'a [i64],
+    /// Of a declared metric its value of each row in millionths, with the sign that makes more better; none of a built-in one.
+    pub gains: Option<&'a [i64]>,
+}
+
+impl<'a, T: AsRef<[i64]> + ?Sized> From<&'a T> for Said<'a> {
+    fn from(scores: &'a T) -> Self {
+        Self { scores: scores.as_ref(), gains: None }
+    }
+}
+
 /// The utility of one coalition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Utility {
@@ -84,11 +99,19 @@ impl Measure {
     ///
     /// # Errors
     /// The metric is undefined for this model.
-    pub fn new(metric: &Metric, frame: Frame, labels: Vec<i64>, first: &[i64]) -> Result<Self, UtilityError> {
+    pub fn new<'a>(
+        metric: &Metric,
+        frame: Frame,
+        labels: Vec<i64>,
+        first: impl Into<Said<'a>>,
+    ) -> Result<Self, UtilityError> {
+        let first = first.into();
+        // A game knows one metric: a declared one is the first.
+        let metric = if matches!(metric, Metric::Custom(_)) { Metric::Custom(0) } else { metric.clone() };
         let mut measure = Self { metric: metric.clone(), frame, labels, denominator: 1, per_unit: vec![1], coarse: 1 };
         let rows = measure.rows(first)?;
         let count = rows.len() as i128;
-        if let Some(own) = row_values(&rows, metric, Model::Candidate) {
+        if let Some(own) = row_values(&rows, &metric, Model::Candidate) {
             let total: i128 = own.values.iter().map(|value| value.abs()).sum();
             // Powers of ten that divide the unit, so that the denominator stays an integer.
             while total / measure.coarse > HEADROOM && own.per_unit % (measure.coarse * 10) == 0 {
@@ -96,8 +119,8 @@ impl Measure {
             }
             measure.per_unit = vec![own.per_unit / measure.coarse];
             measure.denominator = own.per_unit / measure.coarse * count;
-        } else if *metric == Metric::Auroc {
-            let placements = Placements::of(&measure.labels, first);
+        } else if metric == Metric::Auroc {
+            let placements = Placements::of(&measure.labels, first.scores);
             let (positives, negatives) = (placements.positive.len() as i128, placements.negative.len() as i128);
             measure.denominator = 2 * positives * negatives;
             measure.per_unit = vec![2 * negatives, 2 * positives];
@@ -143,20 +166,28 @@ impl Measure {
     }
 
     /// Rows whose `strata` say where each one stood.
-    fn rows(&self, scores: &[i64]) -> Result<PairedRows, UtilityError> {
+    fn rows(&self, said: Said<'_>) -> Result<PairedRows, UtilityError> {
         let places = (0..u32::try_from(self.labels.len()).map_err(|_| UtilityError::Rows)?).collect();
-        let (labels, scores) = (self.labels.clone(), scores.to_vec());
-        Ok(PairedRows::with_extras(self.frame, labels, scores.clone(), scores, Vec::new(), places)?)
+        let (labels, scores) = (self.labels.clone(), said.scores.to_vec());
+        let custom = |gains: &[i64]| CustomValues {
+            name: "gain".to_owned(),
+            higher_is_better: true,
+            baseline: gains.to_vec(),
+            candidate: gains.to_vec(),
+        };
+        let custom = said.gains.map(custom).into_iter().collect();
+        Ok(PairedRows::with_extras(self.frame, labels, scores.clone(), scores, custom, places)?)
     }
 
     /// The utility of a model by its scores of the rows.
     ///
     /// # Errors
     /// Scores that cannot be compared, a metric that is undefined for them, a value out of range.
-    pub fn of(&self, scores: &[i64]) -> Result<Utility, UtilityError> {
-        let rows = self.rows(scores)?;
+    pub fn of<'a>(&self, said: impl Into<Said<'a>>) -> Result<Utility, UtilityError> {
+        let said = said.into();
+        let rows = self.rows(said)?;
         let utility = if self.metric == Metric::Auroc {
-            let Placements { positive, negative } = Placements::of(&self.labels, scores);
+            let Placements { positive, negative } = Placements::of(&self.labels, said.scores);
             Utility { numerator: positive.iter().map(|own| i128::from(*own)).sum(), groups: vec![positive, negative] }
         } else if let Some(own) = row_values(&rows, &self.metric, Model::Candidate) {
             let sign = if self.metric.higher_is_better(&rows) { 1 } else { -1 };

@@ -12,6 +12,7 @@ mod canaries;
 mod cli;
 mod contributions;
 mod crowd;
+mod custom_metrics;
 mod dead_letters;
 mod evaluation;
 mod external;

@@ -84,6 +84,12 @@ impl Stranger {
     }
 }
 
+/// An accepted evaluation, at every level.
+pub(super) fn every_level(cluster: &Cluster, model: &str, told: &Value) {
+    let stranger = Stranger::new(cluster, model, told, "3");
+    assert_eq!(stranger.levels(0), ["passed", "passed", "passed"].map(|outcome| json!(outcome)));
+}
+
 /// An accepted evaluation, at every level, with every file changed once.
 pub(super) fn accepted(cluster: &Cluster, model: &str, told: &Value) {
     let stranger = Stranger::new(cluster, model, told, "3");

@@ -203,7 +203,13 @@ pub(super) struct World {
 impl World {
     /// A tenant whose contract has this section `attribution`.
     pub(super) fn new(attribution: &str) -> Self {
-        let spec = Spec::parse_yaml(&SPEC.replace("ATTRIBUTION", attribution), "f").unwrap();
+        Self::comparing("primary: accuracy", attribution)
+    }
+
+    /// The same, whose section `evaluation` begins like this.
+    pub(super) fn comparing(evaluation: &str, attribution: &str) -> Self {
+        let text = SPEC.replace("primary: accuracy", evaluation).replace("ATTRIBUTION", attribution);
+        let spec = Spec::parse_yaml(&text, "f").unwrap();
         let contract = ModelContract {
             digest: spec.contract_digest().unwrap(),
             revision: 1,

@@ -45,6 +45,19 @@ schema:
       - {name: late, logicalType: integer, logicalTypeOptions: {enum: [0, 1]}}
 ";
 
+/// The contract with declared metrics, of which one decides or guards.
+pub(crate) fn declaring(primary: &str, guardrail: &str, value: &str) -> Spec {
+    let text = SPEC
+        .replace("primary: accuracy", &format!("primary: {primary}"))
+        .replace("{accuracy: 0.1, ", &format!("{{{primary}: 0.5, "))
+        .replace("[{metric: log_loss}]", guardrail)
+        .replace(
+            "  strata:",
+            &format!("  metrics:\n    - {{name: own, direction: lower, unit: EUR, value: \"{value}\"}}\n  strata:"),
+        );
+    Spec::parse_yaml(&text, "f").unwrap()
+}
+
 pub(crate) fn spec() -> Spec {
     Spec::parse_yaml(SPEC, "f").unwrap()
 }
@@ -158,12 +171,17 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::under(&spec())
+    }
+
+    /// Under a contract of the same columns that compares in its own way.
+    pub(crate) fn under(spec: &Spec) -> Self {
         let shelf = Arc::new(Shelf::default());
         let key = Arc::new(SealingKey::new("e1").unwrap());
         let contract = ModelContract {
-            digest: spec().contract_digest().unwrap(),
+            digest: spec.contract_digest().unwrap(),
             revision: 1,
-            spec: spec().canonical_json().unwrap(),
+            spec: spec.canonical_json().unwrap(),
         };
         let train: Vec<_> = (10_000..10_400).map(row).collect();
         let train = checked(&train).rows;
