@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ml::artefact::MAX_TEXT;
+use crate::ml::derivation::Derivation;
 use crate::ml::frame::{Column, Frame};
 
 /// Most levels of a category; the code after the last is "other".
@@ -135,6 +136,8 @@ impl Feature {
 pub struct Encoding {
     /// Features in declared order.
     pub features: Vec<Feature>,
+    /// What SQL adds to rows before; nothing in most models.
+    pub derivation: Derivation,
 }
 
 /// One encoded column.
@@ -206,8 +209,29 @@ impl Encoding {
         names.sort_unstable();
         match names.windows(2).find(|pair| pair[0] == pair[1]) {
             Some(pair) => Err(EncodingError::Twice { name: pair[0].clone() }),
-            None => Ok(Self { features }),
+            None => Ok(Self { features, derivation: Derivation::default() }),
         }
+    }
+
+    /// The columns that are encoded, each once, with the kind of its encoding; the name of one that is read in two ways otherwise.
+    ///
+    /// # Errors
+    /// The name of that column.
+    pub fn columns(&self) -> Result<Vec<Declared>, &str> {
+        let mut all = Vec::<Declared>::new();
+        for Feature { column, kind } in &self.features {
+            let encode = match kind {
+                Kind::Number => Encode::Number,
+                Kind::Category(_) => Encode::Category,
+                Kind::Time(_) => Encode::Time(Vec::new()),
+            };
+            match all.iter().find(|known| known.column == *column) {
+                Some(known) if known.encode != encode => return Err(column),
+                Some(_) => {}
+                None => all.push(Declared { column: column.clone(), encode }),
+            }
+        }
+        Ok(all)
     }
 
     /// Encodes the rows of `frame`.
@@ -386,7 +410,8 @@ mod tests {
         let frame = Frame::new(vec![("x".into(), Column::Numbers(vec![1.0]))]).unwrap();
         let error = Encoding::compile(&[declared("x", Encode::Category)], &frame).unwrap_err();
         assert!(matches!(error, EncodingError::Kind { ref column, .. } if column == "x"));
-        let encoding = Encoding { features: vec![Feature { column: "y".into(), kind: Kind::Number }] };
+        let features = vec![Feature { column: "y".into(), kind: Kind::Number }];
+        let encoding = Encoding { features, ..Encoding::default() };
         assert_eq!(encoding.encode(&frame), Err(EncodingError::Missing { column: "y".into() }));
     }
 }

@@ -147,6 +147,17 @@ impl Outside for Trainer {
         })
     }
 
+    fn reference(&self, digest: &str) -> Result<bytes::Bytes, Trouble> {
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(passing)?;
+        crate::ops::blobs::fetch(&self.store, &runtime, digest, MAX_TABLE as u64).map_err(|error| match error {
+            BlobError::Passing(cause) => Trouble::Passing(cause),
+            BlobError::Missing(what) => {
+                let help = "help: apply the model again with its file, which puts the table into the store";
+                Refusal::new("REFERENCE_MISSING", format!("a reference table: {what}; {help}")).into()
+            }
+        })
+    }
+
     fn keep(&self, artefact: Vec<u8>) -> Result<(), Trouble> {
         ask(self.store.blobs().put(artefact.into())).map(drop)
     }

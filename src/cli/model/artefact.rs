@@ -166,7 +166,10 @@ pub(super) async fn put(settings: &Settings, file: &Path, contract: Option<&Spec
             columns.push(feature.column.clone());
         }
     }
-    if let Some(stranger) = contract.and_then(|spec| columns.iter().find(|name| spec.property(name).is_none())) {
+    let reads = native.model.encoding.derivation.reads(false).into_iter().map(|read| &read.name);
+    let known = |spec: &Spec, name: &str| spec.property(name).is_some() || spec.sql_column(name).is_some();
+    let stranger = |spec| columns.iter().chain(reads).find(|name| !known(spec, name));
+    if let Some(stranger) = contract.and_then(stranger) {
         return Err(Failure::Refused(format!(
             "{shown}: it reads the column {stranger}, which the contract does not have\nhelp: name the contract that it was trained \
              under with --contract"

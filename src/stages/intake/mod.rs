@@ -30,7 +30,7 @@ mod screen;
 pub mod sealing;
 mod shape;
 mod signature;
-mod sql;
+pub(crate) mod sql;
 mod sums;
 
 use std::sync::Arc;

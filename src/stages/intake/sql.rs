@@ -15,16 +15,16 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::contract::is_immutable;
 
-const MAX_DEPTH: usize = 64;
-const MAX_NODES: usize = 2_000;
+pub(crate) const MAX_DEPTH: usize = 64;
+pub(crate) const MAX_NODES: usize = 2_000;
 /// Levels of recursion in the SQL parser. It tries a call such as `POSITION(` up to three ways and each way its arguments anew, so a
 /// syntax error inside n levels costs 3^n: a quarter of a second here, an hour at DataFusion's default of 50. Twelve levels are ten
 /// nested calls or five nested groups of AND and OR.
-pub(super) const MAX_NESTING: usize = 12;
+pub(crate) const MAX_NESTING: usize = 12;
 /// A `CASE` that cannot be parsed is tried again as a name, and the limit on nesting does not count those.
 const MAX_CASES: usize = 10;
 
-const FUNCTIONS: &[&str] = &[
+pub(crate) const FUNCTIONS: &[&str] = &[
     "abs",
     "ceil",
     "floor",
@@ -69,7 +69,7 @@ const FUNCTIONS: &[&str] = &[
 
 /// Why an expression is no rule.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     pub problem: String,
     pub help: String,
 }
@@ -80,7 +80,7 @@ fn refuse<T>(problem: impl Into<String>, help: impl Into<String>) -> Result<T, R
 
 /// Refuses what the parser would take exponential time or unbounded stack for, by the words alone: many `CASE`, and `INTERVAL` before
 /// anything but a literal, which it parses without counting levels.
-pub(super) fn check_text(text: &str) -> Result<(), Refusal> {
+pub(crate) fn check_text(text: &str) -> Result<(), Refusal> {
     let Ok(tokens) = Tokenizer::new(&GenericDialect {}, text).tokenize() else {
         return Ok(()); // the parser has the same tokenizer and says what is wrong
     };
@@ -104,7 +104,7 @@ pub(super) fn check_text(text: &str) -> Result<(), Refusal> {
 }
 
 /// The refusal of a text that the parser found too deep.
-pub(super) fn too_deep(error: &DataFusionError) -> Option<Refusal> {
+pub(crate) fn too_deep(error: &DataFusionError) -> Option<Refusal> {
     match error.find_root() {
         DataFusionError::SQL(parser, _) if **parser == ParserError::RecursionLimitExceeded => {
             Some(Refusal { problem: format!("is nested deeper than {MAX_NESTING} levels"), help: SPLIT.to_owned() })
@@ -189,7 +189,7 @@ fn check_node(node: &Expr) -> Result<(), Refusal> {
     }
 }
 
-fn is_pattern(operator: Operator) -> bool {
+pub(crate) fn is_pattern(operator: Operator) -> bool {
     use Operator::*;
     matches!(
         operator,
@@ -204,7 +204,7 @@ fn is_pattern(operator: Operator) -> bool {
     )
 }
 
-fn check_pattern(pattern: &Expr) -> Result<(), Refusal> {
+pub(crate) fn check_pattern(pattern: &Expr) -> Result<(), Refusal> {
     match pattern {
         Expr::Literal(..) => Ok(()),
         _ => refuse("has a pattern that is not written out", "write the pattern as a text in quotes"),

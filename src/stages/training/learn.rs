@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::admission::Open;
 use super::rows::Rows;
 use crate::domain::records::{Dataset as Named, Metric};
+use crate::features;
 use crate::math;
 use crate::ml::artefact::{self, MAX_BYTES};
 use crate::ml::boost::folds;
@@ -16,6 +17,9 @@ use crate::ml::model::{Model, Predictor};
 use crate::ml::{Control, LearnError, Learned, Task, Training, arrow, learner};
 use crate::stages::beside::Refusal;
 use crate::stats::auc::Placements;
+
+/// Reason code of SQL that gives no columns.
+pub const SQL_FAILED: &str = "SQL_FAILED";
 
 /// What a run made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,7 +213,7 @@ pub fn prepare(declared: &Declaration, rows: Rows) -> Result<Prepared, Refusal> 
     encode(declared, named, dataset.rows, dataset.row_keys)
 }
 
-/// Encodes rows that stand in their canonical order.
+/// Runs the contract's steps and SQL on rows that stand in their canonical order, and encodes what is left.
 ///
 /// # Errors
 /// Why nothing can be learned from these rows.
@@ -220,7 +224,14 @@ pub fn encode(
     row_keys: Vec<u64>,
 ) -> Result<Prepared, Refusal> {
     let bad = |error: &dyn std::fmt::Display| Refusal::new("BAD_DATASET", error);
-    let batches = [rows];
+    let failed = |error| Refusal::new(SQL_FAILED, error);
+    let (rows, row_keys) = features::filtered(&declared.derivation, rows, row_keys).map_err(failed)?;
+    if row_keys.is_empty() {
+        let detail = "the steps of the contract let no row through; help: look at `learning.steps`";
+        return Err(Refusal::new("EMPTY_DATASET", detail));
+    }
+    let batches = [features::derive(&declared.derivation, &rows).map_err(failed)?];
+    drop(rows);
     let labels = arrow::labels(&batches, &declared.label, &declared.task).map_err(|e| bad(&e))?;
     let labels: Option<Vec<f64>> = labels.into_iter().collect();
     let Some(labels) = labels else {
@@ -230,7 +241,8 @@ pub fn encode(
         ));
     };
     let frame = arrow::frame_of(&batches, &declared.features).map_err(|e| bad(&e))?;
-    let encoding = Encoding::compile(&declared.features, &frame).map_err(|e| bad(&e))?;
+    let mut encoding = Encoding::compile(&declared.features, &frame).map_err(|e| bad(&e))?;
+    encoding.derivation = declared.derivation.served();
     let features = encoding.encode(&frame).map_err(|e| bad(&e))?;
     Ok(Prepared { named, features, encoding, labels, row_keys })
 }
@@ -259,6 +271,7 @@ fn recipe(open: &Open, declared: &Declaration, parameters: &Value, dataset: &Nam
         dataset: dataset.digest.clone(),
         label: declared.label.clone(),
         encoding: declared.features.clone(),
+        derivation: declared.derivation.clone(),
         algorithm: open.run.algorithm.clone(),
         parameters,
         search,
