@@ -52,7 +52,10 @@ pub(super) fn check<'p>(plan: &'p LogicalPlan, purpose: For, tables: &[Table]) -
     let mut below = &*top.input;
     if let LogicalPlan::Filter(filter) = below {
         if purpose == For::Feature {
-            return refuse("has WHERE, which loses rows", "write a CASE, or a condition of the join; steps filter rows");
+            return refuse(
+                "has WHERE, which loses rows",
+                "write a CASE, or a condition of the join; steps filter rows",
+            );
         }
         check_expr(&filter.predicate, purpose, &mut nodes)?;
         below = &filter.input;
@@ -97,7 +100,9 @@ fn check_tables(plan: &LogicalPlan, tables: &[Table]) -> Checked {
         Ok(TreeNodeRecursion::Continue)
     });
     match stranger {
-        Some(table) => refuse(format!("reads `{table}`"), "there are `rows` and the tables under `learning.references`"),
+        Some(table) => {
+            refuse(format!("reads `{table}`"), "there are `rows` and the tables under `learning.references`")
+        }
         None if walked.is_err() => refuse("cannot be read", "write it simpler"),
         None => Ok(()),
     }
@@ -220,7 +225,8 @@ fn check_node(node: &Expr, purpose: For) -> Checked {
     }
 }
 
-const ROW_BY_ROW: &str = "a row's result follows from the row and reference tables: aggregate those in a joined (SELECT … GROUP BY …)";
+const ROW_BY_ROW: &str =
+    "a row's result follows from the row and reference tables: aggregate those in a joined (SELECT … GROUP BY …)";
 
 fn check_call(name: &str, volatility: Volatility, arguments: &[Expr]) -> Checked {
     if volatility != Volatility::Immutable {

@@ -48,8 +48,8 @@ use crate::stages::intake::sql::{MAX_NESTING, Refusal, check_text, too_deep};
 const ROW: &str = "_row";
 /// What a step may read besides columns: a number from 0 up to 1 that belongs to the row, the same in every run.
 pub const SHARE: &str = "_share";
-/// Rows of a piece.
-const PIECE: usize = 65_536;
+/// Rows of a piece; of few rows in tests, so that they see borders.
+const PIECE: usize = if cfg!(test) { 64 } else { 65_536 };
 /// Memory of a piece's joins and aggregates in bytes.
 const MEMORY: usize = 512 << 20;
 /// Longest time of a piece; what is bounded by the guard takes a fraction of a second.
@@ -132,11 +132,7 @@ pub fn derive(derivation: &Derivation, batch: &RecordBatch) -> Result<RecordBatc
 ///
 /// # Errors
 /// As [`derive`]; a row may be lost here, but not come twice.
-pub fn filtered(
-    derivation: &Derivation,
-    batch: RecordBatch,
-    keys: Vec<u64>,
-) -> Result<(RecordBatch, Vec<u64>), Fault> {
+pub fn filtered(derivation: &Derivation, batch: RecordBatch, keys: Vec<u64>) -> Result<(RecordBatch, Vec<u64>), Fault> {
     if derivation.steps.is_empty() {
         return Ok((batch, keys));
     }
@@ -146,8 +142,10 @@ pub fn filtered(
         for step in &derivation.steps {
             let kept = session.kept(step, &batch, &keys).await?;
             let before = batch.num_rows();
-            batch = filter_record_batch(&batch, &kept).map_err(|_| fault(step, "filters other rows", "this is a defect"))?;
-            keys = keys.into_iter().zip(kept.iter()).filter(|(_, kept)| *kept == Some(true)).map(|(key, _)| key).collect();
+            batch = filter_record_batch(&batch, &kept)
+                .map_err(|_| fault(step, "filters other rows", "this is a defect"))?;
+            keys =
+                keys.into_iter().zip(kept.iter()).filter(|(_, kept)| *kept == Some(true)).map(|(key, _)| key).collect();
             tracing::info!(step = step.name, before, after = batch.num_rows(), "a step has filtered training rows");
         }
         Ok((batch, keys))
@@ -205,9 +203,14 @@ fn input(select: &Select, purpose: For, batch: &RecordBatch, keys: &[u64]) -> Re
     let mut columns = Vec::with_capacity(select.reads.len() + 2);
     for Field { name, kind } in &select.reads {
         let Some(column) = batch.column_by_name(name) else {
-            return Err(fault(select, format!("reads the column {name}, which the rows do not have"), "add it to the rows"));
+            return Err(fault(
+                select,
+                format!("reads the column {name}, which the rows do not have"),
+                "add it to the rows",
+            ));
         };
-        let unfit = |_| fault(select, format!("reads the column {name} as {}", kind.name()), "the rows have another type");
+        let unfit =
+            |_| fault(select, format!("reads the column {name} as {}", kind.name()), "the rows have another type");
         columns.push(cast(column, &arrow_type(*kind)).map_err(unfit)?);
     }
     if purpose == For::Step {

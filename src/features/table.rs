@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Field as ArrowField, Float64Type, Schema, SchemaRef};
 use serde_json::{Map, Value};
 
@@ -91,7 +91,8 @@ fn lines(table: &str, batch: &RecordBatch) -> Result<Vec<u8>, Fault> {
 /// # Errors
 /// Bytes that are not its canonical form.
 pub(super) fn read(table: &Table) -> Result<RecordBatch, Fault> {
-    let damaged = |problem: &str| bad(&table.name, problem, "apply the model again with its file, or restore the store");
+    let damaged =
+        |problem: &str| bad(&table.name, problem, "apply the model again with its file, or restore the store");
     if data_encoding::HEXLOWER.encode(&crate::ml::artefact::digest(&table.bytes)) != table.digest {
         return damaged("has other bytes than its digest says");
     }

@@ -16,6 +16,7 @@ use tokio::runtime::Builder;
 
 use crate::domain::records::{Artefact, TopicEnd};
 use crate::domain::topics;
+use crate::ml::derivation::MAX_TABLE;
 use crate::ops::blobs::BlobError;
 use crate::ops::filters;
 use crate::ops::profile::Profiler;

@@ -26,8 +26,7 @@ impl<'a> Wanted<'a> {
         let contract = loaded.contract.as_ref();
         let encoding = &loaded.model.encoding;
         let derivation = &encoding.derivation;
-        let columns =
-            encoding.columns().map_err(|column| format!("it reads the column {column} in two ways"))?;
+        let columns = encoding.columns().map_err(|column| format!("it reads the column {column} in two ways"))?;
         let mut fields: Vec<Field> = Vec::new();
         for read in derivation.reads(false) {
             let kind = contract.and_then(|spec| spec.property(&read.name)).map_or(read.kind, |own| own.logical_type);

@@ -130,7 +130,12 @@ impl Spec {
                 let at = format!("{path}.columns[{j}].name");
                 let folded = column.name.to_lowercase();
                 let problem = format!("`{}` is a column already", column.name);
-                require(!known.contains(&folded) && added.insert(folded.clone()), &at, &problem, "give it another name")?;
+                require(
+                    !known.contains(&folded) && added.insert(folded.clone()),
+                    &at,
+                    &problem,
+                    "give it another name",
+                )?;
                 let problem = format!("`{}` is named under `leakage`", column.name);
                 require(!leaking.contains(&folded), &at, &problem, "no feature has the name of a leak")?;
             }
@@ -152,7 +157,8 @@ impl Spec {
             let path = format!("learning.references[{i}]");
             check_name(&table.name, &mut names, &format!("{path}.name"))?;
             check_columns(&table.columns, &path)?;
-            let help = "name the `file` that `model apply` takes it from, or the `digest` of a table that the store has";
+            let help =
+                "name the `file` that `model apply` takes it from, or the `digest` of a table that the store has";
             require(table.file.is_some() != table.digest.is_some(), &path, "has not one of `file` and `digest`", help)?;
             if let Some(file) = &table.file {
                 check_text(file, &format!("{path}.file"), MAX_FILE)?;

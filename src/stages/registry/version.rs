@@ -165,9 +165,11 @@ pub fn features_digest(spec: &Spec, features: &[String]) -> Result<String, Strin
         Some(encoding) => encoding.iter().any(|declared| declared.column == name),
         None => Some(name) != label && !spec.exclude_from_identity.iter().any(|out| out == name),
     };
-    let own = spec.properties().iter().map(|p| (p.name.as_str(), p.logical_type));
-    let own = own.chain(spec.sql_columns().map(|column| (column.name.as_str(), column.logical_type)));
-    let columns = || own.clone().filter(|(name, _)| is_feature(name));
+    let columns = || {
+        let own = spec.properties().iter().map(|p| (p.name.as_str(), p.logical_type));
+        let added = spec.sql_columns().map(|column| (column.name.as_str(), column.logical_type));
+        own.chain(added).filter(|(name, _)| is_feature(name))
+    };
     if let Some(stranger) = features.iter().find(|name| !columns().any(|(own, _)| own == *name)) {
         return Err(stranger.clone());
     }

@@ -161,7 +161,11 @@ pub fn learn(
     let (algorithm, seed) = (open.run.algorithm.as_str(), open.run.seed.cast_unsigned());
     let way = Way { algorithm, parameters: &parameters, seed, threads };
     let fitted = fit(rows, &declared.task, &way, (&open.run.run_id, checkpoint), control)?;
-    let Some(Fitted { learned, metrics }) = fitted else { return Ok(None) };
+    let Some(Fitted { learned, mut metrics }) = fitted else { return Ok(None) };
+    if !declared.derivation.steps.is_empty() {
+        metrics.extend(learned_rows(rows));
+        metrics.sort_by(|a, b| a.name.cmp(&b.name));
+    }
     let artefact = rows.model(&declared.task, learned.predictor).to_bytes();
     if artefact.len() > MAX_BYTES {
         return Err(Refusal::new(
@@ -182,6 +186,12 @@ pub fn learn(
         iterations: i32::try_from(learned.iterations).unwrap_or(i32::MAX),
         features,
     }))
+}
+
+/// What the contract's steps left: how many rows were learned from, of how many in the dataset.
+fn learned_rows(rows: &Prepared) -> Option<Metric> {
+    let value = decimal(rows.labels.len() as f64)?;
+    Some(Metric { name: "learned_rows".to_owned(), value, rows: rows.named.rows })
 }
 
 /// The rows of a fold.

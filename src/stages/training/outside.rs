@@ -5,9 +5,9 @@ use std::any::Any;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::records::{Artefact, TopicEnd};
-use crate::sealing::filter::MatchFilter;
 use crate::ml::declare::Declaration;
 use crate::ml::derivation::Derivation;
+use crate::sealing::filter::MatchFilter;
 use crate::stages::beside::{Refusal, Trouble};
 
 /// Called with every value of a topic, tombstones left out.
@@ -94,7 +94,10 @@ pub fn fill(outside: &dyn Outside, declared: &mut Declaration) -> Result<(), Tro
     for table in &mut declared.derivation.tables {
         let bytes = outside.reference(&table.digest)?;
         if !Derivation::fill(table, &bytes) {
-            let detail = format!("the store has other bytes for the reference table `{}`; help: apply the model again", table.name);
+            let detail = format!(
+                "the store has other bytes for the reference table `{}`; help: apply the model again",
+                table.name
+            );
             return Err(Refusal::new("REFERENCE_DAMAGED", detail).into());
         }
     }
