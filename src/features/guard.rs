@@ -265,7 +265,9 @@ fn name(plan: &LogicalPlan) -> &'static str {
         LogicalPlan::Distinct(_) => "DISTINCT",
         LogicalPlan::Union(_) => "a union of SELECTs",
         LogicalPlan::Filter(_) => "HAVING or a second WHERE",
-        LogicalPlan::Subquery(_) | LogicalPlan::Projection(_) => "a SELECT in parentheses",
+        LogicalPlan::Subquery(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Projection(_) => {
+            "a SELECT in parentheses"
+        }
         LogicalPlan::Join(_) => "a join",
         LogicalPlan::TableScan(_) => "another table",
         LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => "no table",

@@ -158,11 +158,14 @@ fn what_is_not_a_function_of_the_row_and_the_tables_on_every_machine_is_refused_
         ("SELECT distance AS g FROM rows", "gives the columns g, and f are declared"),
         ("SELECT dest AS f FROM rows", "gives f as Utf8, not as integer"),
     ];
+    let mut others = Vec::new();
     for (text, problem) in cases {
-        let (place, fault) = check(&adding(text, &[("f", LogicalType::Integer)])).unwrap_err();
-        assert_eq!(place, 0);
-        assert!(fault.problem.contains(problem) && !fault.help.is_empty(), "{text}: {fault}");
+        match check(&adding(text, &[("f", LogicalType::Integer)])) {
+            Err((0, fault)) if fault.problem.contains(problem) && !fault.help.is_empty() => {}
+            other => others.push((text, other)),
+        }
     }
+    assert!(others.is_empty(), "{others:#?}");
     let (_, fault) = check(&step("SELECT * FROM rows WHERE random() < 0.5")).unwrap_err();
     assert!(fault.problem.contains("`random`"), "{fault}");
     let (_, fault) = check(&step("SELECT * FROM rows WHERE _row < 5")).unwrap_err();
@@ -202,7 +205,7 @@ fn the_digest_of_a_table_names_its_cells_and_neither_their_order_nor_the_files_f
     let bad = |csv: &str| table::canonical("airports", &own.columns, Format::Csv, csv.as_bytes()).unwrap_err().problem;
     assert_eq!(bad("code,lat\nABQ,1\n"), "has no column altitude");
     assert!(bad("code,altitude,lat\nABQ,high,1\n").starts_with("row 1: column altitude: expected "));
-    assert_eq!(bad("code,altitude,lat\nABQ,1,inf\n"), "has a number that is not finite");
+    assert!(bad("code,altitude,lat\nABQ,1,inf\n").starts_with("row 1: column lat: expected finite number"));
     let many: String = (0..=table::MAX_ROWS).map(|n| format!("A{n},1,1\n")).collect();
     assert!(bad(&format!("code,altitude,lat\n{many}")).contains("more than 100000 rows"));
 }

@@ -11,6 +11,7 @@ use crate::cli::common::Settings;
 use crate::cli::exit::{Failure, Outcome};
 use crate::domain::contract::Spec;
 use crate::domain::records::Artefact;
+use crate::features;
 use crate::ml::artefact::{MAX_BYTES, is_native};
 use crate::ml::model::Model;
 use crate::store::{Digest, StoreError};
@@ -126,6 +127,8 @@ fn at_most(file: &Path, most: u64) -> Outcome<Option<Vec<u8>>> {
 
 fn read(bytes: Vec<u8>, name: String, contract: Option<Spec>) -> Outcome<Loaded> {
     let model = Model::from_bytes(&bytes).map_err(|error| Failure::Refused(format!("{name}: {error}")))?;
+    // Whoever made the file may have written any SQL into it.
+    features::check(&model.encoding.derivation).map_err(|(_, fault)| Failure::Refused(format!("{name}: {fault}")))?;
     Ok(Loaded { model, digest: Digest::of(&bytes), bytes, name, contract })
 }
 

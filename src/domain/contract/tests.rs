@@ -237,7 +237,7 @@ fn sql_adds_features_after_those_of_the_columns_and_its_tables_are_published_by_
     let published = spec.with_references(&["ab".repeat(32)]);
     let text = published.canonical_json().unwrap();
     assert!(text.contains(&"ab".repeat(32)) && !text.contains("plans.csv"), "{text}");
-    assert_eq!(Spec::from_canonical_json(&text).unwrap(), published);
+    assert_eq!(Spec::from_canonical_json(&text).unwrap().canonical_json().unwrap(), text);
     let with_file = text.replacen("\"digest\":", "\"file\":", 1);
     assert!(Spec::from_canonical_json(&with_file).unwrap_err().problem.contains("not in the store"));
 }
