@@ -68,7 +68,7 @@ pub struct ModelArgs {
 enum ModelAction {
     /// Declare a model, or give it a new contract; applying the same file again changes nothing
     Apply {
-        /// Specification (YAML)
+        /// Specification (YAML); files of reference tables that it names lie beside it, and go into the store (--store)
         #[arg(value_name = "FILE")]
         file: PathBuf,
         /// PKCS#8 PEM file of the signing key
