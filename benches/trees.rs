@@ -72,8 +72,15 @@ fn whole(c: &mut Criterion) {
     let Ok(trees) = learner("trees") else { return };
     let parameters = serde_json::json!({"iterations": 20});
     for threads in [1, 2] {
-        let training =
-            Training { features: &features, labels: &labels, task: &task, row_keys: &keys, seed: 1, threads, warm: None };
+        let training = Training {
+            features: &features,
+            labels: &labels,
+            task: &task,
+            row_keys: &keys,
+            seed: 1,
+            threads,
+            warm: None,
+        };
         group.bench_function(format!("{threads} threads"), |b| {
             b.iter_batched(
                 || (),

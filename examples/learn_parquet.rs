@@ -48,8 +48,15 @@ fn main() -> Result<()> {
     let (start, wall) = (cpu_s()?, Instant::now());
     let encoding = Encoding::compile(&declared, &raw)?;
     let features = encoding.encode(&raw)?;
-    let training =
-        Training { features: &features, labels: &labels, task: &task, row_keys: &row_keys, seed: SEED, threads, warm: None };
+    let training = Training {
+        features: &features,
+        labels: &labels,
+        task: &task,
+        row_keys: &row_keys,
+        seed: SEED,
+        threads,
+        warm: None,
+    };
     let learned = learner.learn(&training, &parameters, None, &mut Unattended)?;
     let (trained, wall) = (cpu_s()?, wall.elapsed().as_secs_f64());
     let model = Model { task: task.clone(), encoding, predictor: learned.predictor };

@@ -14,6 +14,7 @@ pub mod cli;
 pub mod codec;
 pub mod domain;
 pub mod failpoint;
+pub mod features;
 #[cfg(test)]
 mod fuzz;
 pub mod installation;

@@ -1,13 +1,17 @@
 //! The model's canonical bytes: one form for one model, so that its SHA-256 names it.
 //!
 //! All integers little-endian, texts and lists with a `u32` length, floats as their bits. The file:
-//! magic `HKML`, format version, task, encoding, predictor. What is read is checked in full (limits before allocation, form of every
+//! magic `HKML`, format version, task, encoding, predictor. A model whose rows go through SQL first has format version 2: behind the
+//! encoding stand the reference tables in full and the SELECTs (its pre-training steps are no part of it). What is read is checked in full (limits before allocation, form of every
 //! tree, canonical order of levels, finite numbers, no byte left over), so that a foreign file is an error, never a panic or a surprise
 //! at scoring.
+
+mod sql;
 
 use sha2::{Digest, Sha256};
 
 use crate::ml::bins::{Binned, Cut};
+use crate::ml::derivation::Derivation;
 use crate::ml::encoding::{Encoding, Feature, Kind, MAX_LEVELS, TimePart};
 use crate::ml::linear::{Design, MAX_COEFFICIENTS, Weights};
 use crate::ml::model::{Forest, Model, Predictor};
@@ -17,6 +21,8 @@ use crate::ml::{MAX_CLASSES, MAX_FEATURES, Task, Training};
 
 /// The format's version.
 pub const VERSION: u16 = 1;
+/// The format's version of a model with SQL.
+pub const SQL_VERSION: u16 = 2;
 /// Largest artefact in bytes.
 pub const MAX_BYTES: usize = 64 << 20;
 const MAGIC: &[u8; 4] = b"HKML";
@@ -35,7 +41,7 @@ pub enum ArtefactError {
     Magic,
     /// Of another version.
     #[error(
-        "the artefact has format version {0}, this program reads {VERSION}\nhelp: use the program that wrote it, or a newer one"
+        "the artefact has format version {0}, this program reads {VERSION} and {SQL_VERSION}\nhelp: use the program that wrote it, or a newer one"
     )]
     Version(u16),
     /// Cut short, too long, or out of form.
@@ -65,7 +71,8 @@ impl Model {
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Writer(MAGIC.to_vec());
-        out.u16(VERSION);
+        let derivation = &self.encoding.derivation;
+        out.u16(if derivation.selects.is_empty() { VERSION } else { SQL_VERSION });
         match &self.task {
             Task::Number => out.u8(0),
             Task::Classes(classes) => {
@@ -74,6 +81,10 @@ impl Model {
             }
         }
         out.list(&self.encoding.features, Writer::feature);
+        if !derivation.selects.is_empty() {
+            out.list(&derivation.tables, Writer::table);
+            out.list(&derivation.selects, Writer::select);
+        }
         match &self.predictor {
             Predictor::Trees(forest) => {
                 out.u8(0);
@@ -100,7 +111,7 @@ impl Model {
             return Err(ArtefactError::Magic);
         }
         let version = input.u16()?;
-        if version != VERSION {
+        if version != VERSION && version != SQL_VERSION {
             return Err(ArtefactError::Version(version));
         }
         let task = input.task()?;
@@ -110,7 +121,8 @@ impl Model {
         if names.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(input.wrong("two features have one name"));
         }
-        let encoding = Encoding { features };
+        let derivation = if version == SQL_VERSION { input.derivation()? } else { Derivation::default() };
+        let encoding = Encoding { features, derivation };
         let predictor = match input.u8()? {
             0 => Predictor::Trees(input.forest(&encoding, task.outputs())?),
             1 => Predictor::Linear(input.weights(&encoding, task.outputs())?),

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::attest::jcs::{JcsError, to_canonical};
 use crate::attest::tree::{CompactRange, Hash};
+use crate::ml::derivation::Derivation;
 use crate::ml::encoding::Declared;
 use crate::ml::search::Search;
 
@@ -111,6 +112,9 @@ pub struct Recipe {
     pub label: String,
     /// Encoding of the features, in order.
     pub encoding: Vec<Declared>,
+    /// What SQL does before, with the digests of its tables; not there where it does nothing.
+    #[serde(skip_serializing_if = "Derivation::is_empty")]
+    pub derivation: Derivation,
     /// Learner.
     pub algorithm: String,
     /// Its complete parameters.
@@ -212,6 +216,7 @@ mod tests {
             dataset: "00".into(),
             label: "late".into(),
             encoding: vec![Declared { column: "x".into(), encode: crate::ml::encoding::Encode::Number }],
+            derivation: Derivation::default(),
             algorithm: "trees".into(),
             parameters: serde_json::from_str(parameters).unwrap(),
             search: None,

@@ -6,6 +6,7 @@
 use crate::domain::contract::learning::{Part, ResolvedEncode, ResolvedFeature, Target};
 use crate::domain::contract::{Spec, SpecError};
 use crate::ml::Task;
+use crate::ml::derivation::Derivation;
 use crate::ml::encoding::{Declared, Encode, MAX_LEVELS, TimePart};
 
 /// What is learned under a contract.
@@ -15,8 +16,10 @@ pub struct Declaration {
     pub label: String,
     /// What is predicted; the classes are the contract's, whether rows have them or not.
     pub task: Task,
-    /// Features in the order of the contract's columns.
+    /// Features in the order of the contract's columns, then those that SQL adds.
     pub features: Vec<Declared>,
+    /// What SQL makes of rows before; its tables are fetched by whoever learns.
+    pub derivation: Derivation,
 }
 
 /// The declaration of a contract.
@@ -29,7 +32,8 @@ pub fn declaration(spec: &Spec) -> Result<Declaration, SpecError> {
         Target::Classes(classes) => Task::Classes(classes),
         Target::Number => Task::Number,
     };
-    Ok(Declaration { label: resolved.label, task, features: resolved.features.into_iter().map(declared).collect() })
+    let features = resolved.features.into_iter().map(declared).collect();
+    Ok(Declaration { label: resolved.label, task, features, derivation: Derivation::of(spec) })
 }
 
 impl Task {

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ml::artefact::MAX_TEXT;
+use crate::ml::derivation::Derivation;
 use crate::ml::frame::{Column, Frame};
 
 /// Most levels of a category; the code after the last is "other".
@@ -135,6 +136,8 @@ impl Feature {
 pub struct Encoding {
     /// Features in declared order.
     pub features: Vec<Feature>,
+    /// What SQL adds to rows before; nothing in most models.
+    pub derivation: Derivation,
 }
 
 /// One encoded column.
@@ -202,7 +205,7 @@ impl Encoding {
             };
             features.extend(kinds.into_iter().map(|kind| Feature { column: column.clone(), kind }));
         }
-        let encoding = Self { features };
+        let encoding = Self { features, derivation: Derivation::default() };
         encoding.distinct().map(|()| encoding)
     }
 
@@ -217,6 +220,27 @@ impl Encoding {
             Some(pair) => Err(EncodingError::Twice { name: pair[0].clone() }),
             None => Ok(()),
         }
+    }
+
+    /// The columns that are encoded, each once, with the kind of its encoding; the name of one that is read in two ways otherwise.
+    ///
+    /// # Errors
+    /// The name of that column.
+    pub fn columns(&self) -> Result<Vec<Declared>, &str> {
+        let mut all = Vec::<Declared>::new();
+        for Feature { column, kind } in &self.features {
+            let encode = match kind {
+                Kind::Number => Encode::Number,
+                Kind::Category(_) => Encode::Category,
+                Kind::Time(_) => Encode::Time(Vec::new()),
+            };
+            match all.iter().find(|known| known.column == *column) {
+                Some(known) if known.encode != encode => return Err(column),
+                Some(_) => {}
+                None => all.push(Declared { column: column.clone(), encode }),
+            }
+        }
+        Ok(all)
     }
 
     /// Encodes the rows of `frame`.
@@ -395,7 +419,8 @@ mod tests {
         let frame = Frame::new(vec![("x".into(), Column::Numbers(vec![1.0]))]).unwrap();
         let error = Encoding::compile(&[declared("x", Encode::Category)], &frame).unwrap_err();
         assert!(matches!(error, EncodingError::Kind { ref column, .. } if column == "x"));
-        let encoding = Encoding { features: vec![Feature { column: "y".into(), kind: Kind::Number }] };
+        let features = vec![Feature { column: "y".into(), kind: Kind::Number }];
+        let encoding = Encoding { features, ..Encoding::default() };
         assert_eq!(encoding.encode(&frame), Err(EncodingError::Missing { column: "y".into() }));
     }
 }

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`dataset`] | accepted rows in canonical order, their digest, and the recipe that names a run |
 //! | [`declare`] | a model's contract → task and declared encoding |
+//! | [`derivation`] | what SQL does to rows before they are encoded, as data |
 //! | [`frame`] | raw columns as they come from tables or requests |
 //! | [`arrow`](self::arrow) | Arrow record batches → raw columns: besides `dataset` the only file that knows Arrow |
 //! | [`encoding`] | the declared encoding, compiled: raw columns → `f32` features |
@@ -26,6 +27,7 @@ pub mod bins;
 pub mod boost;
 pub mod dataset;
 pub mod declare;
+pub mod derivation;
 pub mod encoding;
 pub mod frame;
 pub mod grow;

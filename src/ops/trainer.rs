@@ -17,6 +17,7 @@ use tokio::runtime::Builder;
 
 use crate::domain::records::{Artefact, TopicEnd};
 use crate::domain::topics;
+use crate::ml::derivation::MAX_TABLE;
 use crate::ops::blobs::{self, BlobError};
 use crate::ops::filters;
 use crate::ops::profile::Profiler;
@@ -145,6 +146,17 @@ impl Outside for Trainer {
         filters::fetch(&self.store, &runtime, filter).map_err(|error| match error {
             BlobError::Passing(cause) => Trouble::Passing(cause),
             BlobError::Missing(what) => Refusal::new("FILTER_MISSING", what).into(),
+        })
+    }
+
+    fn reference(&self, digest: &str) -> Result<bytes::Bytes, Trouble> {
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(passing)?;
+        blobs::fetch(&self.store, &runtime, digest, MAX_TABLE as u64).map_err(|error| match error {
+            BlobError::Passing(cause) => Trouble::Passing(cause),
+            BlobError::Missing(what) => {
+                let help = "help: apply the model again with its file, which puts the table into the store";
+                Refusal::new("REFERENCE_MISSING", format!("a reference table: {what}; {help}")).into()
+            }
         })
     }
 

@@ -5,13 +5,15 @@
 
 use std::ops::ControlFlow;
 
-use super::bound::Bound;
-use super::folder::{Inputs, RECIPE, RecipeFile, TRAINING};
+use super::bound::{Bound, of_digest};
+use super::folder::{CANDIDATE, Inputs, RECIPE, RecipeFile, TRAINING};
 use super::{Mismatch, With, artefact, recomputed};
 use crate::attest::evaluation::Outcome as Told;
 use crate::codec::ipc;
 use crate::domain::records::TrainingRun;
 use crate::ml::declare::declaration;
+use crate::ml::derivation::Derivation;
+use crate::ml::model::Model;
 use crate::ml::{Control, Progress, learner};
 use crate::stages::training::admission::Open;
 use crate::stages::training::learn::{learn, prepare, recipe_digest};
@@ -29,7 +31,8 @@ pub fn recompute(inputs: &Inputs, told: &Told, bound: &Bound, with: &With<'_>) -
     let Some(root) = &told.candidate.dataset_root else {
         return Err(artefact("the statement names no dataset: there is nothing to learn again from"));
     };
-    let declared = declaration(&bound.spec).map_err(artefact)?;
+    let mut declared = declaration(&bound.spec).map_err(artefact)?;
+    tables(&mut declared.derivation, inputs, told)?;
     let open = opened(&inputs.read(RECIPE)?, bound)?;
     (with.tell)("level 3: training rows", 0, 1);
     let bytes = inputs.read(TRAINING)?;
@@ -64,6 +67,22 @@ pub fn recompute(inputs: &Inputs, told: &Told, bound: &Bound, with: &With<'_>) -
          the tenant can tell{search}",
         rows.named.rows, made.size
     ))
+}
+
+/// Reference tables stand in the candidate's artefact, which is bound by its digest, and are bound by theirs.
+fn tables(derivation: &mut Derivation, inputs: &Inputs, told: &Told) -> Result<(), Mismatch> {
+    if derivation.tables.is_empty() {
+        return Ok(());
+    }
+    let candidate = Model::from_bytes(&of_digest(inputs, CANDIDATE, &told.candidate.digest)?)
+        .map_err(|e| artefact(format!("{CANDIDATE}: {e}")))?;
+    for table in &mut derivation.tables {
+        let known = candidate.encoding.derivation.tables.iter().find(|known| known.digest == table.digest);
+        if !known.is_some_and(|known| Derivation::fill(table, &known.bytes)) {
+            return Err(artefact(format!("{CANDIDATE}: it does not hold the reference table `{}`", table.name)));
+        }
+    }
+    Ok(())
 }
 
 /// The run that a recipe describes. The learner looks at its parameters as when a run is admitted: they come from outside.

@@ -54,8 +54,15 @@ fn model(algorithm: &str, parameters: &Value, classes: usize) -> (Model, Feature
         ),
     };
     let row_keys: Vec<u64> = (0..ROWS as u64).map(|row| draw(1, Purpose::Trials, 0, row)).collect();
-    let training =
-        Training { features: &features, labels: &labels, task: &task, row_keys: &row_keys, seed: 1, threads: 1, warm: None };
+    let training = Training {
+        features: &features,
+        labels: &labels,
+        task: &task,
+        row_keys: &row_keys,
+        seed: 1,
+        threads: 1,
+        warm: None,
+    };
     let learner = learner(algorithm).unwrap();
     let parameters = learner.parameters(parameters.as_object().unwrap()).unwrap();
     let learned = learner.learn(&training, &parameters, None, &mut Unattended).unwrap();

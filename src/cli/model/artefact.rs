@@ -11,6 +11,7 @@ use crate::cli::common::Settings;
 use crate::cli::exit::{Failure, Outcome};
 use crate::domain::contract::Spec;
 use crate::domain::records::Artefact;
+use crate::features;
 use crate::ml::artefact::{MAX_BYTES, is_native};
 use crate::ml::model::Model;
 use crate::store::{Digest, StoreError};
@@ -126,6 +127,8 @@ fn at_most(file: &Path, most: u64) -> Outcome<Option<Vec<u8>>> {
 
 fn read(bytes: Vec<u8>, name: String, contract: Option<Spec>) -> Outcome<Loaded> {
     let model = Model::from_bytes(&bytes).map_err(|error| Failure::Refused(format!("{name}: {error}")))?;
+    // Whoever made the file may have written any SQL into it.
+    features::check(&model.encoding.derivation).map_err(|(_, fault)| Failure::Refused(format!("{name}: {fault}")))?;
     Ok(Loaded { model, digest: Digest::of(&bytes), bytes, name, contract })
 }
 
@@ -166,7 +169,10 @@ pub(super) async fn put(settings: &Settings, file: &Path, contract: Option<&Spec
             columns.push(feature.column.clone());
         }
     }
-    if let Some(stranger) = contract.and_then(|spec| columns.iter().find(|name| spec.property(name).is_none())) {
+    let reads = native.model.encoding.derivation.reads(false).into_iter().map(|read| &read.name);
+    let known = |spec: &Spec, name: &str| spec.property(name).is_some() || spec.sql_column(name).is_some();
+    let stranger = |spec| columns.iter().chain(reads).find(|name| !known(spec, name));
+    if let Some(stranger) = contract.and_then(stranger) {
         return Err(Failure::Refused(format!(
             "{shown}: it reads the column {stranger}, which the contract does not have\nhelp: name the contract that it was trained \
              under with --contract"

@@ -81,7 +81,9 @@ fn told(settings: &Settings, args: &ExportArgs, loaded: &Loaded) -> Outcome<()> 
                 format!("code of one of {} categories, {} for any other", levels.len(), levels.len())
             }
         };
-        say(format_args!("  {i} {}: {how}", feature.name()))?;
+        let made =
+            if loaded.model.encoding.derivation.adds(&feature.column) { ", made by the artefact's SQL" } else { "" };
+        say(format_args!("  {i} {}: {how}{made}", feature.name()))?;
     }
     Ok(())
 }

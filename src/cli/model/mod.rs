@@ -9,6 +9,7 @@ mod diff;
 mod export;
 mod history;
 mod rebuild;
+mod references;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ use super::common::{KeyFolder, Settings, blocking};
 use super::exit::{Failure, Outcome, say};
 use super::producer::produce;
 use super::reader::{Polled, Reader, Start, ends, latest};
-use crate::domain::contract::Spec;
+use crate::domain::contract::{Spec, SpecError};
 use crate::domain::records::{Audit, Model, ModelVersion};
 use crate::domain::topics;
 use crate::ops::secrets;
@@ -67,7 +68,7 @@ pub struct ModelArgs {
 enum ModelAction {
     /// Declare a model, or give it a new contract; applying the same file again changes nothing
     Apply {
-        /// Specification (YAML)
+        /// Specification (YAML); files of reference tables that it names lie beside it, and go into the store (--store)
         #[arg(value_name = "FILE")]
         file: PathBuf,
         /// PKCS#8 PEM file of the signing key
@@ -117,8 +118,9 @@ enum ModelAction {
 pub async fn run(args: ModelArgs, settings: Settings) -> Outcome<()> {
     match args.action {
         ModelAction::Apply { file, key, timeout } => {
-            let spec = read_spec(&file)?;
+            let (spec, tables) = blocking(move || read_spec(&file)).await?;
             let signer = signer(&args.keys.path(&settings), key.as_deref())?;
+            references::store(&settings, &spec, tables).await?;
             apply(&settings, spec, &signer, Duration::from_secs(timeout)).await
         }
         ModelAction::Change(asked) => change::run(&settings, &args.keys.path(&settings), asked).await,
@@ -166,15 +168,20 @@ fn signer(keys: &Path, key: Option<&Path>) -> Outcome<SigningKey> {
     .map_err(Failure::failed)
 }
 
-fn read_spec(file: &Path) -> Outcome<Spec> {
+/// The contract, and the reference tables that it names by a file.
+fn read_spec(file: &Path) -> Outcome<(Spec, Vec<Vec<u8>>)> {
     let at = |e: &dyn std::fmt::Display| Failure::because(format!("{}: {e}", file.display()));
     let size = std::fs::metadata(file).map_err(|e| at(&e))?.len();
     if size > MAX_SPEC {
         return Err(at(&format!("{size} bytes; a specification has at most {MAX_SPEC}")));
     }
     let text = std::fs::read_to_string(file).map_err(|e| at(&e))?;
-    let compiled = Compiler::new().compile_yaml(&text, &file.display().to_string());
-    compiled.map(|contract| contract.spec().clone()).map_err(|e| Failure::Refused(e.to_string()))
+    let shown = file.display().to_string();
+    let refused = |e: SpecError| Failure::Refused(e.to_string());
+    let spec = Spec::parse_yaml(&text, &shown).map_err(refused)?;
+    let (spec, tables) = references::read(spec, file)?;
+    let compiled = Compiler::new().compile(spec).map_err(|e| refused(e.located(&text, &shown)))?;
+    Ok((compiled.spec().clone(), tables))
 }
 
 /// Sends a signed command.

@@ -17,6 +17,7 @@ use super::exit::{Failure, Outcome};
 use super::model::artefact::{Loaded, Which};
 use crate::codec::formats::{self, Decoded, Limits};
 use crate::codec::split::{Plan, SplitError};
+use crate::features;
 use crate::ml::arrow::frame_of;
 
 const EXAMPLES: &str = "\
@@ -90,6 +91,8 @@ fn score(args: &PredictArgs, loaded: &Loaded, json: bool) -> Outcome<()> {
 }
 
 fn scores(loaded: &Loaded, wanted: &Wanted, decoded: &Decoded) -> Outcome<Vec<f64>> {
-    let frame = frame_of(std::slice::from_ref(&decoded.batch), wanted.columns()).map_err(Failure::failed)?;
+    let batch = features::derive(&loaded.model.encoding.derivation, &decoded.batch);
+    let batch = batch.map_err(|error| Failure::Refused(format!("{}: {error}", loaded.name)))?;
+    let frame = frame_of(std::slice::from_ref(&batch), wanted.columns()).map_err(Failure::failed)?;
     loaded.model.predict(&frame).map_err(Failure::failed)
 }

@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use crate::cli::model::artefact::Loaded;
 use crate::codec::formats::Decoded;
 use crate::domain::contract::{LogicalType, Spec};
-use crate::ml::encoding::{Declared, Encode, Kind};
+use crate::ml::encoding::{Declared, Encode};
 use crate::stages::intake::contract::{UTC, arrow_type};
 
 /// The columns that a model reads.
@@ -24,20 +24,18 @@ impl<'a> Wanted<'a> {
     /// The contract has no such column, or one of a type that the encoding does not take.
     pub(super) fn of(loaded: &'a Loaded) -> Result<Self, String> {
         let contract = loaded.contract.as_ref();
-        let (mut columns, mut fields): (Vec<Declared>, Vec<Field>) = Default::default();
-        for feature in &loaded.model.encoding.features {
-            let encode = match feature.kind {
-                Kind::Number => Encode::Number,
-                Kind::Category(_) => Encode::Category,
-                Kind::Time(_) => Encode::Time(Vec::new()),
-            };
-            match columns.iter().find(|known| known.column == feature.column) {
-                Some(known) if known.encode == encode => continue,
-                Some(_) => return Err(format!("it reads the column {} in two ways", feature.column)),
-                None => {}
+        let encoding = &loaded.model.encoding;
+        let derivation = &encoding.derivation;
+        let columns = encoding.columns().map_err(|column| format!("it reads the column {column} in two ways"))?;
+        let mut fields: Vec<Field> = Vec::new();
+        for read in derivation.reads(false) {
+            let kind = contract.and_then(|spec| spec.property(&read.name)).map_or(read.kind, |own| own.logical_type);
+            fields.push(Field::new(&read.name, arrow_type(kind), true));
+        }
+        for Declared { column, encode } in columns.iter().filter(|declared| !derivation.adds(&declared.column)) {
+            if fields.iter().all(|known| known.name() != column) {
+                fields.push(Field::new(column, data_type(column, encode, contract)?, true));
             }
-            fields.push(Field::new(&feature.column, data_type(&feature.column, &encode, contract)?, true));
-            columns.push(Declared { column: feature.column.clone(), encode });
         }
         if columns.is_empty() {
             return Err("it reads no column".to_owned());

@@ -60,7 +60,10 @@ pub enum SplitError {
 }
 
 /// The format that somebody named, or that a file's ending tells.
-fn format_of(path: &Path, named: Option<&str>) -> Result<Format, SplitError> {
+///
+/// # Errors
+/// [`SplitError::UnknownFormat`].
+pub fn format_of(path: &Path, named: Option<&str>) -> Result<Format, SplitError> {
     let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
     match named.unwrap_or(&ending) {
         "jsonl" | "ndjson" => Ok(Format::Json),

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::SpecError;
 use super::grammar::{LogicalType, Policy, Property, Scalar, Spec};
 use super::rules::{Check, fail, require};
+use super::sql::{Reference, SqlFeature, SqlStep};
 
 /// Most features after encoding.
 pub const MAX_FEATURES: usize = 4_096;
@@ -40,6 +41,15 @@ pub struct Learning {
     /// What becomes of the columns that neither list names.
     #[serde(default, skip_serializing_if = "Others::is_derive")]
     pub others: Others,
+    /// Tables that SQL may join.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<Reference>,
+    /// Columns that are made by SQL, and are features as others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sql: Vec<SqlFeature>,
+    /// What is done with training rows before they are learned from, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<SqlStep>,
 }
 
 /// What is predicted.
@@ -191,8 +201,9 @@ impl Spec {
         let target = self.target(label)?;
         let none = Learning::default();
         let said = self.learning.as_ref().unwrap_or(&none);
+        self.check_sql(said)?;
         self.check_features(said)?;
-        let features: Vec<ResolvedFeature> = self
+        let mut features: Vec<ResolvedFeature> = self
             .properties()
             .iter()
             .filter(|property| property.name != label.name)
@@ -201,6 +212,11 @@ impl Spec {
                 Some(ResolvedFeature { column: property.name.clone(), encode })
             })
             .collect();
+        let added = self.sql_columns().map(|column| {
+            let encode = declared(said, &column.name).unwrap_or_else(|| by_type(column.logical_type));
+            ResolvedFeature { column: column.name.clone(), encode }
+        });
+        features.extend(added);
         let path = if self.learning.is_some() { "learning" } else { "schema[0].properties" };
         let help = "declare a column under `learning.features`";
         require(!features.is_empty(), path, "leaves no feature", help)?;
@@ -212,14 +228,8 @@ impl Spec {
         if said.leave_out.contains(&property.name) {
             return None;
         }
-        if let Some(declared) = said.features.iter().find(|declared| declared.column == property.name) {
-            return Some(match declared.encode {
-                EncodeWord::Number => ResolvedEncode::Number,
-                EncodeWord::Category => ResolvedEncode::Category(declared.categories.unwrap_or(MAX_CATEGORIES)),
-                EncodeWord::Time => ResolvedEncode::Time(declared.parts.clone()),
-            });
-        }
-        (said.others == Others::Derive).then(|| self.derived(property)).flatten()
+        declared(said, &property.name)
+            .or_else(|| (said.others == Others::Derive).then(|| self.derived(property)).flatten())
     }
 
     fn derived(&self, property: &Property) -> Option<ResolvedEncode> {
@@ -229,18 +239,14 @@ impl Spec {
         if personal || outside {
             return None;
         }
-        match property.logical_type {
-            LogicalType::Integer | LogicalType::Number | LogicalType::Boolean => Some(ResolvedEncode::Number),
-            LogicalType::String => {
-                let code = !options.values.is_empty() || options.pattern.is_some() || options.max_length.is_some();
-                let free = self.near_duplicates.as_ref().is_some_and(|near| near.text.contains(&property.name));
-                (code && !free).then_some(ResolvedEncode::Category(MAX_CATEGORIES))
+        if property.logical_type == LogicalType::String {
+            let code = !options.values.is_empty() || options.pattern.is_some() || options.max_length.is_some();
+            let free = self.near_duplicates.as_ref().is_some_and(|near| near.text.contains(&property.name));
+            if !code || free {
+                return None;
             }
-            LogicalType::Timestamp => {
-                Some(ResolvedEncode::Time(vec![Part::Month, Part::Weekday, Part::Hour, Part::Minute]))
-            }
-            LogicalType::Date => Some(ResolvedEncode::Time(vec![Part::Month, Part::Weekday])),
         }
+        Some(by_type(property.logical_type))
     }
 
     fn target(&self, label: &Property) -> Result<Target, SpecError> {
@@ -275,8 +281,12 @@ impl Spec {
         for (i, declared) in said.features.iter().enumerate() {
             let path = format!("learning.features[{i}]");
             let at = format!("{path}.column");
-            let property = self.feature_column(&declared.column, &at)?;
             require(seen.insert(&declared.column), &at, "is declared twice", "a column has one encoding")?;
+            if let Some(added) = self.sql_column(&declared.column) {
+                check_encode(declared, added.logical_type, &path)?;
+                continue;
+            }
+            let property = self.feature_column(&declared.column, &at)?;
             self.check_allowed(property, declared.encode, &at)?;
             check_encode(declared, property.logical_type, &path)?;
         }
@@ -288,7 +298,7 @@ impl Spec {
         Ok(())
     }
 
-    fn feature_column(&self, name: &str, path: &str) -> Result<&Property, SpecError> {
+    pub(super) fn feature_column(&self, name: &str, path: &str) -> Result<&Property, SpecError> {
         let label = self.label.as_deref() == Some(name);
         require(!label, path, &format!("`{name}` is the label"), "the label is what is predicted: remove it here")?;
         let none = || {
@@ -299,7 +309,7 @@ impl Spec {
     }
 
     /// An artefact holds the categories of its columns in clear, so none of them may be personal.
-    fn check_allowed(&self, property: &Property, encode: EncodeWord, path: &str) -> Check {
+    pub(super) fn check_allowed(&self, property: &Property, encode: EncodeWord, path: &str) -> Check {
         let name = &property.name;
         let excluded = self.exclude_from_identity.contains(name);
         let help = "rows that differ only there count as one: remove it from one of the two";
@@ -312,6 +322,26 @@ impl Spec {
         let id = (property.unique || property.primary_key) && encode == EncodeWord::Category;
         let help = "nothing is learned from categories that come once: remove it";
         require(!id, path, &format!("`{name}` has another value in every row"), help)
+    }
+}
+
+/// The encoding that the section says of a column.
+fn declared(said: &Learning, column: &str) -> Option<ResolvedEncode> {
+    let declared = said.features.iter().find(|declared| declared.column == column)?;
+    Some(match declared.encode {
+        EncodeWord::Number => ResolvedEncode::Number,
+        EncodeWord::Category => ResolvedEncode::Category(declared.categories.unwrap_or(MAX_CATEGORIES)),
+        EncodeWord::Time => ResolvedEncode::Time(declared.parts.clone()),
+    })
+}
+
+/// The encoding that follows from a type.
+fn by_type(kind: LogicalType) -> ResolvedEncode {
+    match kind {
+        LogicalType::Integer | LogicalType::Number | LogicalType::Boolean => ResolvedEncode::Number,
+        LogicalType::String => ResolvedEncode::Category(MAX_CATEGORIES),
+        LogicalType::Timestamp => ResolvedEncode::Time(vec![Part::Month, Part::Weekday, Part::Hour, Part::Minute]),
+        LogicalType::Date => ResolvedEncode::Time(vec![Part::Month, Part::Weekday]),
     }
 }
 

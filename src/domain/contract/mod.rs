@@ -80,6 +80,7 @@ mod grammar;
 pub mod learning;
 mod locate;
 mod rules;
+pub mod sql;
 
 pub use grammar::*;
 
@@ -185,14 +186,16 @@ impl Spec {
             ..SpecError::at("", error.to_string(), "the contract may be of a newer version")
         })?;
         spec.check()?;
+        spec.check_published()?;
         Ok(spec)
     }
 
     /// The specification as canonical JSON (RFC 8785), without what has its default.
     ///
     /// # Errors
-    /// [`SpecError`] when a number has no JSON form; [`Spec::parse_yaml`] refuses such numbers.
+    /// [`SpecError`] when a number has no JSON form ([`Spec::parse_yaml`] refuses such numbers), or a reference table is still a file.
     pub fn canonical_json(&self) -> Result<String, SpecError> {
+        self.check_published()?;
         serde_json_canonicalizer::to_string(self)
             .map_err(|error| SpecError::at("", error.to_string(), "numbers must be finite"))
     }

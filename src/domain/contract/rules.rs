@@ -207,7 +207,7 @@ impl Spec {
     }
 }
 
-fn check_text(text: &str, path: &str, most: usize) -> Check {
+pub(super) fn check_text(text: &str, path: &str, most: usize) -> Check {
     let clean = !text.trim().is_empty() && text.len() <= most && !text.chars().any(|c| c.is_control() && c != '\n');
     require(clean, path, "is empty, too long or has control characters", &format!("write 1 to {most} bytes"))
 }

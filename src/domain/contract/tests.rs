@@ -203,3 +203,70 @@ fn an_evaluation_without_a_margin_that_it_needs_is_refused_where_it_is_missing()
     let unknown = Spec::parse_yaml(&text.replacen("primary: auroc", "primary: auc", 1), "model.yaml").unwrap_err();
     assert!(unknown.line > 7 && unknown.help.contains("auroc"), "{unknown}");
 }
+
+const SQL: &str = "label: churned
+learning:
+  leaveOut: [balance]
+  features: [{column: spend_band, encode: category, categories: 4}]
+  references:
+    - {name: plans, file: plans.csv, columns: [{name: code, logicalType: string}, {name: price, logicalType: number}]}
+  sql:
+    - name: price
+      reads: [plan, age]
+      select: SELECT p.price AS plan_price, age / 10 AS spend_band FROM rows LEFT JOIN plans p ON rows.plan = p.code
+      columns: [{name: plan_price, logicalType: number}, {name: spend_band, logicalType: integer}]
+  steps:
+    - {name: adults, reads: [age, churned], select: SELECT * FROM rows WHERE age >= 18 OR churned}
+";
+
+fn with_sql(change: (&str, &str)) -> Result<Spec, SpecError> {
+    assert!(SQL.contains(change.0), "{}", change.0);
+    let section = SQL.replacen(change.0, change.1, 1);
+    Spec::parse_yaml(&include_str!("example.yaml").replacen("label: churned\n", &section, 1), "f")
+}
+
+#[test]
+fn sql_adds_features_after_those_of_the_columns_and_its_tables_are_published_by_digest_alone() {
+    let spec = with_sql(("", "")).unwrap();
+    let features = spec.learning().unwrap().features;
+    let names: Vec<&str> = features.iter().map(|feature| feature.column.as_str()).collect();
+    assert_eq!(names, ["event_time", "age", "plan", "country", "plan_price", "spend_band"]);
+    assert_eq!(features[5].encode, learning::ResolvedEncode::Category(4));
+    let unstored = spec.canonical_json().unwrap_err();
+    assert!(unstored.path == "learning.references[0].file" && unstored.help.contains("model apply"), "{unstored}");
+    let published = spec.with_references(&["ab".repeat(32)]);
+    let text = published.canonical_json().unwrap();
+    assert!(text.contains(&"ab".repeat(32)) && !text.contains("plans.csv"), "{text}");
+    assert_eq!(Spec::from_canonical_json(&text).unwrap().canonical_json().unwrap(), text);
+    let with_file = text.replacen("\"digest\":", "\"file\":", 1);
+    assert!(Spec::from_canonical_json(&with_file).unwrap_err().problem.contains("not in the store"));
+}
+
+#[test]
+fn what_would_leak_or_has_no_name_of_its_own_is_refused_where_it_stands() {
+    let cases = [
+        (("reads: [plan, age]", "reads: [plan, churned]"), "learning.sql[0].reads[1]", "is the label"),
+        (("reads: [plan, age]", "reads: [plan, balance]"), "learning.sql[0].reads[1]", "left out"),
+        (("reads: [plan, age]", "reads: [plan, email]"), "learning.sql[0].reads[1]", "personal data"),
+        (("reads: [plan, age]", "reads: [plan, nothing]"), "learning.sql[0].reads[1]", "is no column"),
+        (("reads: [plan, age]", "reads: [plan, plan]"), "learning.sql[0].reads[1]", "named twice"),
+        (("reads: [plan, age]", "reads: []"), "learning.sql[0].reads", "is empty"),
+        (("reads: [age, churned]", "reads: [age, email]"), "learning.steps[0].reads[1]", "personal data"),
+        (("name: plan_price,", "name: Age,"), "learning.sql[0].columns[0].name", "is a column already"),
+        (("name: plan_price,", "name: _share,"), "learning.sql[0].columns[0].name", "starts with `_`"),
+        (("name: adults", "name: price"), "learning.steps[0].name", "is taken"),
+        (("name: plans", "name: rows"), "learning.references[0].name", "is taken"),
+        (("name: plans", "name: Plans-1"), "learning.references[0].name", "is no name"),
+        (("file: plans.csv, ", ""), "learning.references[0]", "has not one of"),
+        (("file: plans.csv", "digest: abc"), "learning.references[0].digest", "is no SHA-256"),
+        (
+            ("categories: 4}", "categories: 4}, {column: plan_price, encode: category}"),
+            "learning.features[1].encode",
+            "does not fit",
+        ),
+    ];
+    for (change, path, problem) in cases {
+        let error = with_sql(change).unwrap_err();
+        assert!(error.path == path && error.problem.contains(problem) && error.line > 0, "{change:?}: {error}");
+    }
+}

@@ -37,8 +37,8 @@ fn what_is_written_is_read_back_whole() {
 fn another_format_and_a_newer_version_are_named() {
     assert_eq!(Model::from_bytes(b"PK\x03\x04 and so on"), Err(ArtefactError::Magic));
     let mut newer = models()[0].to_bytes();
-    newer[4] = 2;
-    assert_eq!(Model::from_bytes(&newer), Err(ArtefactError::Version(2)));
+    newer[4] = 3;
+    assert_eq!(Model::from_bytes(&newer), Err(ArtefactError::Version(3)));
 }
 
 #[test]

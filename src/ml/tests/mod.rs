@@ -70,7 +70,8 @@ impl Rows {
             task: &self.task,
             row_keys: &self.keys,
             seed,
-            threads, warm: None,
+            threads,
+            warm: None,
         }
     }
 

@@ -22,6 +22,7 @@ use super::work::Desk;
 use crate::domain::contract::Spec;
 use crate::domain::contract::attribution::GameSize;
 use crate::domain::records::{Artefact, Dataset as Named};
+use crate::features;
 use crate::ml::arrow::frame_of;
 use crate::ml::artefact::{self, MAX_BYTES};
 use crate::ml::declare::{Declaration, declaration};
@@ -34,7 +35,7 @@ use crate::stages::beside::{Refusal, Trouble, persist};
 use crate::stages::evaluation::columns::{Columns, UNDEFINED, columns, frame, quanta};
 use crate::stages::evaluation::plan::{Plan as Compared, plan as compared};
 use crate::stages::training::learn::{Way, encode, fit};
-use crate::stages::training::outside::WayBack;
+use crate::stages::training::outside::{WayBack, fill};
 use crate::stats::attribution::game::{Coalition, Plan, Shapley, Utilities, leave_one_out};
 use crate::stats::attribution::screening::{Contributor, Player, players};
 use crate::stats::attribution::uncertainty::{RowValues, sampling_variance};
@@ -63,7 +64,8 @@ pub(super) fn refused(code: &'static str) -> impl Fn(&dyn std::fmt::Display) -> 
 pub fn play(desk: &Desk, case: &Case, stopped: &dyn Fn() -> bool) -> Result<Played, Option<Refusal>> {
     let table = Table { desk, case, stopped };
     let spec = Spec::from_canonical_json(&case.spec).map_err(|e| refused("BAD_CONTRACT")(&e))?;
-    let declared = declaration(&spec).map_err(|e| refused("BAD_CONTRACT")(&e))?;
+    let mut declared = declaration(&spec).map_err(|e| refused("BAD_CONTRACT")(&e))?;
+    table.try_again(|| fill(&*desk.trainer, &mut declared))?;
     let how = compared(&spec, &case.benchmark).map_err(Some)?;
     let size = spec.attribution.unwrap_or_default().size();
     let owned = table.owned(&declared)?;
@@ -221,6 +223,8 @@ impl Board {
             places.sort_unstable();
             rows = take_record_batch(&rows, &UInt64Array::from(places)).map_err(|e| damaged(&e))?;
         }
+        // The texts of the engine repeat no value.
+        let rows = features::derive(&declared.derivation, &rows).map_err(|e| refused("BENCHMARK_UNFIT")(&e))?;
         let batch = std::slice::from_ref(&rows);
         let labels = quanta(batch, &declared.label, &declared.task).map_err(Some)?;
         // The texts of the library may repeat a value, and rows are sealed.

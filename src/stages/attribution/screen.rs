@@ -38,7 +38,9 @@ pub fn screened(
     let count = [contributed.len().min(ROWS)];
     let places = drawn(&[contributed], &count, seed).pop().unwrap_or_default();
     let (rows, keys) = owned.pick(&places)?;
-    let train = encode(declared, Named::default(), rows, keys)?;
+    // Every row is looked at: steps say what is learned from, and would leave values without their rows.
+    let every = Declaration { derivation: declared.derivation.served(), ..declared.clone() };
+    let train = encode(&every, Named::default(), rows, keys)?;
     let tests = benchmark.slice(0, benchmark.num_rows().min(TESTS));
     let labels = quanta(std::slice::from_ref(&tests), &declared.label, &declared.task)?;
     let unfit = |_| Refusal::new("BENCHMARK_UNFIT", "the sealed rows lack columns of the candidate's contract");

@@ -6,9 +6,9 @@ use arrow::array::RecordBatch;
 
 use super::plan::Plan;
 use crate::domain::contract::Spec;
+use crate::features;
 use crate::ml::arrow::{frame_of, labels};
 use crate::ml::declare::declaration;
-use crate::ml::encoding::{Declared, Encode, Kind};
 use crate::ml::model::Model;
 use crate::ml::{MAX_SCORES, Task};
 use crate::sealing::strata::{level_of, stratum_of};
@@ -136,20 +136,10 @@ pub fn scores(
         let help = "help: compare with a version of the same contract's label (--base-version)";
         return refuse(code, format!("{who} predicts something else than the contract's label; {help}"));
     }
-    let declared = model.encoding.features.iter().try_fold(Vec::<Declared>::new(), |mut all, feature| {
-        let encode = match feature.kind {
-            Kind::Number => Encode::Number,
-            Kind::Category(_) => Encode::Category,
-            Kind::Time(_) => Encode::Time(Vec::new()),
-        };
-        match all.iter().find(|known| known.column == feature.column) {
-            Some(known) if known.encode != encode => return None,
-            Some(_) => {}
-            None => all.push(Declared { column: feature.column.clone(), encode }),
-        }
-        Some(all)
-    });
-    let Some(declared) = declared else { return refuse(code, format!("{who} reads a column in two ways")) };
+    let declared = match model.encoding.columns() {
+        Ok(declared) => declared,
+        Err(column) => return refuse(code, format!("{who} reads the column {column} in two ways")),
+    };
     let unfit = || {
         let help = "help: seal rows of the contract that it was trained under";
         Refusal::new(
@@ -160,7 +150,9 @@ pub fn scores(
     let mut scores = Vec::new();
     // Batch by batch, so that features of one batch at a time are in memory.
     for batch in rows {
-        let frame = frame_of(std::slice::from_ref(batch), &declared).map_err(|_| unfit())?;
+        let derivation = &model.encoding.derivation;
+        let batch = features::derive(derivation, batch).or_else(|e| refuse(code, format!("{who}: {e}")))?;
+        let frame = frame_of(std::slice::from_ref(&batch), &declared).map_err(|_| unfit())?;
         for score in model.predict(&frame).map_err(|_| unfit())? {
             let Ok(score) = quantise(score, MICRO) else {
                 return refuse(code, format!("{who} gives a score that is no finite number"));

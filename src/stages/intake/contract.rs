@@ -25,6 +25,8 @@ use super::sql;
 use crate::codec::canonical::RowEncoder;
 use crate::domain::contract::{LogicalType, Property, Scalar, Spec, SpecError};
 use crate::domain::reason::Reason;
+use crate::features;
+use crate::ml::derivation::Derivation;
 use crate::sql::measure::Measures;
 
 /// Compiled size of one pattern.
@@ -104,6 +106,7 @@ impl Compiler {
             });
         }
         Measures::compile(&spec)?;
+        check_sql(&spec)?;
         let label = spec.label.as_ref().and_then(|label| schema.index_of(label).ok());
         if let Some(column) = label {
             let test = Test::Null { column };
@@ -171,6 +174,18 @@ pub fn arrow_type(logical: LogicalType) -> DataType {
         LogicalType::Date => DataType::Date32,
         LogicalType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into())),
     }
+}
+
+/// What `learning` declares as SQL is planned, as it will be when it runs.
+fn check_sql(spec: &Spec) -> Result<(), SpecError> {
+    let derivation = Derivation::of(spec);
+    features::check(&derivation).map_err(|(place, fault)| {
+        let path = match place.checked_sub(derivation.selects.len()) {
+            None => format!("learning.sql[{place}].select"),
+            Some(place) => format!("learning.steps[{place}].select"),
+        };
+        SpecError::at(path, fault.problem, fault.help)
+    })
 }
 
 fn arrow_schema(spec: &Spec) -> Schema {

@@ -15,8 +15,8 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::contract::is_immutable;
 
-const MAX_DEPTH: usize = 64;
-const MAX_NODES: usize = 2_000;
+pub(crate) const MAX_DEPTH: usize = 64;
+pub(crate) const MAX_NODES: usize = 2_000;
 /// Levels of recursion in the SQL parser. It tries a call such as `POSITION(` up to three ways and each way its arguments anew, so a
 /// syntax error inside n levels costs 3^n: a quarter of a second here, an hour at DataFusion's default of 50. Twelve levels are ten
 /// nested calls or five nested groups of AND and OR.
@@ -24,7 +24,7 @@ pub(crate) const MAX_NESTING: usize = 12;
 /// A `CASE` that cannot be parsed is tried again as a name, and the limit on nesting does not count those.
 const MAX_CASES: usize = 10;
 
-const FUNCTIONS: &[&str] = &[
+pub(crate) const FUNCTIONS: &[&str] = &[
     "abs",
     "ceil",
     "floor",
@@ -189,7 +189,7 @@ fn check_node(node: &Expr) -> Result<(), Refusal> {
     }
 }
 
-fn is_pattern(operator: Operator) -> bool {
+pub(crate) fn is_pattern(operator: Operator) -> bool {
     use Operator::*;
     matches!(
         operator,
@@ -204,7 +204,7 @@ fn is_pattern(operator: Operator) -> bool {
     )
 }
 
-fn check_pattern(pattern: &Expr) -> Result<(), Refusal> {
+pub(crate) fn check_pattern(pattern: &Expr) -> Result<(), Refusal> {
     match pattern {
         Expr::Literal(..) => Ok(()),
         _ => refuse("has a pattern that is not written out", "write the pattern as a text in quotes"),

@@ -159,18 +159,23 @@ fn number(model: &Model, before: Option<&ModelVersion>, change: Change) -> Semve
 pub fn features_digest(spec: &Spec, features: &[String]) -> Result<String, String> {
     let label = spec.label.as_deref();
     let learned = spec.learning.as_ref().map(|_| declaration(spec)).transpose().map_err(|e| e.to_string())?;
-    let encoding = learned.map(|learned| learned.features);
+    let (encoding, derivation) =
+        learned.map(|learned| (learned.features, learned.derivation)).map_or((None, None), |(e, d)| (Some(e), Some(d)));
     let is_feature = |name: &str| match &encoding {
         Some(encoding) => encoding.iter().any(|declared| declared.column == name),
         None => Some(name) != label && !spec.exclude_from_identity.iter().any(|out| out == name),
     };
-    let columns = || spec.properties().iter().filter(|p| is_feature(&p.name));
-    if let Some(stranger) = features.iter().find(|name| !columns().any(|p| &p.name == *name)) {
+    let columns = || {
+        let own = spec.properties().iter().map(|p| (p.name.as_str(), p.logical_type));
+        let added = spec.sql_columns().map(|column| (column.name.as_str(), column.logical_type));
+        own.chain(added).filter(|(name, _)| is_feature(name))
+    };
+    if let Some(stranger) = features.iter().find(|name| !columns().any(|(own, _)| own == *name)) {
         return Err(stranger.clone());
     }
     let mut pairs: Vec<[&str; 2]> = columns()
-        .filter(|p| features.is_empty() || features.contains(&p.name))
-        .map(|p| [p.name.as_str(), p.logical_type.name()])
+        .filter(|(name, _)| features.is_empty() || features.iter().any(|wanted| wanted == name))
+        .map(|(name, kind)| [name, kind.name()])
         .collect();
     pairs.sort_unstable();
     let label = label.and_then(|name| spec.property(name)).map(|p| [p.name.as_str(), p.logical_type.name()]);
@@ -179,6 +184,9 @@ pub fn features_digest(spec: &Spec, features: &[String]) -> Result<String, Strin
         let used: Vec<&Declared> =
             encoding.iter().filter(|d| pairs.iter().any(|[name, _]| d.column == *name)).collect();
         json["encoding"] = serde_json::json!(used);
+        if let Some(derivation) = derivation.filter(|derivation| !derivation.selects.is_empty()) {
+            json["sql"] = serde_json::json!(derivation.served());
+        }
         json["task"] = serde_json::json!(spec.learning.as_ref().and_then(|learning| learning.task));
     }
     let text = serde_json_canonicalizer::to_string(&json).map_err(|e| e.to_string())?;

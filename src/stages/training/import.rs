@@ -12,6 +12,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use super::admission::Open;
 use super::job::{Description, Levels, MAX_DESCRIPTION, judging};
 use super::learn::{Made, columns, hex, metrics, recipe_digest};
+use super::outside::fill;
 use super::work::{Pace, Shop, persist};
 use crate::domain::contract::Spec;
 use crate::domain::records::Artefact;
@@ -57,14 +58,15 @@ pub fn import(shop: &Shop, open: &Open, pace: &Pace) -> Result<Made, Option<Refu
         return refuse("NOT_IMPLEMENTED", text);
     }
     let spec = Spec::from_canonical_json(&open.spec).map_err(|e| Some(Refusal::new("BAD_CONTRACT", e)))?;
-    let declared = declaration(&spec).map_err(|e| Some(Refusal::new("NOTHING_TO_LEARN", e)))?;
+    let mut declared = declaration(&spec).map_err(|e| Some(Refusal::new("NOTHING_TO_LEARN", e)))?;
+    persist(pace, &open.run.run_id, || fill(&*shop.outside, &mut declared))?;
     let fetch = |blob: &Artefact, most| persist(pace, &open.run.run_id, || shop.outside.fetch(blob, most));
     let bytes = fetch(given, MAX_BYTES as u64)?;
     if given.size != 0 && usize::try_from(given.size).ok() != Some(bytes.len()) {
         return refuse("WRONG_SIZE", format!("the artefact has {} bytes, the answer says {}", bytes.len(), given.size));
     }
     let own = |blob: &Artefact, most| fetch(blob, most).map_err(|e| damaged(e?.detail));
-    let asked = asked(&own, named)?;
+    let asked = asked(&own, named, &declared)?;
     crate::failpoint!("training.importing");
     let model = native(&bytes, &declared, &asked.encoding).map_err(Some)?;
     drop(bytes);
@@ -94,11 +96,15 @@ pub fn import(shop: &Shop, open: &Open, pace: &Pace) -> Result<Made, Option<Refu
 }
 
 /// The job as it was put into the store.
-fn asked(fetch: &dyn Fn(&Artefact, u64) -> Fetched, named: &Artefact) -> Result<Asked, Option<Refusal>> {
+fn asked(
+    fetch: &dyn Fn(&Artefact, u64) -> Fetched,
+    named: &Artefact,
+    declared: &Declaration,
+) -> Result<Asked, Option<Refusal>> {
     let description: Description = serde_json::from_slice(&fetch(named, MAX_DESCRIPTION as u64)?).map_err(damaged)?;
     let levels: Levels =
         serde_json::from_slice(&fetch(&description.encoding, MAX_DESCRIPTION as u64)?).map_err(damaged)?;
-    Ok(Asked { encoding: levels.encoding().map_err(Some)?, description })
+    Ok(Asked { encoding: levels.encoding(declared.derivation.served()).map_err(Some)?, description })
 }
 
 /// The platform's own form: it has to take the job's features for the job's task.

@@ -25,6 +25,7 @@ use crate::domain::records::{Artefact, Dataset};
 use crate::ml::Task;
 use crate::ml::artefact::{MAX_BYTES, digest};
 use crate::ml::declare::Declaration;
+use crate::ml::derivation::Derivation;
 use crate::ml::encoding::{Encoding, Feature, Kind, TimePart};
 use crate::stages::beside::Refusal;
 
@@ -145,11 +146,11 @@ impl Levels {
         Self { features: encoding.features.iter().map(level).collect() }
     }
 
-    /// The encoding.
+    /// The encoding of columns, some of which `derivation` adds.
     ///
     /// # Errors
     /// A kind that there is not.
-    pub fn encoding(self) -> Result<Encoding, Refusal> {
+    pub fn encoding(self, derivation: Derivation) -> Result<Encoding, Refusal> {
         let feature = |level: Level| {
             let kind = match (level.kind.as_str(), level.part) {
                 ("number", None) => Kind::Number,
@@ -159,7 +160,7 @@ impl Levels {
             };
             Ok(Feature { column: level.column, kind })
         };
-        Ok(Encoding { features: self.features.into_iter().map(feature).collect::<Result<_, _>>()? })
+        Ok(Encoding { features: self.features.into_iter().map(feature).collect::<Result<_, _>>()?, derivation })
     }
 }
 

@@ -7,6 +7,7 @@ use super::admission::Open;
 use super::answers::External;
 use super::rows::Rows;
 use crate::domain::records::{Dataset as Named, Metric};
+use crate::features;
 use crate::math;
 use crate::ml::artefact::{self, MAX_BYTES};
 use crate::ml::boost::folds;
@@ -17,6 +18,9 @@ use crate::ml::model::{Model, Predictor};
 use crate::ml::{Control, LearnError, Learned, Task, Training, arrow, learner};
 use crate::stages::beside::Refusal;
 use crate::stats::auc::Placements;
+
+/// Reason code of SQL that gives no columns.
+pub const SQL_FAILED: &str = "SQL_FAILED";
 
 /// What a run made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,7 +134,8 @@ pub fn fit(
         task,
         row_keys: &rows.row_keys,
         seed: way.seed,
-        threads: way.threads.max(1), warm: None,
+        threads: way.threads.max(1),
+        warm: None,
     };
     let refused = |error: LearnError| Refusal::new(error.code(), error);
     let learner = learner(way.algorithm).map_err(refused)?;
@@ -171,7 +176,11 @@ pub fn learn(
     let (algorithm, seed) = (open.run.algorithm.as_str(), open.run.seed.cast_unsigned());
     let way = Way { algorithm, parameters: &parameters, seed, threads };
     let fitted = fit(rows, &declared.task, &way, (&open.run.run_id, checkpoint), control)?;
-    let Some(Fitted { learned, metrics }) = fitted else { return Ok(None) };
+    let Some(Fitted { learned, mut metrics }) = fitted else { return Ok(None) };
+    if !declared.derivation.steps.is_empty() {
+        metrics.extend(learned_rows(rows));
+        metrics.sort_by(|a, b| a.name.cmp(&b.name));
+    }
     let artefact = rows.model(&declared.task, learned.predictor).to_bytes();
     if artefact.len() > MAX_BYTES {
         return Err(Refusal::new(
@@ -198,6 +207,12 @@ pub(super) fn columns(declared: &Declaration) -> Vec<String> {
     columns.sort_unstable();
     columns.dedup();
     columns
+}
+
+/// What the contract's steps left: how many rows were learned from, of how many in the dataset.
+fn learned_rows(rows: &Prepared) -> Option<Metric> {
+    let value = decimal(rows.labels.len() as f64)?;
+    Some(Metric { name: "learned_rows".to_owned(), value, rows: rows.named.rows })
 }
 
 /// The rows of a fold.
@@ -228,7 +243,7 @@ pub fn prepare(declared: &Declaration, rows: Rows) -> Result<Prepared, Refusal> 
     encode(declared, named, dataset.rows, dataset.row_keys)
 }
 
-/// Encodes rows that stand in their canonical order.
+/// Runs the contract's steps and SQL on rows that stand in their canonical order, and encodes what is left.
 ///
 /// # Errors
 /// Why nothing can be learned from these rows.
@@ -239,6 +254,13 @@ pub fn encode(
     row_keys: Vec<u64>,
 ) -> Result<Prepared, Refusal> {
     let bad = |error: &dyn std::fmt::Display| Refusal::new("BAD_DATASET", error);
+    let failed = |error| Refusal::new(SQL_FAILED, error);
+    let (rows, row_keys) = features::filtered(&declared.derivation, rows, row_keys).map_err(failed)?;
+    if row_keys.is_empty() {
+        let detail = "the steps of the contract let no row through; help: look at `learning.steps`";
+        return Err(Refusal::new("EMPTY_DATASET", detail));
+    }
+    let rows = features::derive(&declared.derivation, &rows).map_err(failed)?;
     let labels = arrow::labels(std::slice::from_ref(&rows), &declared.label, &declared.task).map_err(|e| bad(&e))?;
     let labels: Option<Vec<f64>> = labels.into_iter().collect();
     let Some(labels) = labels else {
@@ -256,7 +278,7 @@ fn encoded(declared: &Declaration, rows: RecordBatch) -> Result<(Encoding, Featu
     let bad = |error: &dyn std::fmt::Display| Refusal::new("BAD_DATASET", error);
     let (schema, columns, count) = rows.into_parts();
     let mut columns: Vec<_> = columns.into_iter().map(Some).collect();
-    let mut encoding = Encoding { features: Vec::new() };
+    let mut encoding = Encoding { features: Vec::new(), derivation: declared.derivation.served() };
     let mut features = Features { columns: Vec::new(), names: Vec::new(), rows: count };
     for own in &declared.features {
         let column = schema.index_of(&own.column).ok().and_then(|place| columns.get_mut(place)?.take());
@@ -298,6 +320,7 @@ fn recipe(open: &Open, declared: &Declaration, parameters: &Value, dataset: &Nam
         dataset: dataset.digest.clone(),
         label: declared.label.clone(),
         encoding: declared.features.clone(),
+        derivation: declared.derivation.clone(),
         algorithm: open.run.algorithm.clone(),
         parameters,
         search,

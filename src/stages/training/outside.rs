@@ -6,8 +6,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::records::{Artefact, TopicEnd};
+use crate::ml::declare::Declaration;
+use crate::ml::derivation::Derivation;
 use crate::sealing::filter::MatchFilter;
-use crate::stages::beside::Trouble;
+use crate::stages::beside::{Refusal, Trouble};
 
 /// Called with every value of a topic, tombstones left out.
 pub type Each<'a> = dyn FnMut(&[u8]) -> Result<(), Trouble> + 'a;
@@ -32,6 +34,12 @@ pub trait Outside: Send + Sync {
     /// # Errors
     /// The store is out of reach, or the filter is not there or damaged.
     fn filter(&self, filter: &Artefact) -> Result<MatchFilter, Trouble>;
+
+    /// The canonical form of a reference table that has this digest; whether it does is checked by whoever uses it.
+    ///
+    /// # Errors
+    /// The store is out of reach, or does not have it.
+    fn reference(&self, digest: &str) -> Result<bytes::Bytes, Trouble>;
 
     /// Puts an artefact into the store; it is durable when this returns.
     ///
@@ -80,6 +88,27 @@ pub trait Outside: Send + Sync {
     fn watch(&self, _step: &str) -> Option<Box<dyn Any>> {
         None
     }
+}
+
+/// Fetches the reference tables that a declaration names.
+///
+/// # Errors
+/// The store is out of reach, or does not have one of them, or others bytes under its digest.
+pub fn fill(outside: &dyn Outside, declared: &mut Declaration) -> Result<(), Trouble> {
+    if declared.derivation.is_empty() {
+        return Ok(());
+    }
+    for table in &mut declared.derivation.tables {
+        let bytes = outside.reference(&table.digest)?;
+        if !Derivation::fill(table, &bytes) {
+            let detail = format!(
+                "the store has other bytes for the reference table `{}`; help: apply the model again",
+                table.name
+            );
+            return Err(Refusal::new("REFERENCE_DAMAGED", detail).into());
+        }
+    }
+    Ok(())
 }
 
 /// How the rows of a dataset are found again.

@@ -26,6 +26,7 @@ use crate::ml::declare::Declaration;
 use crate::ml::encoding::Encode;
 use crate::sealing::filter::{MatchFilter, without_sealed};
 use crate::stages::beside::{Refusal, Trouble};
+use crate::stages::intake::contract::arrow_type;
 
 /// Most chunks that the receipts of a dataset bind.
 const MAX_CHUNKS: usize = 4 << 20;
@@ -285,10 +286,13 @@ fn unsealed(batch: RecordBatch, sealed: &[MatchFilter]) -> Result<RecordBatch, T
     Ok(rows)
 }
 
-/// Row hash, features and label, each once, in the types that they are learned from in.
+/// Row hash, what SQL reads, features and label, each once, in the types that they are read or learned from in.
 fn columns(declared: &Declaration) -> SchemaRef {
     let mut fields = vec![Field::new(ROW_HASH, DataType::FixedSizeBinary(16), false)];
-    for feature in &declared.features {
+    for read in declared.derivation.reads(true).into_iter().filter(|read| read.name != declared.label) {
+        fields.push(Field::new(&read.name, arrow_type(read.kind), true));
+    }
+    for feature in declared.features.iter().filter(|feature| !declared.derivation.adds(&feature.column)) {
         let kind = match &feature.encode {
             Encode::Number => DataType::Float64,
             Encode::Time(_) => DataType::Timestamp(TimeUnit::Microsecond, None),

@@ -10,7 +10,7 @@ use super::admission::Open;
 use super::import::import;
 use super::job::job;
 use super::learn::{Made, Prepared, Way, fit, learn, prepare};
-use super::outside::WayBack;
+use super::outside::{WayBack, fill};
 use super::rows::{Wanted, read};
 use super::work::{Following, Pace, Shop, Step, persist};
 use crate::domain::contract::Spec;
@@ -119,7 +119,7 @@ impl Source<'_> {
     fn rows(&self, shop: &Shop, pace: &Pace, shared: bool) -> Result<(Declaration, Arc<Prepared>), Option<Refusal>> {
         let refused = |code, detail: String| Some(Refusal::new(code, detail));
         let spec = Spec::from_canonical_json(self.spec).map_err(|e| refused("BAD_CONTRACT", e.to_string()))?;
-        let declared = declaration(&spec).map_err(|e| refused("NOTHING_TO_LEARN", e.to_string()))?;
+        let mut declared = declaration(&spec).map_err(|e| refused("NOTHING_TO_LEARN", e.to_string()))?;
         let key = self.key();
         if let Some(rows) = shop.larder.get(&key) {
             return Ok((declared, rows));
@@ -131,6 +131,7 @@ impl Source<'_> {
             let wanted = Wanted { model, declared: &declared, ends, sealed: &sealed, owner: None };
             read(&*shop.outside, &shop.wire, wanted, shop.limits, &|| pace.is_cancelled())
         })?;
+        persist(pace, self.run_id, || fill(&*shop.outside, &mut declared))?;
         let rows = Arc::new(prepare(&declared, rows).map_err(Some)?);
         if shared {
             shop.larder.put(key, Arc::clone(&rows));

@@ -345,7 +345,10 @@ impl Reader {
         self.commit_all("before partitions are taken anew");
         let place = |source: &Source| Some((self.lanes.get(source.lane)?.topic().to_owned(), source.partition));
         let partitions: Vec<_> = self.sources.iter().filter_map(place).collect();
-        tracing::warn!(partitions = partitions.len(), "warehouse: an offset is out of range; partitions are taken anew");
+        tracing::warn!(
+            partitions = partitions.len(),
+            "warehouse: an offset is out of range; partitions are taken anew"
+        );
         self.sources.clear();
         self.assigned = Some(partitions);
     }

@@ -36,6 +36,7 @@ mod reports;
 mod s3;
 mod sealed_rows;
 mod sealing;
+mod sql_features;
 mod tables;
 mod training;
 mod trials;

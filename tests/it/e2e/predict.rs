@@ -56,7 +56,8 @@ fn trained(spec: &str) -> Model {
         task: &declared.task,
         row_keys: &row_keys,
         seed: 1,
-        threads: 1, warm: None,
+        threads: 1,
+        warm: None,
     };
     let learner = learner("trees").unwrap();
     let parameters = learner.parameters(json!({"iterations": 20}).as_object().unwrap()).unwrap();

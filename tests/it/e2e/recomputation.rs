@@ -131,6 +131,30 @@ pub(super) fn accepted(cluster: &Cluster, model: &str, told: &Value) {
     }
 }
 
+/// What the inputs of an evaluation disclose.
+pub(super) struct Disclosed {
+    /// The sealed rows, in their order.
+    pub rows: Vec<Value>,
+    /// The candidate's scores of them, in millionths.
+    pub scores: Vec<i64>,
+    /// File of the candidate's artefact.
+    pub candidate: PathBuf,
+}
+
+/// Every level of an evaluation is right; what its inputs say.
+pub(super) fn disclosed(cluster: &Cluster, model: &str, told: &Value) -> Disclosed {
+    let stranger = Stranger::new(cluster, model, told, "3");
+    assert_eq!(stranger.levels(0), ["passed", "passed", "passed"].map(|outcome| json!(outcome)));
+    let lines = |name: &str| -> Vec<Value> {
+        let text = std::fs::read_to_string(stranger.input(name)).expect("a file");
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let rows = lines("benchmark.jsonl").into_iter().map(|line| line["row"].clone()).collect();
+    let score = |line: Value| line.pointer("/cand/0").or(line.pointer("/sample/cand/0")).and_then(Value::as_i64);
+    let scores = lines("samples.jsonl").into_iter().filter_map(score).collect();
+    Disclosed { rows, scores, candidate: stranger.input("candidate.model") }
+}
+
 fn names(folder: &Path) -> Vec<String> {
     let files = std::fs::read_dir(folder).expect("a folder").flatten();
     let mut names: Vec<String> = files.map(|file| file.file_name().to_string_lossy().into_owned()).collect();

@@ -132,6 +132,11 @@ impl Trainer for Shelf {
         Ok(ends.map(|(topic, end)| TopicEnd { topic: (*topic).to_owned(), partition: 0, end }).collect())
     }
 
+    fn reference(&self, digest: &str) -> Result<bytes::Bytes, Trouble> {
+        let bytes = self.blobs.lock().unwrap().get(digest).cloned();
+        Ok(bytes.ok_or_else(|| Refusal::new("REFERENCE_MISSING", "not there"))?.into())
+    }
+
     fn read(&self, topic: &str, ends: &[TopicEnd], each: &mut Each<'_>) -> Result<(), Trouble> {
         let end = ends.iter().find(|end| end.topic == topic).map_or(0, |end| end.end as usize);
         let values = self.topics.lock().unwrap().get(topic).cloned().unwrap_or_default();

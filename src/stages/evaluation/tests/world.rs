@@ -115,7 +115,8 @@ pub(crate) fn learned(rows: RecordBatch, scramble: Option<i64>) -> Vec<u8> {
         task: &declared.task,
         row_keys: &row_keys,
         seed: 1,
-        threads: 1, warm: None,
+        threads: 1,
+        warm: None,
     };
     let predictor = learner.learn(&training, &parameters, None, &mut Unattended).unwrap().predictor;
     crate::ml::model::Model { task: declared.task, encoding, predictor }.to_bytes()

@@ -76,6 +76,11 @@ impl Outside for Shelf {
         Ok(MatchFilter::parse(bytes.into()).unwrap())
     }
 
+    fn reference(&self, digest: &str) -> Result<bytes::Bytes, Trouble> {
+        let bytes = lock(&self.kept).get(&digest.parse().unwrap()).cloned();
+        Ok(bytes.ok_or_else(|| Refusal::new("REFERENCE_MISSING", "not there"))?.into())
+    }
+
     fn keep(&self, artefact: Bytes) -> Result<(), Trouble> {
         lock(&self.kept).insert(Digest::of(&artefact), artefact.to_vec());
         Ok(())
