@@ -108,7 +108,7 @@ fn read(
     let features = (0..NUMBERS + CATEGORIES)
         .map(|column| hokusai::ml::encoding::Feature { column: format!("f{column}"), kind: kind(column) })
         .collect();
-    let encoding = hokusai::ml::encoding::Encoding { features };
+    let encoding = hokusai::ml::encoding::Encoding { features, ..Default::default() };
     let bytes = Model { task: task.clone(), encoding, predictor }.to_bytes();
     group.bench_function("read and check an artefact", |b| b.iter(|| black_box(Model::from_bytes(&bytes).is_ok())));
 }
