@@ -87,12 +87,6 @@ impl Predictor {
         task.predictions(&mut scores);
         Ok(scores)
     }
-
-    /// Why a model of this kind cannot be learned again from rows; none of those that are learned here.
-    #[must_use]
-    pub fn foreign(&self) -> Option<&'static str> {
-        matches!(self, Self::Imported(_)).then_some("it is an imported ONNX model, which was trained elsewhere")
-    }
 }
 
 impl Task {

@@ -35,6 +35,9 @@ pub mod wire;
 
 pub use self::error::OnnxError;
 
+#[cfg(test)]
+mod tests;
+
 use self::proto::{Attribute, Element, Message, doubles, floats, ints, node, value};
 use crate::ml::Task;
 use crate::ml::encoding::Kind;

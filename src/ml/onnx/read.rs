@@ -194,7 +194,10 @@ fn attribute(bytes: &[u8]) -> Read<Attribute<'_>> {
             (4, _) => own.text = Some(value.bytes()?),
             (5, _) => own.tensor = Some(tensor(value.bytes()?)?),
             (6 | 11, _) => {
-                return unsupported("it has a graph in an attribute (If, Loop, Scan)", "export it without control flow");
+                return unsupported(
+                    "it has a graph in an attribute (If, Loop, Scan)",
+                    "export it without control flow",
+                );
             }
             (7, _) => value.floats(&mut own.floats)?,
             (8, _) => value.ints(&mut own.ints)?,
