@@ -1,4 +1,4 @@
-"""An external trainer: takes jobs from Kafka, learns with XGBoost, answers with a model in Hokusai's own form.
+"""An external trainer: takes jobs from Kafka, learns with scikit-learn, answers with a model in ONNX.
 
     trainer.py BROKERS PREFIX TRAINING_RUN.avsc [MODEL [JOBS]]
 
@@ -8,100 +8,61 @@ between the store and this machine; the environment says where the store is (HOK
 import io
 import json
 import os
-import struct
 import subprocess
 import sys
 import tempfile
 
 import fastavro
 import numpy as np
+import onnxruntime
+import pyarrow as pa
 import pyarrow.parquet as pq
-import xgboost as xgb
 from confluent_kafka import Consumer
+from skl2onnx import to_onnx
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.metrics import log_loss, root_mean_squared_error
 
-OBJECTIVES = {"binary": "binary:logistic", "multiclass": "multi:softprob", "regression": "reg:squarederror"}
-PARTS = ["year", "month", "day", "weekday", "hour", "minute", "epoch_day"]
+TAKEN = ("max_iter", "learning_rate", "max_leaf_nodes", "max_depth", "min_samples_leaf", "l2_regularization")
 
 
 def hokusai(*arguments):
     subprocess.run([os.environ.get("HOKUSAI", "hokusai"), *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
-def train(job, table):
-    """The booster, what all its scores start from, and its metric on the fold that judges."""
-    rows, params = job["rows"], job["params"]
-    features = np.column_stack([table[name].to_numpy(zero_copy_only=False) for name in rows["features"]])
-    labels = table[rows["label"]].to_numpy()
+def train(job, table, folder):
+    """Writes the model and rows with its own runtime's predictions; its metric on the fold that judges."""
+    rows = job["rows"]
+    x = np.column_stack([table[name].to_numpy(zero_copy_only=False) for name in rows["features"]]).astype(np.float32)
+    y = table[rows["label"]].to_numpy()
     judges = table[rows["fold"]].to_numpy(zero_copy_only=False) == "validation"
-    base = float(np.float32(labels[~judges].mean())) if job["task"] == "regression" else 0.5
-    settings = {"objective": OBJECTIVES[job["task"]], "seed": job["seed"] % 2**31, "base_score": base, "tree_method": "hist"}
-    settings |= {name: params[name] for name in ("eta", "max_depth", "min_child_weight", "subsample") if name in params}
-    if job["task"] == "multiclass":
-        settings["num_class"] = len(job["classes"])
-    booster = xgb.train(settings, xgb.DMatrix(features[~judges], labels[~judges]), params.get("rounds", 100))
-    metric = booster.eval(xgb.DMatrix(features[judges], labels[judges])).split("\t")[1].split(":")
-    return booster, [base] if job["task"] == "regression" else [0.0] * settings.get("num_class", 1), metric
-
-
-def packed(items):
-    return struct.pack("<I", len(items)) + b"".join(items)
-
-
-def text(value):
-    return packed([bytes([byte]) for byte in value.encode()])
-
-
-def native(job, features, booster, base):
-    """The artefact: magic, version, task, features, trees; see `src/ml/artefact.rs`."""
-    out = b"HKML" + struct.pack("<H", 1)
-    out += b"\0" if job["task"] == "regression" else b"\1" + packed([text(name) for name in job["classes"]])
-    kinds = {
-        "number": lambda feature: b"\0",
-        "category": lambda feature: b"\1" + packed([text(level) for level in feature.get("levels", [])]),
-        "time": lambda feature: b"\2" + bytes([PARTS.index(feature["part"])]),
-    }
-    out += packed([text(feature["column"]) + kinds[feature["kind"]](feature) for feature in features])
-    dump = [tree(json.loads(one), features) for one in booster.get_dump(dump_format="json")]
-    return out + b"\0" + packed([struct.pack("<f", value) for value in base]) + packed(dump)
-
-
-def tree(root, features):
-    """Parents before children. XGBoost goes left below a threshold, Hokusai at most at one; of a category it wants the set of its codes."""
-    nodes, sets, leaves = [], [], []
-    def place(at):
-        if "leaf" in at:
-            leaves.append(struct.pack("<f", at["leaf"]))
-            return -len(leaves)
-        own = len(nodes)
-        nodes.append(None)
-        feature, threshold = int(at["split"][1:]), np.float32(at["split_condition"])
-        missing = at["missing"] == at["yes"]
-        if features[feature]["kind"] == "category":
-            codes = sum(1 << code for code in range(255) if code < threshold)
-            test = struct.pack("<BI", missing | 2, len(sets))
-            sets.append(codes.to_bytes(32, "little"))
-        else:
-            test = struct.pack("<Bf", missing, np.nextafter(threshold, np.float32(-np.inf)))
-        children = {child["nodeid"]: child for child in at["children"]}
-        left, right = place(children[at["yes"]]), place(children[at["no"]])
-        nodes[own] = struct.pack("<H", feature) + test + struct.pack("<ii", left, right)
-        return own
-    place(root)
-    return packed(nodes) + packed(sets) + packed(leaves)
+    params = {name: value for name, value in job["params"].items() if name in TAKEN}
+    learner = HistGradientBoostingRegressor if job["task"] == "regression" else HistGradientBoostingClassifier
+    model = learner(random_state=job["seed"] % 2**32, early_stopping=False, **params).fit(x[~judges], y[~judges])
+    options = {} if job["task"] == "regression" else {"zipmap": False}
+    file = to_onnx(model, x[:1], options={id(model): options}, target_opset={"": 17, "ai.onnx.ml": 3}).SerializeToString()
+    with open(f"{folder}/model.onnx", "wb") as out:
+        out.write(file)
+    scores = onnxruntime.InferenceSession(file).run(None, {"X": x[:1000]})[-1]
+    names = {"binary": ["prediction"], "regression": ["prediction"]}.get(job["task"]) or [f"p_{name}" for name in job["classes"]]
+    scores = scores[:, -1:] if job["task"] == "binary" else scores.reshape(len(scores), -1)
+    columns = {name: pa.array(x[:1000, i], from_pandas=True) for i, name in enumerate(rows["features"])}
+    pq.write_table(pa.table(columns | {name: scores[:, i] for i, name in enumerate(names)}), f"{folder}/conformance.parquet")
+    if job["task"] == "regression":
+        return "rmse", root_mean_squared_error(y[judges], model.predict(x[judges]))
+    return "log_loss", log_loss(y[judges], model.predict_proba(x[judges]), labels=model.classes_)
 
 
 def work(run_id):
     with tempfile.TemporaryDirectory() as folder:
         hokusai("train", "job", run_id, "--output", folder)
-        job = json.load(open(f"{folder}/job.json", encoding="utf-8"))
-        features = json.load(open(f"{folder}/encoding.json", encoding="utf-8"))["features"]
+        with open(f"{folder}/job.json", encoding="utf-8") as file:
+            job = json.load(file)
         try:
-            booster, base, (metric, value) = train(job, pq.read_table(f"{folder}/rows.parquet"))
+            metric, value = train(job, pq.read_table(f"{folder}/rows.parquet"), folder)
         except Exception as error:
             return hokusai("train", "answer", run_id, "--error", f"{type(error).__name__}: {error}"[:1000])
-        with open(f"{folder}/model", "wb") as file:
-            file.write(native(job, features, booster, base))
-        hokusai("train", "answer", run_id, "--artefact", f"{folder}/model", "--metric", f"{metric.split('-')[-1]}={value}", "--wait")
+        files = ["--artefact", f"{folder}/model.onnx", "--conformance", f"{folder}/conformance.parquet"]
+        hokusai("train", "answer", run_id, *files, "--metric", f"{metric}={value:.9f}", "--wait")
 
 
 def main(brokers, prefix, schema, model="", jobs="0"):

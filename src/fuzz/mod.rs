@@ -144,5 +144,6 @@ targets!(
     attestations,
     topology,
     requests,
-    cells
+    cells,
+    onnx
 );

@@ -304,3 +304,51 @@ pub(super) fn requests() -> Target {
     });
     Target { name: "requests", seeds: seeds.collect(), words: &[], run }
 }
+
+/// Imported ONNX models: what compiles is run, gives as many predictions as there are rows or says why not, and is the same artefact
+/// when it is written and read again.
+pub(super) fn onnx() -> Target {
+    use crate::ml::Task;
+    use crate::ml::encoding::{Encoded, Encoding, Features};
+    use crate::ml::onnx::import::Imported;
+    fn run(bytes: &[u8]) -> String {
+        let names = ["a", "b", "c", "d"].map(str::to_owned);
+        let encoding = Encoding::numbers(names.clone()).unwrap();
+        let column = |i: usize| Encoded { values: vec![i as f32, -0.5, f32::NAN, f32::INFINITY, 1e30], codes: 0 };
+        let features = Features { columns: (0..4).map(column).collect(), names: names.to_vec(), rows: 5 };
+        let classes = |count: usize| Task::Classes((0..count).map(|class| class.to_string()).collect());
+        let mut said = String::new();
+        for task in [Task::Number, classes(2), classes(3)] {
+            let outcome = match Imported::of(bytes, &encoding, &task) {
+                Ok(imported) => match imported.predictions(&features, &task) {
+                    Ok(found) => {
+                        assert_eq!(found.len(), 5 * task.outputs());
+                        "predicted".to_owned()
+                    }
+                    Err(problem) => problem,
+                },
+                Err(error) => error.to_string(),
+            };
+            said += &outcome.chars().take(60).collect::<String>();
+        }
+        said
+    }
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/onnx");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    let seeds = files.iter().filter(|file| file.extension().is_some_and(|e| e == "onnx"));
+    let words = &[
+        "LEAF",
+        "BRANCH_EQ",
+        "SOFTMAX",
+        "Reshape",
+        "Concat",
+        "Gemm",
+        "MatMul",
+        "Cast",
+        "Slice",
+        "Gather",
+        "ai.onnx.ml",
+    ];
+    Target { name: "onnx", seeds: seeds.map(|file| std::fs::read(file).unwrap()).collect(), words, run }
+}

@@ -1,12 +1,14 @@
 //! The model's canonical bytes: one form for one model, so that its SHA-256 names it.
 //!
 //! All integers little-endian, texts and lists with a `u32` length, floats as their bits. The file:
-//! magic `HKML`, format version, task, encoding, predictor. A model whose rows go through SQL first has format version 2: behind the
-//! encoding stand the reference tables in full and the SELECTs (its pre-training steps are no part of it). What is read is checked in full (limits before allocation, form of every
-//! tree, canonical order of levels, finite numbers, no byte left over), so that a foreign file is an error, never a panic or a surprise
-//! at scoring.
+//! magic `HKML`, format version, task, encoding, predictor (trees, weights, or the bytes of an imported ONNX model). A model whose rows
+//! go through SQL first has format version 2: behind the encoding stand the reference tables in full and the SELECTs (its pre-training
+//! steps are no part of it). What is read is checked in full (limits before allocation, form of every tree, canonical order of levels,
+//! finite numbers, no byte left over), so that a foreign file is an error, never a panic or a surprise at scoring.
 
 mod sql;
+
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -15,6 +17,8 @@ use crate::ml::derivation::Derivation;
 use crate::ml::encoding::{Encoding, Feature, Kind, MAX_LEVELS, TimePart};
 use crate::ml::linear::{Design, MAX_COEFFICIENTS, Weights};
 use crate::ml::model::{Forest, Model, Predictor};
+use crate::ml::onnx::OnnxError;
+use crate::ml::onnx::import::Imported;
 use crate::ml::parameters::Parameters;
 use crate::ml::tree::{Node, Test, Tree};
 use crate::ml::{MAX_CLASSES, MAX_FEATURES, Task, Training};
@@ -44,6 +48,9 @@ pub enum ArtefactError {
         "the artefact has format version {0}, this program reads {VERSION} and {SQL_VERSION}\nhelp: use the program that wrote it, or a newer one"
     )]
     Version(u16),
+    /// The imported model in it cannot be run.
+    #[error(transparent)]
+    Imported(OnnxError),
     /// Cut short, too long, or out of form.
     #[error("byte {at}: {problem}\nhelp: the artefact is damaged: fetch it again by its digest")]
     Form {
@@ -94,6 +101,11 @@ impl Model {
                 out.u8(1);
                 out.weights(weights);
             }
+            Predictor::Imported(imported) => {
+                out.u8(2);
+                out.u32(imported.bytes().len() as u32);
+                out.0.extend(imported.bytes());
+            }
         }
         out.0
     }
@@ -126,6 +138,11 @@ impl Model {
         let predictor = match input.u8()? {
             0 => Predictor::Trees(input.forest(&encoding, task.outputs())?),
             1 => Predictor::Linear(input.weights(&encoding, task.outputs())?),
+            2 => {
+                let length = input.u32()? as usize;
+                let imported = Imported::of(input.take(length)?, &encoding, &task).map_err(ArtefactError::Imported)?;
+                Predictor::Imported(Arc::new(imported))
+            }
             _ => return Err(input.wrong("unknown kind of model")),
         };
         input.end()?;

@@ -56,7 +56,7 @@ impl TimePart {
     pub const ALL: [Self; 7] =
         [Self::Year, Self::Month, Self::Day, Self::Weekday, Self::Hour, Self::Minute, Self::EpochDay];
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         ["year", "month", "day", "weekday", "hour", "minute", "epoch_day"][self as usize]
     }
 
@@ -178,6 +178,12 @@ pub enum EncodingError {
         found: &'static str,
         /// What was declared.
         wanted: &'static str,
+    },
+    /// A model gives what is no prediction.
+    #[error("the model gives no prediction: {problem}")]
+    Unusable {
+        /// For which row, and what it gives instead.
+        problem: String,
     },
     /// Two features with one name: a column declared twice, or a part of a time.
     #[error("two features are called {name}\nhelp: declare each column, and each part of a time, once")]

@@ -13,12 +13,12 @@
 //! | [`derivation`] | what SQL does to rows before they are encoded, as data |
 //! | [`frame`] | raw columns as they come from tables or requests |
 //! | [`arrow`](self::arrow) | Arrow record batches → raw columns: besides `dataset` the only file that knows Arrow |
-//! | [`encoding`] | the declared encoding, compiled: raw columns → `f32` features |
+//! | [`encoding`], [`describe`] | the declared encoding, compiled: raw columns → `f32` features; its JSON form |
 //! | [`boost`], [`parameters`], [`grow`], [`team`], [`split`], [`histogram`], [`bins`], [`objective`] | gradient-boosted trees |
 //! | [`linear`], [`lbfgs`] | logistic and linear regression |
 //! | [`model`], [`tree`] | what was learned, and how it scores |
 //! | [`artefact`] | the model's canonical bytes |
-//! | [`onnx`] | export to ONNX |
+//! | [`onnx`] | export to ONNX, and imported ONNX models |
 //! | [`search`] | trials: random search, successive halving |
 
 pub mod arrow;
@@ -28,6 +28,7 @@ pub mod boost;
 pub mod dataset;
 pub mod declare;
 pub mod derivation;
+pub mod describe;
 pub mod encoding;
 pub mod frame;
 pub mod grow;
@@ -45,7 +46,7 @@ pub mod team;
 pub mod tree;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::ops::ControlFlow;
 

@@ -1,11 +1,14 @@
 //! What was learned, and how it scores. Offline scoring and serving are this code.
 
+use std::sync::Arc;
+
 use crate::math;
 use crate::ml::Task;
 use crate::ml::encoding::{Encoding, EncodingError, Features};
 use crate::ml::frame::Frame;
 use crate::ml::linear::Weights;
 use crate::ml::objective::softmax;
+use crate::ml::onnx::import::Imported;
 use crate::ml::tree::Tree;
 
 /// Boosted trees: tree i adds to output i modulo the number of outputs.
@@ -24,6 +27,8 @@ pub enum Predictor {
     Trees(Forest),
     /// Logistic or linear regression.
     Linear(Weights),
+    /// An ONNX model that was made elsewhere.
+    Imported(Arc<Imported>),
 }
 
 /// A model as it stands in an artefact.
@@ -66,13 +71,21 @@ impl Forest {
 }
 
 impl Predictor {
-    /// Raw scores (log-odds, logits or numbers), row-major, [`Task::outputs`] per row.
-    #[must_use]
-    pub fn scores(&self, features: &Features) -> Vec<f64> {
-        match self {
+    /// Predictions for encoded features, row-major: the chance of the second class, of every class, or the number.
+    ///
+    /// # Errors
+    /// An imported model gives what is no prediction.
+    pub fn predictions(&self, features: &Features, task: &Task) -> Result<Vec<f64>, EncodingError> {
+        let mut scores = match self {
             Self::Trees(forest) => forest.scores(features),
             Self::Linear(weights) => weights.scores(features),
-        }
+            Self::Imported(imported) => {
+                let unusable = |problem| EncodingError::Unusable { problem };
+                return imported.predictions(features, task).map_err(unusable);
+            }
+        };
+        task.predictions(&mut scores);
+        Ok(scores)
     }
 }
 
@@ -99,8 +112,6 @@ impl Model {
     /// # Errors
     /// A column is missing or of another kind than declared.
     pub fn predict(&self, frame: &Frame) -> Result<Vec<f64>, EncodingError> {
-        let mut scores = self.predictor.scores(&self.encoding.encode(frame)?);
-        self.task.predictions(&mut scores);
-        Ok(scores)
+        self.predictor.predictions(&self.encoding.encode(frame)?, &self.task)
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::import::{ImportArgs, imported};
 use super::{blocking, one, version};
 use crate::cli::common::Settings;
 use crate::cli::exit::{Failure, Outcome};
@@ -106,7 +107,7 @@ async fn registered(settings: &Settings, asked: &str) -> Outcome<Loaded> {
 
 fn foreign(name: &str, what: &str, media_type: &str) -> Failure {
     Failure::Refused(format!(
-        "{name} {what} (its media type is {media_type})\nhelp: an imported model is run by its own runtime, as onnxruntime runs ONNX"
+        "{name} {what} (its media type is {media_type})\nhelp: a model of another form is run by its own runtime; ONNX can be imported with `hokusai model register --conformance`"
     ))
 }
 
@@ -118,7 +119,7 @@ fn of_file(file: &Path) -> Outcome<Loaded> {
 }
 
 /// A file's bytes; none when there are more than `most`.
-fn at_most(file: &Path, most: u64) -> Outcome<Option<Vec<u8>>> {
+pub(super) fn at_most(file: &Path, most: u64) -> Outcome<Option<Vec<u8>>> {
     let at = |e: std::io::Error| Failure::because(format!("{}: {e}", file.display()));
     let mut bytes = Vec::new();
     File::open(file).map_err(at)?.take(most + 1).read_to_end(&mut bytes).map_err(at)?;
@@ -142,15 +143,15 @@ pub(super) struct Put {
 }
 
 /// Checks an artefact's file and puts its bytes into the store: a native one is read in full before, and has to read columns of the
-/// contract alone; of another only the size is known.
+/// contract alone; ONNX is imported and then is a native one; of another only the size is known.
 ///
 /// # Errors
 /// The file or the store cannot be used, or (exit 4) the artefact is refused.
-pub(super) async fn put(settings: &Settings, file: &Path, contract: Option<&Spec>) -> Outcome<Put> {
+pub(super) async fn put(settings: &Settings, file: &Path, contract: Option<&Spec>, given: ImportArgs) -> Outcome<Put> {
     let shown = file.display();
     let found = blocking({
-        let file = file.to_owned();
-        move || checked(&file)
+        let (file, contract) = (file.to_owned(), contract.cloned());
+        move || checked(&file, &given, contract.as_ref())
     })
     .await?;
     let size = std::fs::metadata(file).map_err(|e| Failure::because(format!("{shown}: {e}")))?.len();
@@ -183,8 +184,8 @@ pub(super) async fn put(settings: &Settings, file: &Path, contract: Option<&Spec
     Ok(Put { digest: digest.to_string(), size, columns: Some(columns) })
 }
 
-/// The native artefact in a file; none when it is of another form.
-fn checked(file: &Path) -> Outcome<Option<Loaded>> {
+/// The native artefact in a file, or the one that an ONNX file becomes; none when it is of another form.
+fn checked(file: &Path, given: &ImportArgs, contract: Option<&Spec>) -> Outcome<Option<Loaded>> {
     let at = |e: std::io::Error| Failure::because(format!("{}: {e}", file.display()));
     if !std::fs::metadata(file).map_err(at)?.is_file() {
         return Err(Failure::Refused(format!("{}: not a file", file.display())));
@@ -194,5 +195,5 @@ fn checked(file: &Path) -> Outcome<Option<Loaded>> {
     if start.is_empty() {
         return Err(Failure::Refused(format!("{}: the file is empty", file.display())));
     }
-    if is_native(&start) { of_file(file).map(Some) } else { Ok(None) }
+    if is_native(&start) { of_file(file).map(Some) } else { imported(file, given, contract) }
 }

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use rdkafka::message::Message;
 use serde_json::{Value, json};
 
+use super::import::ImportArgs;
 use super::{Failure, Outcome, Settings, artefact, blocking, one, say, send, signer, version};
 use crate::cli::reader::{Polled, Reader, Start, ends};
 use crate::domain::contract::Spec;
@@ -63,13 +64,15 @@ pub(super) struct RegisterArgs {
     /// File of the artefact: its bytes go into the store (--store) and are found there by their digest
     #[arg(long, value_name = "FILE", required_unless_present = "digest", conflicts_with = "digest")]
     artefact: Option<PathBuf>,
+    #[command(flatten)]
+    import: ImportArgs,
     /// SHA-256 of an artefact whose bytes stay where they are, 64 hex digits
     #[arg(long, value_name = "HEX", requires = "size")]
     digest: Option<String>,
     /// Size of the artefact in bytes
     #[arg(long, value_name = "BYTES")]
     size: Option<i64>,
-    /// Media type of the artefact [default: application/vnd.hokusai.model for a native one, else application/octet-stream]
+    /// Media type of the artefact [default: application/vnd.hokusai.model for a native or imported one, else application/octet-stream]
     #[arg(long, value_name = "TYPE")]
     media_type: Option<String>,
     /// Who contributed it, as an improvement of --parent
@@ -347,7 +350,7 @@ impl Change {
         let digest = args.contract.as_ref().unwrap_or(&now.contract_digest);
         let contract = now.contracts.iter().find(|c| c.digest == *digest);
         let contract = contract.map(|c| Spec::from_canonical_json(&c.spec)).transpose().map_err(Failure::failed)?;
-        let put = artefact::put(settings, &file, contract.as_ref()).await?;
+        let put = artefact::put(settings, &file, contract.as_ref(), args.import.clone()).await?;
         (args.digest, args.size) = (Some(put.digest), Some(put.size));
         if let Some(columns) = put.columns {
             args.media_type.get_or_insert_with(|| artefact::NATIVE.to_owned());

@@ -8,6 +8,7 @@ pub(in crate::cli) mod change;
 mod diff;
 mod export;
 mod history;
+mod import;
 mod rebuild;
 mod references;
 

@@ -50,9 +50,13 @@ pub(super) struct JobArgs {
 pub(super) struct AnswerArgs {
     /// Id of the run
     run_id: String,
-    /// The trained model, as a native artefact that takes the job's features
+    /// The trained model: ONNX, or a native artefact, over the job's features
     #[arg(long, value_name = "FILE", required_unless_present = "error", conflicts_with = "error")]
     artefact: Option<PathBuf>,
+    /// With ONNX: CSV or Parquet of at least 32 rows of the job's features, and what the model's own runtime makes of them: `prediction`,
+    /// or `p_CLASS` for every class
+    #[arg(long, value_name = "FILE", requires = "artefact")]
+    conformance: Option<PathBuf>,
     /// What the trainer measured itself: it is kept with the answer and published nowhere else
     #[arg(long = "metric", value_name = "NAME=VALUE", value_parser = super::pair, requires = "artefact")]
     metrics: Vec<(String, String)>,
@@ -205,6 +209,9 @@ pub(super) async fn answer(args: AnswerArgs, settings: Settings, stop: Cancellat
         let artefact = put(&blobs, file).await?;
         given = artefact["digest"].as_str().map(str::to_owned);
         value["artefact"] = artefact;
+        if let Some(rows) = &args.conformance {
+            value["conformance"] = put(&blobs, rows).await?;
+        }
         let number = |(name, text): &(String, String)| {
             let number = text.parse::<serde_json::Number>();
             number

@@ -1,4 +1,15 @@
-//! Export to ONNX: opset 13 of ai.onnx, opset 3 of ai.onnx.ml, IR version 8.
+//! ONNX, both ways: models of ours as files for other runtimes, and files of other programs as models of ours.
+//!
+//! | file | holds |
+//! |---|---|
+//! | this one, [`proto`] | export |
+//! | [`wire`], [`read`] | an outsider's bytes → nodes, constants, inputs, outputs; limits first |
+//! | [`graph`] | the nodes that the predictions need, checked, in order, constants computed |
+//! | [`op`], [`elementwise`], [`shape`], [`dense`], [`ensemble`], [`transform`] | the operators |
+//! | [`tensor`] | tensors and the budget of elements and steps |
+//! | [`import`], [`conformance`] | a file becomes a model when it gives what its own runtime gave |
+//!
+//! Export: opset 13 of ai.onnx, opset 3 of ai.onnx.ml, IR version 8.
 //!
 //! Input `features`, float [N, F]: *encoded* features, as [`Encoding::encode`](crate::ml::encoding::Encoding::encode) gives them; the
 //! model's metadata `hokusai.features` says how each is made. Outputs: of a classifier `label` (text [N]) and `probabilities` (float [N, K]), of
@@ -7,9 +18,25 @@
 //! Trees are a TreeEnsembleClassifier or -Regressor. A set of categories is a chain of BRANCH_EQ nodes with one common child, the
 //! form that converters of LightGBM use and runtimes know. Runtimes add up in `f32`: agreement is within 1e-5, not to the bit.
 
+pub mod conformance;
+pub mod dense;
+pub mod elementwise;
+pub mod ensemble;
+mod error;
+pub mod graph;
+pub mod import;
+pub mod op;
 pub mod proto;
+pub mod read;
+pub mod shape;
+pub mod tensor;
+pub mod transform;
+pub mod wire;
 
-use serde_json::json;
+pub use self::error::OnnxError;
+
+#[cfg(test)]
+mod tests;
 
 use self::proto::{Attribute, Element, Message, doubles, floats, ints, node, value};
 use crate::ml::Task;
@@ -26,13 +53,14 @@ pub const OPSET: i64 = 13;
 pub const ML_OPSET: i64 = 3;
 
 impl Model {
-    /// The model as an ONNX `ModelProto`.
+    /// The model as an ONNX `ModelProto`: of an imported model the file that it came as.
     #[must_use]
     pub fn to_onnx(&self) -> Vec<u8> {
         let width = self.encoding.features.len();
         let graph = match &self.predictor {
             Predictor::Trees(forest) => self.trees(forest),
             Predictor::Linear(weights) => self.linear(weights),
+            Predictor::Imported(imported) => return imported.bytes().to_vec(),
         };
         let mut graph = graph.text(2, "hokusai").message(11, &value("features", Element::Float, Some(width)));
         graph = match &self.task {
@@ -42,7 +70,7 @@ impl Model {
                 .message(12, &value("probabilities", Element::Float, Some(classes.len()))),
         };
         let opset = |domain: &str, version| Message::default().text(1, domain).int(2, version);
-        let metadata = Message::default().text(1, "hokusai.features").text(2, &self.described());
+        let metadata = Message::default().text(1, "hokusai.features").text(2, &self.encoding.to_json().to_string());
         Message::default()
             .int(1, IR_VERSION)
             .text(2, "hokusai")
@@ -51,19 +79,6 @@ impl Model {
             .message(8, &opset(ML, ML_OPSET))
             .message(14, &metadata)
             .0
-    }
-
-    /// How each encoded feature is made, as JSON.
-    fn described(&self) -> String {
-        let features = self.encoding.features.iter().map(|feature| match &feature.kind {
-            Kind::Number => json!({"name": feature.name(), "column": feature.column, "kind": "number", "missing": "NaN"}),
-            Kind::Category(levels) => json!({"name": feature.name(), "column": feature.column, "kind": "category",
-                "levels": levels, "other": levels.len(), "missing": "NaN"}),
-            Kind::Time(part) => {
-                json!({"name": feature.name(), "column": feature.column, "kind": "time", "part": part, "missing": "NaN"})
-            }
-        });
-        serde_json::Value::Array(features.collect()).to_string()
     }
 
     fn codes(&self) -> Vec<u16> {

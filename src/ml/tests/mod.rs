@@ -14,7 +14,7 @@ use crate::ml::random::{Purpose, draw, uniform};
 use crate::ml::{Control, LearnError, Learned, Task, Training, Unattended, learner};
 
 /// Rows with labels.
-pub(super) struct Rows {
+pub(crate) struct Rows {
     pub frame: Frame,
     pub encoding: Encoding,
     pub features: Features,
@@ -28,7 +28,7 @@ pub(super) fn random(row: usize, what: u32) -> f64 {
 }
 
 /// `rows` rows: a number x (a tenth missing), a number z, a category of 12 levels (some missing); the label follows all three.
-pub(super) fn rows(rows: usize, classes: usize) -> Rows {
+pub(crate) fn rows(rows: usize, classes: usize) -> Rows {
     let x = |row| random(row, 0) * 4.0 - 2.0;
     let missing = |row| random(row, 1) < 0.1;
     let level = |row| (random(row, 2) * 12.0) as usize;

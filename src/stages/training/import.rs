@@ -10,16 +10,20 @@ use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::admission::Open;
-use super::job::{Description, Levels, MAX_DESCRIPTION, judging};
+use super::job::{Description, MAX_DESCRIPTION, judging};
 use super::learn::{Made, columns, hex, metrics, recipe_digest};
 use super::outside::fill;
 use super::work::{Pace, Shop, persist};
+use crate::codec::formats::Format;
 use crate::domain::contract::Spec;
 use crate::domain::records::Artefact;
 use crate::ml::artefact::{self, MAX_BYTES, is_native};
 use crate::ml::declare::{Declaration, declaration};
 use crate::ml::encoding::{Encoded, Encoding, Features, Kind};
 use crate::ml::model::Model;
+use crate::ml::onnx;
+use crate::ml::onnx::conformance::{Conformance, MAX_FILE};
+use crate::ml::onnx::import::ImportError;
 use crate::stages::beside::Refusal;
 
 /// A blob, or why there is none; none when the work was cancelled.
@@ -52,11 +56,6 @@ pub fn import(shop: &Shop, open: &Open, pace: &Pace) -> Result<Made, Option<Refu
         return refuse("NO_ANSWER", "the run waits for no answer");
     };
     let Some(given) = &answer.artefact else { return refuse("NO_ANSWER", "the answer names no model") };
-    if answer.conformance.is_some() {
-        let text =
-            "rows with scores are not compared by this version, a native artefact needs none; help: leave them out";
-        return refuse("NOT_IMPLEMENTED", text);
-    }
     let spec = Spec::from_canonical_json(&open.spec).map_err(|e| Some(Refusal::new("BAD_CONTRACT", e)))?;
     let mut declared = declaration(&spec).map_err(|e| Some(Refusal::new("NOTHING_TO_LEARN", e)))?;
     persist(pace, &open.run.run_id, || fill(&*shop.outside, &mut declared))?;
@@ -68,13 +67,21 @@ pub fn import(shop: &Shop, open: &Open, pace: &Pace) -> Result<Made, Option<Refu
     let own = |blob: &Artefact, most| fetch(blob, most).map_err(|e| damaged(e?.detail));
     let asked = asked(&own, named, &declared)?;
     crate::failpoint!("training.importing");
-    let model = native(&bytes, &declared, &asked.encoding).map_err(Some)?;
+    let model = if is_native(&bytes) {
+        native(&bytes, &declared, &asked.encoding).map_err(Some)?
+    } else {
+        let Some(rows) = &answer.conformance else {
+            let help = "help: name `conformance` too, rows of the job's features with the scores that the model's own runtime gives them";
+            return refuse("CONFORMANCE_MISSING", format!("the artefact is in no native form; {help}"));
+        };
+        foreign(&bytes, &fetch(rows, MAX_FILE as u64)?, &declared, &asked.encoding).map_err(Some)?
+    };
     drop(bytes);
     let file = &asked.description.rows.file;
     let rows = own(file, u64::try_from(file.size).unwrap_or(0))?;
     let (features, labels) = validation(rows, &asked)?;
-    let mut scores = model.predictor.scores(&features);
-    declared.task.predictions(&mut scores);
+    let scores = model.predictor.predictions(&features, &declared.task);
+    let scores = scores.map_err(|error| Some(Refusal::new("CONFORMANCE_FAILED", error)))?;
     if scores.iter().any(|score| !score.is_finite()) {
         return refuse("NOT_FINITE", "a score on the validation fold is no finite number");
     }
@@ -102,17 +109,14 @@ fn asked(
     declared: &Declaration,
 ) -> Result<Asked, Option<Refusal>> {
     let description: Description = serde_json::from_slice(&fetch(named, MAX_DESCRIPTION as u64)?).map_err(damaged)?;
-    let levels: Levels =
-        serde_json::from_slice(&fetch(&description.encoding, MAX_DESCRIPTION as u64)?).map_err(damaged)?;
-    Ok(Asked { encoding: levels.encoding(declared.derivation.served()).map_err(Some)?, description })
+    let encoding = fetch(&description.encoding, MAX_DESCRIPTION as u64)?;
+    let mut encoding = Encoding::from_json(&encoding).map_err(damaged)?;
+    encoding.derivation = declared.derivation.served();
+    Ok(Asked { description, encoding })
 }
 
 /// The platform's own form: it has to take the job's features for the job's task.
 fn native(bytes: &[u8], declared: &Declaration, encoding: &Encoding) -> Result<Model, Refusal> {
-    if !is_native(bytes) {
-        let help = "help: this version takes the native form alone, as examples/external writes it";
-        return Err(Refusal::new("UNKNOWN_FORM", format!("the artefact is none in the native form; {help}")));
-    }
     let model = Model::from_bytes(bytes).map_err(|error| Refusal::new("BAD_ARTEFACT", error))?;
     if model.task != declared.task {
         let (found, wanted) = (model.task.name(), declared.task.name());
@@ -129,6 +133,14 @@ fn native(bytes: &[u8], declared: &Declaration, encoding: &Encoding) -> Result<M
         ));
     }
     Ok(model)
+}
+
+/// A model in ONNX: it has to give the scores here that its own runtime gave.
+fn foreign(bytes: &[u8], rows: &[u8], declared: &Declaration, encoding: &Encoding) -> Result<Model, Refusal> {
+    let refused = |error: ImportError| Refusal::new(error.code(), error);
+    let format = if rows.starts_with(b"PAR1") { Format::Parquet } else { Format::Csv };
+    let rows = Conformance::read(format, rows, encoding, &declared.task).map_err(refused)?;
+    onnx::import::import(bytes, encoding.clone(), declared.task.clone(), &rows).map_err(refused)
 }
 
 /// Features and labels of the rows that judge.

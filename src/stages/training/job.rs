@@ -25,8 +25,7 @@ use crate::domain::records::{Artefact, Dataset};
 use crate::ml::Task;
 use crate::ml::artefact::{MAX_BYTES, digest};
 use crate::ml::declare::Declaration;
-use crate::ml::derivation::Derivation;
-use crate::ml::encoding::{Encoding, Feature, Kind, TimePart};
+use crate::ml::onnx::conformance::{MAX_ROWS, MIN_ROWS, TOLERANCE};
 use crate::stages::beside::Refusal;
 
 /// What a description says it is.
@@ -35,6 +34,8 @@ pub const FORMAT: &str = "hokusai-training-job/v1";
 pub const MAX_DESCRIPTION: usize = 64 << 20;
 /// Media type of descriptions and encodings.
 pub const JSON: &str = "application/json";
+/// Media type of ONNX.
+const ONNX: &str = "application/onnx";
 /// Media type of rows.
 pub const PARQUET: &str = "application/vnd.apache.parquet";
 /// Rows of the fold that is learned from.
@@ -107,61 +108,10 @@ pub struct Wanted {
     pub media_types: Vec<String>,
     /// Largest artefact in bytes.
     pub max_bytes: usize,
-}
-
-/// How features are made of columns.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Levels {
-    /// Features in the order in which a model takes them.
-    pub features: Vec<Level>,
-}
-
-/// How a feature is made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Level {
-    /// Its name.
-    pub name: String,
-    /// The column that it is made of.
-    pub column: String,
-    /// `number`, `category` or `time`.
-    pub kind: String,
-    /// The texts of a category by their numbers; any other text is the number behind the last.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub levels: Vec<String>,
-    /// The part of a time, in UTC.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub part: Option<TimePart>,
-}
-
-impl Levels {
-    fn of(encoding: &Encoding) -> Self {
-        let level = |feature: &Feature| {
-            let (kind, levels, part) = match &feature.kind {
-                Kind::Number => ("number", Vec::new(), None),
-                Kind::Category(levels) => ("category", levels.clone(), None),
-                Kind::Time(part) => ("time", Vec::new(), Some(*part)),
-            };
-            Level { name: feature.name(), column: feature.column.clone(), kind: kind.to_owned(), levels, part }
-        };
-        Self { features: encoding.features.iter().map(level).collect() }
-    }
-
-    /// The encoding of columns, some of which `derivation` adds.
-    ///
-    /// # Errors
-    /// A kind that there is not.
-    pub fn encoding(self, derivation: Derivation) -> Result<Encoding, Refusal> {
-        let feature = |level: Level| {
-            let kind = match (level.kind.as_str(), level.part) {
-                ("number", None) => Kind::Number,
-                ("category", None) => Kind::Category(level.levels),
-                ("time", Some(part)) => Kind::Time(part),
-                _ => return Err(Refusal::new("JOB_DAMAGED", "a feature of an unknown kind")),
-            };
-            Ok(Feature { column: level.column, kind })
-        };
-        Ok(Encoding { features: self.features.into_iter().map(feature).collect::<Result<_, _>>()?, derivation })
-    }
+    /// Fewest and most rows that an ONNX artefact has to be given with, scored by its own runtime.
+    pub conformance_rows: [usize; 2],
+    /// How far its scores here may lie from those, absolutely, and relatively where that is larger than 1.
+    pub tolerance: String,
 }
 
 /// A job: its blobs, the description last.
@@ -201,7 +151,7 @@ pub fn job(open: &Open, declared: &Declaration, rows: &Prepared) -> Result<Job, 
     drop(learn);
     let schema = Columns::new(&rows.features().names, &declared.task);
     let file = schema.write(rows, &judge)?;
-    let encoding = serde_json::to_vec_pretty(&Levels::of(rows.encoding())).map_err(failed)?;
+    let encoding = serde_json::to_vec_pretty(&rows.encoding().to_json()).map_err(failed)?;
     let classes = match &declared.task {
         Task::Classes(classes) => classes.clone(),
         Task::Number => Vec::new(),
@@ -232,8 +182,10 @@ pub fn job(open: &Open, declared: &Declaration, rows: &Prepared) -> Result<Job, 
         encoding: named(&encoding, JSON),
         answer: Wanted {
             topic: crate::domain::topics::TRAINING_ANSWERS.to_owned(),
-            media_types: vec![super::MEDIA_TYPE.to_owned()],
+            media_types: vec![super::MEDIA_TYPE.to_owned(), ONNX.to_owned()],
             max_bytes: MAX_BYTES,
+            conformance_rows: [MIN_ROWS, MAX_ROWS],
+            tolerance: TOLERANCE.to_string(),
         },
     };
     let description = serde_json::to_vec_pretty(&description).map_err(failed)?;

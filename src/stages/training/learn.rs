@@ -150,8 +150,8 @@ pub fn fit(
     };
     let validation = way.parameters.get("validation").and_then(Value::as_f64).unwrap_or(0.0);
     let (_, judge) = folds(&training, validation);
-    let mut scores = learned.predictor.scores(&judged(training.features, &judge));
-    task.predictions(&mut scores);
+    let predictions = learned.predictor.predictions(&judged(training.features, &judge), task);
+    let scores = predictions.map_err(|error| Refusal::new("BAD_MODEL", error))?;
     let labels: Vec<f64> = judge.iter().filter_map(|&row| rows.labels.get(row as usize).copied()).collect();
     let metrics = metrics(task, &labels, &scores);
     Ok(Some(Fitted { learned, metrics }))

@@ -118,7 +118,7 @@ fn hostile(cluster: &Cluster, run_id: &str) {
 }
 
 #[test]
-fn a_trainer_in_python_answers_with_xgboosts_trees_and_they_are_evaluated() {
+fn a_trainer_in_python_answers_with_scikit_learns_trees_and_they_are_evaluated() {
     with(Kind::Embedded, 0, python);
 }
 
@@ -135,7 +135,7 @@ fn python(cluster: &Cluster) {
     }
     let model = evaluation::model(cluster);
     evaluation::prepared(cluster, &model, evaluation::base(), &unique("first"));
-    let params = ["--param", "rounds=40", "--param", "max_depth=3", "--param", "eta=0.3"];
+    let params = ["--param", "max_iter=40", "--param", "max_depth=3", "--param", "learning_rate=0.3"];
     let run = waiting(cluster, &model, &[&["--benchmark", "holdout"][..], &params].concat());
     let output = cluster
         .command(&[])
@@ -152,7 +152,7 @@ fn python(cluster: &Cluster) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let over = cluster.lines(&["train", &model, "--request-id", text(&run, "/request_id"), "--wait"]).remove(0);
     assert_eq!((text(&over, "/status"), text(&over, "/evaluation/status")), ("finished", "accepted"), "{over}");
-    // XGBoost measured the same on the rows that judge, with its own code.
+    // scikit-learn measured the same on the rows that judge, with its own code.
     let jobs = cluster.watch("training.jobs");
     let answer = jobs.iter().map(|j| &j["value"]).find(|j| j["run_id"] == run["run_id"] && !j["answer"].is_null());
     let claimed = answer.and_then(|answer| answer["answer"]["metrics"].as_array()).expect("an answer with metrics");
@@ -160,7 +160,7 @@ fn python(cluster: &Cluster) {
         let found = metrics.as_array().into_iter().flatten().find(|m| m["name"] == *name).cloned();
         found.and_then(|m| m["value"].as_str().and_then(|text| text.parse::<f64>().ok())).expect("a metric")
     };
-    let theirs = value(&json!(claimed), "logloss");
+    let theirs = value(&json!(claimed), "log_loss");
     assert!((theirs - value(&over["metrics"], "log_loss")).abs() < 1e-5, "{theirs} {}", over["metrics"]);
     let version = &cluster.lines(&["model", "show", &model])[0]["versions"][1];
     assert_eq!(version["lineage"]["recipe_digest"], over["recipe_digest"]);

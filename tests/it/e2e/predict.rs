@@ -25,6 +25,7 @@ use crate::support::unique;
 on_every_cluster! {
     a_registered_model_scores_as_the_library_does_and_is_exported,
     what_cannot_be_scored_is_told_and_leaves_nothing,
+    a_model_of_another_program_is_registered_once_it_conforms_and_then_scores,
 }
 
 fn batch(values: &[Value]) -> RecordBatch {
@@ -167,9 +168,12 @@ fn what_cannot_be_scored_is_told_and_leaves_nothing(cluster: &Cluster) {
     let shown = cluster.lines(&["model", "show", &model]).remove(0);
     assert_eq!(shown["versions"], json!([]));
 
-    // Imported: its bytes are kept, and another runtime runs them.
-    let onnx = write(cluster.scratch(), "onnx", [&learned.to_onnx()[..], model.as_bytes()].concat());
-    assert_eq!(registered(cluster, &model, &onnx)["version"], "1.0.0");
+    // Of another form: its bytes are kept, and another runtime runs them. ONNX has to be imported.
+    let onnx = write(cluster.scratch(), "onnx", learned.to_onnx());
+    let refused = cluster.run(&["model", "register", &model, "--artefact", &onnx.to_string_lossy()]);
+    told(&refused, 4, "--conformance");
+    let other = write(cluster.scratch(), "bin", ["PK", &model].concat());
+    assert_eq!(registered(cluster, &model, &other)["version"], "1.0.0");
     told(&predict("1.0.0"), 4, "its own runtime");
     // Registered by its digest alone.
     let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(model.as_bytes()));
@@ -191,6 +195,57 @@ fn what_cannot_be_scored_is_told_and_leaves_nothing(cluster: &Cluster) {
     damaged[last] ^= 1;
     std::fs::write(&blob, damaged).unwrap();
     told(&predict(&version), 1, &digest);
+}
+
+/// ONNX with the features of a version that was exported; files of other programs are read in the library's tests.
+fn a_model_of_another_program_is_registered_once_it_conforms_and_then_scores(cluster: &Cluster) {
+    let (model, _) = shop(cluster);
+    let learned = trained(&shop_spec(&model));
+    let onnx = write(cluster.scratch(), "onnx", learned.to_onnx());
+    let values = rows(0..64);
+    let declared = declaration(&Spec::parse_yaml(&shop_spec("m"), "shop.yaml").unwrap()).unwrap().features;
+    let frame = frame_of(&[batch(&values)], &declared).unwrap();
+    let (encoded, scores) = (learned.encoding.encode(&frame).unwrap(), learned.predict(&frame).unwrap());
+    let conformance = |error: f64| {
+        let line = |row: usize| {
+            let cells = encoded.columns.iter().map(|column| column.values[row].to_string());
+            cells.chain([(scores[row] + if row == 40 { error } else { 0.0 }).to_string()]).collect::<Vec<_>>().join(",")
+        };
+        let lines: Vec<String> = (0..64).map(line).collect();
+        write(cluster.scratch(), "csv", format!("{},prediction\n{}\n", encoded.names.join(","), lines.join("\n")))
+    };
+    let native = write(cluster.scratch(), "hkml", learned.to_bytes());
+    let encoding = cluster.scratch().join(unique("encoding"));
+    let (native, encoding) = (native.to_string_lossy(), encoding.to_string_lossy());
+    let exported = finish(command(&["model", "export", "--artefact", &native, "--encoding", &encoding]));
+    assert_eq!(exported.code, Some(0), "{exported:?}");
+
+    let register = |file: &Path, rows: &Path| {
+        let (file, rows) = (file.to_string_lossy(), rows.to_string_lossy());
+        let arguments =
+            ["model", "register", &model, "--artefact", &file, "--encoding", &encoding, "--conformance", &rows];
+        cluster.run(&arguments)
+    };
+    let wrong = register(&onnx, &conformance(0.01));
+    assert!(wrong.code == Some(4) && wrong.err.contains("conformance row 41"), "{wrong:?}");
+    let bomb = write(cluster.scratch(), "onnx", [&[0x3A, 0xFF, 0xFF, 0xFF, 0xFF, 0x07][..], &[0x0A; 4_096]].concat());
+    let refused = register(&bomb, &conformance(0.0));
+    assert!(refused.code == Some(4) && refused.err.contains("this is no ONNX model"), "{refused:?}");
+    let shown = cluster.lines(&["model", "show", &model]).remove(0);
+    assert_eq!(shown["versions"], json!([]));
+
+    let told = register(&onnx, &conformance(0.0));
+    assert_eq!(told.code, Some(0), "{told:?}");
+    let file = write(cluster.scratch(), "csv", csv(&values, &["order", "plan", "amount"]));
+    let which = format!("{model}@1.0.0");
+    let found = cluster.run(&["predict", &which, &file.to_string_lossy()]);
+    assert_eq!(found.code, Some(0), "{found:?}");
+    let found: Vec<f64> = found.out.lines().skip(1).map(|score| score.parse().expect("a score")).collect();
+    assert_eq!(found.len(), scores.len());
+    assert!(found.iter().zip(&scores).all(|(a, b)| (a - b).abs() < 1e-5), "{found:?}\n{scores:?}");
+    let back = cluster.scratch().join(unique("back"));
+    cluster.lines(&["model", "export", &which, "--onnx", &back.to_string_lossy()]);
+    assert_eq!(std::fs::read(back).unwrap(), std::fs::read(onnx).unwrap(), "the file comes back as it was");
 }
 
 fn offline(artefact: &Path, more: &[&str]) -> Finished {

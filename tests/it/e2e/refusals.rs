@@ -296,9 +296,13 @@ fn hostile_artefact(cluster: &Cluster, model: &str) {
     let first = 1_000_000 + 1_000 * i64::from(cluster.prefix.is_empty());
     std::fs::write(&sealed, lines(&rows(first..first + 120, false))).expect("a file");
     cluster.lines(&["benchmark", "seal", "holdout", "--model", model, &sealed.to_string_lossy()]);
-    // A protobuf whose first field claims two gigabytes: an importer keeps it as bytes, and nothing here unfolds it.
+    // A protobuf whose first field claims two gigabytes: as ONNX it is refused, as bytes of another form nothing here unfolds it.
     let bomb = [&[0x3A, 0xFF, 0xFF, 0xFF, 0xFF, 0x07][..], &[0x0A; 4_096], model.as_bytes()].concat();
     let path = cluster.scratch().join(format!("{}.onnx", unique("bomb")));
+    std::fs::write(&path, &bomb).expect("a file");
+    let refused = cluster.run(&["model", "register", model, "--artefact", &path.to_string_lossy()]);
+    assert!(refused.code == Some(4) && refused.err.contains("--conformance"), "{refused:?}");
+    let path = cluster.scratch().join(format!("{}.bin", unique("bomb")));
     std::fs::write(&path, bomb).expect("a file");
     let told = cluster.lines(&["model", "register", model, "--artefact", &path.to_string_lossy()]).remove(0);
     let imported = text(&told, "/version").to_owned();

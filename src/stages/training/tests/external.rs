@@ -5,9 +5,10 @@ use arrow::datatypes::{Float32Type, Int32Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::answers::MAX_ANSWERS;
-use super::job::{Description, Levels};
+use super::job::Description;
 use super::*;
 use crate::domain::records::TrainingAnswer;
+use crate::ml::encoding::{Encoded, Features, Kind};
 
 fn external(id: &str) -> TrainingRequest {
     let params = vec![NamedValue { name: "depth".to_owned(), value: r#"{"of": [3, 0.5]}"#.to_owned() }];
@@ -85,8 +86,8 @@ fn a_job_has_every_row_encoded_with_its_fold_and_says_what_was_asked_for() {
     assert_eq!(said.params["depth"], serde_json::json!({"of": [3, 0.5]}));
     assert_eq!(said.params["validation"], serde_json::json!(0.1), "what nobody asked for is said too");
     assert_eq!((&said.dataset, said.rows.train + said.rows.validation), (run.dataset.as_ref().unwrap(), 400));
-    let levels: Levels = serde_json::from_slice(&blob(&shelf, &said.encoding.digest)).unwrap();
-    assert_eq!(levels.features[1].levels, ["basic", "premium"]);
+    let encoding: serde_json::Value = serde_json::from_slice(&blob(&shelf, &said.encoding.digest)).unwrap();
+    assert_eq!(encoding[1]["levels"], serde_json::json!(["basic", "premium"]));
     let batches = rows(&shelf, &said);
     let (mut judges, mut premium) = (0, 0);
     for batch in &batches {
@@ -175,14 +176,14 @@ fn an_answer_that_cannot_be_used_is_told_and_the_run_waits_for_the_first_that_ca
     let strange = put(&shelf, &strange.to_bytes());
     let mut sized = model(&good);
     sized.artefact.as_mut().unwrap().size = 7;
-    let mut compared = model(&good);
+    let mut compared = model(&foreign);
     compared.conformance = compared.artefact.clone();
     let mut task = waiting(&shelf, 1);
     let cases = [
-        (compared, "NOT_IMPLEMENTED"),
+        (compared, "BAD_CONFORMANCE"),
         (model(&"ab".repeat(32)), "ARTEFACT_MISSING"),
         (model(&torn), "BAD_ARTEFACT"),
-        (model(&foreign), "UNKNOWN_FORM"),
+        (model(&foreign), "CONFORMANCE_MISSING"),
         (model(&strange), "WRONG_ENCODING"),
         (sized, "WRONG_SIZE"),
     ];
@@ -313,4 +314,51 @@ fn parameters_are_handed_on_as_they_are_but_for_names_that_a_version_needs_and_n
         let run = last(&task);
         assert_eq!((run.status.as_str(), run.reason.as_str()), (TrainingRun::REFUSED, code), "{}", run.detail);
     }
+}
+
+/// Rows of a job with a model's predictions, as CSV; the first prediction is moved by `off`.
+fn conformance(shelf: &Shelf, said: &Description, model: &crate::ml::model::Model, off: f64) -> String {
+    let batch = &rows(shelf, said)[0].slice(0, 40);
+    let values = |name: &String| batch.column_by_name(name).unwrap().as_primitive::<Float32Type>().clone();
+    let columns: Vec<_> = said.rows.features.iter().map(values).collect();
+    let encoded = columns.iter().zip(&model.encoding.features).map(|(column, feature)| Encoded {
+        values: column.iter().map(|value| value.unwrap_or(f32::NAN)).collect(),
+        codes: if let Kind::Category(levels) = &feature.kind { levels.len() as u16 + 1 } else { 0 },
+    });
+    let features = Features { columns: encoded.collect(), names: said.rows.features.clone(), rows: 40 };
+    let scores = model.predictor.predictions(&features, &model.task).unwrap();
+    let line = |row: usize| {
+        let cells = columns.iter().map(|c| if c.is_null(row) { String::new() } else { c.value(row).to_string() });
+        let score = scores[row] + if row == 0 { off } else { 0.0 };
+        format!("{},{score}\n", cells.collect::<Vec<_>>().join(","))
+    };
+    let head = format!("{},prediction\n", said.rows.features.join(","));
+    head + &(0..40).map(line).collect::<String>()
+}
+
+#[test]
+fn an_answer_in_onnx_becomes_the_runs_model_if_it_scores_here_as_in_its_own_runtime() {
+    let shelf = filled();
+    let own = native(&shelf).artefact.unwrap().digest;
+    let own = crate::ml::model::Model::from_bytes(&blob(&shelf, &own)).unwrap();
+    let file = put(&shelf, &own.to_onnx());
+    let mut task = waiting(&shelf, 1);
+    let said = description(&shelf, &last(&task));
+    let with = |off: f64| {
+        let rows = put(&shelf, conformance(&shelf, &said, &own, off).as_bytes());
+        TrainingAnswer { conformance: model(&rows).artefact, ..model(&file) }
+    };
+    answer(&mut task, 1, "r", with(0.001));
+    work_off(&mut task);
+    assert_eq!(
+        (last(&task).status.as_str(), last(&task).reason.as_str()),
+        (TrainingRun::WAITING, "CONFORMANCE_FAILED")
+    );
+    answer(&mut task, 2, "r", with(0.0));
+    work_off(&mut task);
+    let run = last(&task);
+    assert_eq!((run.status.as_str(), run.reason.as_str()), (TrainingRun::FINISHED, ""), "{}", run.detail);
+    let made = blob(&shelf, &run.artefact.unwrap().digest);
+    let made = crate::ml::model::Model::from_bytes(&made).unwrap();
+    assert_eq!((made.to_onnx(), &made.encoding), (own.to_onnx(), &own.encoding), "the file, behind the job's encoding");
 }
