@@ -8,7 +8,7 @@ use super::plan::Plan;
 use crate::domain::contract::Spec;
 use crate::ml::arrow::{frame_of, labels};
 use crate::ml::declare::declaration;
-use crate::ml::encoding::{Declared, Encode, Kind};
+use crate::ml::encoding::{Declared, Encode, EncodingError, Kind};
 use crate::ml::model::Model;
 use crate::ml::{MAX_SCORES, Task};
 use crate::sealing::strata::{level_of, stratum_of};
@@ -132,7 +132,14 @@ pub fn scores(
     // Batch by batch, so that features of one batch at a time are in memory.
     for batch in rows {
         let frame = frame_of(std::slice::from_ref(batch), &declared).map_err(|_| unfit())?;
-        for score in model.predict(&frame).map_err(|_| unfit())? {
+        let scored = model.predict(&frame).map_err(|error| match error {
+            // The error's text names a row and what came of it.
+            EncodingError::Unusable { .. } => {
+                Refusal::new(code, format!("{who} gives no number, or no chances, for a sealed row"))
+            }
+            _ => unfit(),
+        });
+        for score in scored? {
             let Ok(score) = quantise(score, MICRO) else {
                 return refuse(code, format!("{who} gives a score that is no finite number"));
             };
