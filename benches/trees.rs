@@ -82,7 +82,7 @@ fn whole(c: &mut Criterion) {
             );
         });
         if let (1, Ok(learned)) = (threads, trees.learn(&training, &parameters, None, &mut Unattended)) {
-            group.bench_function("score", |b| b.iter(|| black_box(learned.predictor.scores(&features))));
+            group.bench_function("score", |b| b.iter(|| black_box(learned.predictor.predictions(&features, &task))));
             read(&mut group, learned.predictor, &task);
         }
     }
