@@ -98,8 +98,7 @@ fn troublesome(model: &Model, features: &mut Features) {
 
 fn export(folder: &Path, name: &str, (model, mut features): (Model, Features)) {
     troublesome(&model, &mut features);
-    let mut expected = model.predictor.scores(&features);
-    model.task.predictions(&mut expected);
+    let expected = model.predictor.predictions(&features, &model.task).unwrap();
     let cells = (0..features.rows).flat_map(|row| features.columns.iter().map(move |column| column.values[row]));
     let cells: Vec<u8> = cells.flat_map(f32::to_le_bytes).collect();
     // Through the command: what it writes is what is compared.

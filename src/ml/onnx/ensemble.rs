@@ -235,10 +235,13 @@ impl Ensemble {
     }
 }
 
+/// Position of a node by tree and number.
 type Places = HashMap<(i64, i64), u32>;
+/// First and end of a tree's nodes.
+type Span = (usize, usize);
 
 /// The nodes, where each stands, and each tree's first and end.
-fn branches(node: &Node<'_>) -> Result<(Vec<Branch>, Places, Vec<(usize, usize)>), OnnxError> {
+fn branches(node: &Node<'_>) -> Result<(Vec<Branch>, Places, Vec<Span>), OnnxError> {
     let trees = node.ints("nodes_treeids");
     let (ids, features, modes) = (node.ints("nodes_nodeids"), node.ints("nodes_featureids"), node.texts("nodes_modes"));
     let (values, yes, no) =
@@ -252,7 +255,7 @@ fn branches(node: &Node<'_>) -> Result<(Vec<Branch>, Places, Vec<(usize, usize)>
         return wrong("the lists of its trees' nodes have different lengths");
     }
     let mut places = Places::with_capacity(count);
-    let mut spans: Vec<(usize, usize)> = Vec::new();
+    let mut spans: Vec<Span> = Vec::new();
     for i in 0..count {
         if places.insert((trees[i], ids[i]), i as u32).is_some() {
             return wrong("a tree has two nodes of one number");
@@ -322,7 +325,7 @@ fn weights(
 }
 
 /// Of each tree the one node to which no other leads.
-fn roots(branches: &[Branch], trees: &[(usize, usize)]) -> Result<Vec<u32>, OnnxError> {
+fn roots(branches: &[Branch], trees: &[Span]) -> Result<Vec<u32>, OnnxError> {
     let mut child = vec![false; branches.len()];
     for branch in branches.iter().filter(|branch| branch.mode != Mode::Leaf) {
         child[branch.yes as usize] = true;

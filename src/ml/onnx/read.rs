@@ -122,7 +122,7 @@ pub fn model(bytes: &[u8]) -> Read<Model<'_>> {
     }
     let (mut model, mut found) = (Model::default(), false);
     let mut fields = Fields::of(bytes);
-    while let Some((field, value)) = fields.next()? {
+    while let Some((field, value)) = fields.field()? {
         match field {
             7 if found => return Err(OnnxError::Form("it has two graphs".to_owned())),
             7 => (model.graph, found) = (graph(value.bytes()?)?, true),
@@ -137,7 +137,7 @@ pub fn model(bytes: &[u8]) -> Read<Model<'_>> {
 fn opset(bytes: &[u8]) -> Read<(&str, i64)> {
     let (mut domain, mut version) = ("", 0);
     let mut fields = Fields::of(bytes);
-    while let Some((field, value)) = fields.next()? {
+    while let Some((field, value)) = fields.field()? {
         match field {
             1 => domain = value.text()?,
             2 => version = value.int()?,
@@ -150,7 +150,7 @@ fn opset(bytes: &[u8]) -> Read<(&str, i64)> {
 fn graph(bytes: &[u8]) -> Read<Graph<'_>> {
     let mut graph = Graph::default();
     let mut fields = Fields::of(bytes);
-    while let Some((field, value)) = fields.next()? {
+    while let Some((field, value)) = fields.field()? {
         match field {
             1 => push(&mut graph.nodes, node(value.bytes()?)?, "nodes", MAX_NODES)?,
             5 => push(&mut graph.constants, tensor(value.bytes()?)?, "constants", MAX_VALUES)?,
@@ -166,7 +166,7 @@ fn graph(bytes: &[u8]) -> Read<Graph<'_>> {
 fn node(bytes: &[u8]) -> Read<Node<'_>> {
     let mut node = Node::default();
     let mut fields = Fields::of(bytes);
-    while let Some((field, value)) = fields.next()? {
+    while let Some((field, value)) = fields.field()? {
         match field {
             1 => push(&mut node.inputs, value.text()?, "inputs of a node", MAX_ARGUMENTS)?,
             2 => push(&mut node.outputs, value.text()?, "outputs of a node", MAX_ARGUMENTS)?,
@@ -186,7 +186,7 @@ fn node(bytes: &[u8]) -> Read<Node<'_>> {
 fn attribute(bytes: &[u8]) -> Read<Attribute<'_>> {
     let mut own = Attribute::default();
     let mut fields = Fields::of(bytes);
-    while let Some((field, value)) = fields.next()? {
+    while let Some((field, value)) = fields.field()? {
         match (field, value) {
             (1, _) => own.name = value.text()?,
             (2, Value::Fixed32(bytes)) => own.float = Some(f32::from_le_bytes(bytes)),
@@ -211,12 +211,12 @@ fn attribute(bytes: &[u8]) -> Read<Attribute<'_>> {
 fn declared(bytes: &[u8]) -> Read<Declared<'_>> {
     let mut own = Declared::default();
     let mut fields = Fields::of(bytes);
-    while let Some((field, value)) = fields.next()? {
+    while let Some((field, value)) = fields.field()? {
         match field {
             1 => own.name = value.text()?,
             2 => {
                 let mut kinds = Fields::of(value.bytes()?);
-                while let Some((field, value)) = kinds.next()? {
+                while let Some((field, value)) = kinds.field()? {
                     match field {
                         1 => (own.element, own.shape) = tensor_type(value.bytes()?)?,
                         4 => own.sequence = true,
@@ -233,17 +233,17 @@ fn declared(bytes: &[u8]) -> Read<Declared<'_>> {
 fn tensor_type(bytes: &[u8]) -> Read<(Option<i64>, Vec<Option<i64>>)> {
     let (mut element, mut shape) = (None, Vec::new());
     let mut fields = Fields::of(bytes);
-    while let Some((field, value)) = fields.next()? {
+    while let Some((field, value)) = fields.field()? {
         match field {
             1 => element = Some(value.int()?),
             2 => {
                 let mut dims = Fields::of(value.bytes()?);
-                while let Some((field, value)) = dims.next()? {
+                while let Some((field, value)) = dims.field()? {
                     if field != 1 {
                         continue;
                     }
                     let (mut size, mut parts) = (None, Fields::of(value.bytes()?));
-                    while let Some((field, value)) = parts.next()? {
+                    while let Some((field, value)) = parts.field()? {
                         if field == 1 {
                             size = Some(value.int()?);
                         }
@@ -260,7 +260,7 @@ fn tensor_type(bytes: &[u8]) -> Read<(Option<i64>, Vec<Option<i64>>)> {
 fn tensor(bytes: &[u8]) -> Read<Raw<'_>> {
     let mut own = Raw::default();
     let mut fields = Fields::of(bytes);
-    while let Some((field, value)) = fields.next()? {
+    while let Some((field, value)) = fields.field()? {
         match field {
             1 => {
                 value.ints(&mut own.dims)?;

@@ -58,7 +58,7 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// Bytes that are no field.
-    pub fn next(&mut self) -> Result<Option<(u64, Value<'a>)>, OnnxError> {
+    pub fn field(&mut self) -> Result<Option<(u64, Value<'a>)>, OnnxError> {
         if self.rest.is_empty() {
             return Ok(None);
         }

@@ -9,6 +9,7 @@ use crate::domain::contract::Spec;
 use crate::features;
 use crate::ml::arrow::{frame_of, labels};
 use crate::ml::declare::declaration;
+use crate::ml::encoding::EncodingError;
 use crate::ml::model::Model;
 use crate::ml::{MAX_SCORES, Task};
 use crate::sealing::strata::{level_of, stratum_of};
@@ -153,7 +154,14 @@ pub fn scores(
         let derivation = &model.encoding.derivation;
         let batch = features::derive(derivation, batch).or_else(|e| refuse(code, format!("{who}: {e}")))?;
         let frame = frame_of(std::slice::from_ref(&batch), &declared).map_err(|_| unfit())?;
-        for score in model.predict(&frame).map_err(|_| unfit())? {
+        let scored = model.predict(&frame).map_err(|error| match error {
+            // The error's text names a row and what came of it.
+            EncodingError::Unusable { .. } => {
+                Refusal::new(code, format!("{who} gives no number, or no chances, for a sealed row"))
+            }
+            _ => unfit(),
+        });
+        for score in scored? {
             let Ok(score) = quantise(score, MICRO) else {
                 return refuse(code, format!("{who} gives a score that is no finite number"));
             };
