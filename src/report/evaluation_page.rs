@@ -100,7 +100,9 @@ fn meaning(reason: &str) -> &'static str {
         "STRATUM_TOO_SMALL" => "a stratum has too few rows of a class to show anything.",
         "BENCHMARK_TOO_SMALL" => "there are too few rows, of a class or on which the models differ, for the test.",
         "BENCHMARK_RETIRED" => "the benchmark is retired, or has had its acceptances.",
-        "METRIC_UNDEFINED" => "a metric is 0/0 on the rows, has no finite value on one of them, or does not fit the task.",
+        "METRIC_UNDEFINED" => {
+            "a metric is 0/0 on the rows, has no finite value on one of them, or does not fit the task."
+        }
         "MARGIN_MISSING" | "MINIMUM_EFFECT_MISSING" => "the contract leaves out what the decision needs.",
         "GUARDRAIL_MISSING" | "STRATUM_MISSING" | "PRIMARY_MISSING" => {
             "something that the decision needs was not observed."
