@@ -428,7 +428,9 @@ fn a_declared_metric_is_recomputed_at_every_level_and_a_value_that_its_sql_does_
     let first = |change: &dyn Fn(&mut Value)| told.with(SAMPLES, |bytes| first_line(bytes, change));
     let (code, detail) = first(&|line| line["sample"]["metrics"][0][1] = json!(7));
     assert!(code == Some(15) && detail.contains("root"), "{detail}");
-    let (code, detail) = first(&|line| line["sample"]["metrics"] = json!([]));
+    let (code, _) = first(&|line| line["sample"]["metrics"] = json!([]));
+    assert_eq!(code, Some(15));
+    let (code, detail) = first(&|line| line["sample"]["metrics"] = json!([[1, 2], [3, 4]]));
     assert!(code == Some(15) && detail.contains("metrics"), "{detail}");
     // Values beyond what is summed exactly come from a hand that also binds them: they are no figures.
     let (code, _) = first(&|line| line["sample"]["metrics"][0] = json!([9_007_199_254_740_991_i64, 0]));

@@ -144,7 +144,7 @@ impl Expressions {
             let read = expr.column_refs();
             schema(&|name| read.iter().any(|column| column.name == name))
         };
-        let expr = doubled(expr).or_else(|e| refuse(e.strip_backtrace(), help()))?;
+        let expr = doubled(expr).and_then(limits::executable).or_else(|e| refuse(e.strip_backtrace(), help()))?;
         let planned = DFSchema::try_from(own.clone()).and_then(|own| self.session.create_physical_expr(expr, &own));
         let help = "compare values of one type; a boolean counts with CASE WHEN … THEN 1 ELSE 0 END";
         let physical = planned.or_else(|e| refuse(e.strip_backtrace(), help))?;

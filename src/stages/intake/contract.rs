@@ -335,6 +335,7 @@ impl<'a> Planner<'a> {
                 None => SpecError::at(path, error.strip_backtrace(), help),
             })?;
         sql::check(&rule).map_err(refused)?;
+        let rule = sql::executable(rule).map_err(|e| SpecError::at(path, e.strip_backtrace(), "write it with CASE"))?;
         let physical = self.physical(rule.clone(), path)?;
         match physical.data_type(self.schema.as_arrow()) {
             Ok(DataType::Boolean) => self.physical(Expr::Not(Box::new(rule)), path),

@@ -5,9 +5,9 @@
 //! `lpad`, `replace`, `||`) and without those that call the platform's mathematics library (`ln`, `exp`, `sin`).
 //! Patterns are literals: a pattern from a cell would let a contributor decide what a row costs.
 
-use datafusion::common::DataFusionError;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{Expr, Operator};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DataFusionError, ScalarValue};
+use datafusion::logical_expr::{Case, Expr, Operator};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::ParserError;
@@ -114,6 +114,29 @@ pub(crate) fn too_deep(error: &DataFusionError) -> Option<Refusal> {
 }
 
 const SPLIT: &str = "write it flatter, or split it into several rules: each of them has to hold";
+
+/// The expression with `coalesce` and `nvl` as CASE: DataFusion computes them only after its optimiser has written them so, and what is
+/// planned here does not pass through it.
+pub(crate) fn executable(expr: Expr) -> Result<Expr, DataFusionError> {
+    let done = expr.transform_up(|node| {
+        Ok(match node {
+            Expr::ScalarFunction(call) if matches!(call.func.name(), "coalesce" | "nvl") => {
+                Transformed::yes(first_known(call.args))
+            }
+            other => Transformed::no(other),
+        })
+    })?;
+    Ok(done.data)
+}
+
+fn first_known(mut args: Vec<Expr>) -> Expr {
+    let last = args.pop().unwrap_or(Expr::Literal(ScalarValue::Null, None));
+    if args.is_empty() {
+        return last;
+    }
+    let known = |arg: Expr| (Box::new(arg.clone().is_not_null()), Box::new(arg));
+    Expr::Case(Case::new(None, args.into_iter().map(known).collect(), Some(Box::new(last))))
+}
 
 /// Checks every node of an expression. Walks with its own stack: the depth is not known yet.
 pub(super) fn check(expr: &Expr) -> Result<(), Refusal> {

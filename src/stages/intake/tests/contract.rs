@@ -234,3 +234,14 @@ fn an_invalid_bound_is_refused_where_it_stands() {
     assert_eq!(error.path, "schema[0].properties[1].logicalTypeOptions.minimum");
     assert!(error.line > 0);
 }
+
+#[test]
+fn a_rule_with_coalesce_or_nvl_is_computed_and_refuses_only_what_it_says() {
+    for rule in ["coalesce(age, 0) >= 18", "nvl(age, 0) >= 18", "coalesce(age, coalesce(age, 17)) >= 18"] {
+        let contract = compiled("plan <> 'premium' OR age >= 18", rule);
+        let mut columns = good(3);
+        columns[2] = Arc::new(Int64Array::from(vec![17, 18, 40]));
+        let found = failures(&contract, &batch(&contract, columns));
+        assert_eq!(reasons(&found), [Some(Reason::CrossField), None, None], "{rule}");
+    }
+}
