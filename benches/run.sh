@@ -27,6 +27,9 @@ else
   echo "skipped: Kafka Streams: no jars in $jars"
 fi
 
+echo "== 1 M rows × 20 columns, from submit to an attested evaluation"
+"$python" benches/pipeline.py "$HOKUSAI_BIN" "$work/pipeline"
+
 lightgbm=${LIGHTGBM_PYTHON:-$python}
 if "$lightgbm" -c 'import lightgbm, pyarrow' 2>/dev/null; then
   echo "== boosted trees beside LightGBM"

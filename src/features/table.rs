@@ -34,7 +34,10 @@ fn bad<T>(table: &str, problem: impl Into<String>, help: &str) -> Result<T, Faul
 /// # Errors
 /// What is wrong with the file: the text names rows and columns, and repeats no value.
 pub fn canonical(table: &str, columns: &[Field], format: Format, document: &[u8]) -> Result<Vec<u8>, Fault> {
-    let decoded = match formats::decode(format, document, &schema(columns), &Limits::default()) {
+    // One row more than may be, so that it is told how many may.
+    let bytes = usize::try_from(MAX_FILE).unwrap_or(usize::MAX);
+    let limits = Limits { wire_bytes: bytes, decoded_bytes: 4 * bytes, rows: MAX_ROWS + 1, ..Limits::default() };
+    let decoded = match formats::decode(format, document, &schema(columns), &limits) {
         Ok(decoded) => decoded,
         Err(error) => return bad(table, format!("cannot be read: {error}"), "correct the file"),
     };
