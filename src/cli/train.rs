@@ -82,6 +82,9 @@ pub struct TrainArgs {
     /// Version, alias or stage to compare with [default: the version in production]
     #[arg(long, value_name = "VERSION")]
     base_version: Option<String>,
+    /// Trees go on from those of that version instead of from nothing: the iterations come on top
+    #[arg(long)]
+    warm_start: bool,
     /// Evaluate the version on a sealed benchmark: NAME@VERSION, or NAME for its newest version in force
     #[arg(long, value_name = "BENCHMARK")]
     benchmark: Option<String>,
@@ -215,6 +218,7 @@ fn request(args: &TrainArgs, request_id: &str) -> Outcome<String> {
         ("base_version", args.base_version.clone().map(Value::from)),
         ("benchmark", args.benchmark.clone().map(Value::from)),
         ("group", args.group.clone().map(Value::from)),
+        ("warm_start", args.warm_start.then(|| Value::from(true))),
     ];
     let value = |text: &String| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text.as_str()));
     let params: Map<String, Value> = args.params.iter().map(|(name, text)| (name.clone(), value(text))).collect();

@@ -6,12 +6,12 @@
 use std::ops::ControlFlow;
 
 use super::bound::{Bound, of_digest};
-use super::folder::{CANDIDATE, Inputs, RECIPE, RecipeFile, TRAINING};
+use super::folder::{BASELINE, CANDIDATE, Inputs, RECIPE, RecipeFile, TRAINING};
 use super::{Mismatch, With, artefact, recomputed};
 use crate::attest::evaluation::Outcome as Told;
 use crate::codec::ipc;
-use crate::domain::records::TrainingRun;
-use crate::ml::declare::declaration;
+use crate::domain::records::{Artefact, TrainingRun};
+use crate::ml::declare::{Declaration, declaration};
 use crate::ml::derivation::Derivation;
 use crate::ml::model::Model;
 use crate::ml::{Control, Progress, learner};
@@ -19,6 +19,7 @@ use crate::stages::training::admission::Open;
 use crate::stages::training::learn::{learn, prepare, recipe_digest};
 use crate::stages::training::rows::{Limits, Rows};
 use crate::stages::training::searching::Searching;
+use crate::stages::training::warm;
 
 /// Bytes of training rows, decoded.
 const MAX_DECODED: usize = 4 << 30;
@@ -40,7 +41,8 @@ pub fn recompute(inputs: &Inputs, told: &Told, bound: &Bound, with: &With<'_>) -
     let batch = ipc::read(&bytes, limits).map_err(|e| artefact(format!("{TRAINING}: {e}")))?;
     drop(bytes);
     let rows = Rows { batches: vec![batch], contributions: 0, contributions_root: String::new() };
-    let rows = prepare(&declared, rows).map_err(|e| artefact(format!("{TRAINING}: {}: {}", e.code, e.detail)))?;
+    let from = before(&open, &declared, inputs, told)?;
+    let rows = prepare(&declared, rows, from).map_err(|e| artefact(format!("{TRAINING}: {}: {}", e.code, e.detail)))?;
     if rows.named.digest != *root || Some(rows.named.rows) != told.candidate.dataset_rows {
         let (found, said) = (&rows.named.digest, root);
         return Err(artefact(format!(
@@ -85,13 +87,25 @@ fn tables(derivation: &mut Derivation, inputs: &Inputs, told: &Told) -> Result<(
     Ok(())
 }
 
+/// The model that learning went on from: with a warm start it is the baseline.
+fn before(open: &Open, declared: &Declaration, inputs: &Inputs, told: &Told) -> Result<Option<Model>, Mismatch> {
+    let Some(from) = &open.warm else { return Ok(None) };
+    if from.digest != told.baseline.digest {
+        return Err(artefact(format!("{RECIPE}: it goes on from a model that is not the statement's baseline")));
+    }
+    let model = warm::read(&of_digest(inputs, BASELINE, &from.digest)?, &declared.task);
+    model.map(Some).map_err(|e| artefact(format!("{BASELINE}: {}", e.detail)))
+}
+
 /// The run that a recipe describes. The learner looks at its parameters as when a run is admitted: they come from outside.
 fn opened(text: &[u8], bound: &Bound) -> Result<Open, Mismatch> {
     let wrong = |detail: &dyn std::fmt::Display| artefact(format!("{RECIPE}: {detail}"));
     let recipe: RecipeFile = serde_json::from_slice(text).map_err(|e| wrong(&e))?;
     let learner = learner(&recipe.algorithm).map_err(|e| wrong(&e))?;
     let complete = |given| learner.parameters(given).map_err(|e| wrong(&e));
-    let parameters = complete(&recipe.parameters)?.to_string();
+    let mut given = recipe.parameters.clone();
+    let from = given.remove(warm::PARAMETER).and_then(|digest| digest.as_str().map(str::to_owned));
+    let parameters = warm::joined(complete(&given)?, from.as_deref()).to_string();
     let searching = match &recipe.search {
         None => None,
         Some(search) => Some(Searching {
@@ -119,6 +133,7 @@ fn opened(text: &[u8], bound: &Bound) -> Result<Open, Mismatch> {
         begun: 0,
         searching,
         external: None,
+        warm: from.map(|digest| Artefact { digest, ..Artefact::default() }),
     })
 }
 

@@ -70,10 +70,11 @@ fn made() -> Made {
         begun: 0,
         searching: None,
         external: None,
+        warm: None,
     };
     let rows = Rows { batches: vec![training()], contributions: 1, contributions_root: String::new() };
     let declared = declaration(&spec()).unwrap();
-    learn(&open, &declared, &prepare(&declared, rows).unwrap(), 1, None, &mut Unattended).unwrap().unwrap()
+    learn(&open, &declared, &prepare(&declared, rows, None).unwrap(), 1, None, &mut Unattended).unwrap().unwrap()
 }
 
 /// An evaluation whose inputs were written.

@@ -8,6 +8,7 @@ use crate::domain::records::{Artefact, Benchmark, Evaluation, Model, ModelVersio
 use crate::ml::declare::{Declaration, declaration};
 use crate::stages::beside::Refusal;
 use crate::stages::training::admission::EXTERNAL;
+use crate::stages::training::warm;
 
 /// An attribution that is under way: what stands in the state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -130,6 +131,10 @@ fn recipe<'m>(
             "algorithm" => algorithm = Some(pair.value.as_str()),
             "seed" => seed = pair.value.parse().ok(),
             "trial" | "answer" => {}
+            warm::PARAMETER => {
+                let text = "went on from an earlier one: its recipe cannot be played on other rows";
+                return refuse(code, format!("{who} {} {text}", version.version));
+            }
             _ => {
                 let value: Value = serde_json::from_str(&pair.value).map_err(|_| unknown())?;
                 parameters.insert(pair.name.clone(), value);

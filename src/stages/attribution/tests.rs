@@ -177,6 +177,14 @@ fn what_cannot_be_attributed_says_why_and_is_over() {
         params.find(|pair| pair.name == "algorithm").unwrap().value = "external".to_owned();
     };
     assert_eq!(reason(&outside), "NO_RECIPE", "nobody here can learn it on other rows");
+    let went_on = |world: &mut World| {
+        let from = crate::domain::records::NamedValue {
+            name: "warm_start".to_owned(),
+            value: format!("{:?}", "ab".repeat(32)),
+        };
+        world.model.versions[1].params.push(from);
+    };
+    assert_eq!(reason(&went_on), "NO_RECIPE", "other rows would go on from another model");
     assert_eq!(reason(&|world| world.model.benchmarks.clear()), "UNKNOWN_BENCHMARK");
     assert_eq!(reason(&|world| world.shelf.published.lock().unwrap().clear()), "UNKNOWN_DATASET");
     assert_eq!(reason(&|world| world.model.benchmarks[0].sealed_rows.digest = "00".repeat(32)), "BENCHMARK_MISSING");

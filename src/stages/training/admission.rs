@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use super::answers::External;
 use super::evaluate;
 use super::searching::{self, Searching};
+use super::warm;
 use crate::domain::contract::Spec;
 use crate::domain::records::{Artefact, Model, NamedValue, Position, TrainingRequest, TrainingRun};
 use crate::ml::declare::declaration;
@@ -52,6 +53,9 @@ pub struct Open {
     /// What an external trainer has to do with it, if one does.
     #[serde(default)]
     pub external: Option<External>,
+    /// The artefact that its trees go on from.
+    #[serde(default)]
+    pub warm: Option<Artefact>,
 }
 
 impl Open {
@@ -106,8 +110,10 @@ pub fn admit(run: TrainingRun, request: &TrainingRequest, model: Option<&Model>)
     };
     not_yet(request)?;
     let (parameters, searching) = way(request, &run)?;
-    let params = listed(&parameters)?;
     let base_version = base(model, request.base_version.as_deref())?;
+    let warm = warm::wanted(request, &run.algorithm, model, base_version.as_deref())?;
+    let parameters = warm::joined(parameters, warm.as_ref().map(|artefact| artefact.digest.as_str()));
+    let params = listed(&parameters)?;
     if let Some(digest) = &request.as_of
         && !crate::stages::registry::version::is_sha256(digest)
     {
@@ -145,6 +151,7 @@ pub fn admit(run: TrainingRun, request: &TrainingRequest, model: Option<&Model>)
         begun: 0,
         searching,
         external,
+        warm,
     })
 }
 
@@ -184,10 +191,6 @@ fn foreign(given: &[NamedValue]) -> Result<Value, Refusal> {
 
 /// What the request's form knows and this version does not do is refused by name.
 fn not_yet(request: &TrainingRequest) -> Result<(), Refusal> {
-    let said = [("warm_start", request.warm_start == Some(true), "leave it out: training starts from scratch")];
-    if let Some((name, _, help)) = said.into_iter().find(|(_, is_said, _)| *is_said) {
-        return refuse("NOT_IMPLEMENTED", format!("{name} is not implemented in this version; help: {help}"));
-    }
     match request.algorithm.as_deref() {
         Some(name @ "lightgbm") => refuse(
             "NOT_IMPLEMENTED",

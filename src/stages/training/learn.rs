@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::admission::Open;
 use super::answers::External;
 use super::rows::Rows;
+use super::warm;
 use crate::domain::records::{Dataset as Named, Metric};
 use crate::features;
 use crate::math;
@@ -14,7 +15,7 @@ use crate::ml::boost::folds;
 use crate::ml::dataset::{CODE, Dataset, Recipe};
 use crate::ml::declare::Declaration;
 use crate::ml::encoding::{Encoded, Encoding, Feature, Features};
-use crate::ml::model::{Model, Predictor};
+use crate::ml::model::{Forest, Model, Predictor};
 use crate::ml::{Control, LearnError, Learned, Task, Training, arrow, learner};
 use crate::stages::beside::Refusal;
 use crate::stats::auc::Placements;
@@ -57,6 +58,8 @@ pub struct Prepared {
     encoding: Encoding,
     labels: Vec<f64>,
     row_keys: Vec<u64>,
+    /// Trees over these features to go on from.
+    warm: Option<Forest>,
 }
 
 impl Prepared {
@@ -135,7 +138,7 @@ pub fn fit(
         row_keys: &rows.row_keys,
         seed: way.seed,
         threads: way.threads.max(1),
-        warm: None,
+        warm: rows.warm.as_ref(),
     };
     let refused = |error: LearnError| Refusal::new(error.code(), error);
     let learner = learner(way.algorithm).map_err(refused)?;
@@ -174,7 +177,8 @@ pub fn learn(
     let recipe = recipe(open, declared, &parameters, &rows.named)?;
     within_budget(open, &parameters, rows.labels.len())?;
     let (algorithm, seed) = (open.run.algorithm.as_str(), open.run.seed.cast_unsigned());
-    let way = Way { algorithm, parameters: &parameters, seed, threads };
+    let (own, _) = warm::split(&parameters);
+    let way = Way { algorithm, parameters: &own, seed, threads };
     let fitted = fit(rows, &declared.task, &way, (&open.run.run_id, checkpoint), control)?;
     let Some(Fitted { learned, mut metrics }) = fitted else { return Ok(None) };
     if !declared.derivation.steps.is_empty() {
@@ -224,11 +228,11 @@ fn judged(features: &Features, rows: &[u32]) -> Features {
     Features { columns: features.columns.iter().map(column).collect(), names: features.names.clone(), rows: rows.len() }
 }
 
-/// Puts rows in their canonical order and encodes them.
+/// Puts rows in their canonical order and encodes them, as the model to go on from does if there is one.
 ///
 /// # Errors
 /// Why nothing can be learned from these rows.
-pub fn prepare(declared: &Declaration, rows: Rows) -> Result<Prepared, Refusal> {
+pub fn prepare(declared: &Declaration, rows: Rows, from: Option<Model>) -> Result<Prepared, Refusal> {
     let bad = |error: &dyn std::fmt::Display| Refusal::new("BAD_DATASET", error);
     let (contributions, contributions_root) = (rows.contributions, rows.contributions_root);
     let dataset = match Dataset::assemble(rows.batches) {
@@ -240,7 +244,7 @@ pub fn prepare(declared: &Declaration, rows: Rows) -> Result<Prepared, Refusal> 
     };
     let count = i64::try_from(dataset.rows.num_rows()).unwrap_or(i64::MAX);
     let named = Named { digest: hex(&dataset.root), rows: count, contributions, contributions_root };
-    encode(declared, named, dataset.rows, dataset.row_keys)
+    encode_for(declared, named, (dataset.rows, dataset.row_keys), from)
 }
 
 /// Runs the contract's steps and SQL on rows that stand in their canonical order, and encodes what is left.
@@ -252,6 +256,15 @@ pub fn encode(
     named: Named,
     rows: RecordBatch,
     row_keys: Vec<u64>,
+) -> Result<Prepared, Refusal> {
+    encode_for(declared, named, (rows, row_keys), None)
+}
+
+fn encode_for(
+    declared: &Declaration,
+    named: Named,
+    (rows, row_keys): (RecordBatch, Vec<u64>),
+    from: Option<Model>,
 ) -> Result<Prepared, Refusal> {
     let bad = |error: &dyn std::fmt::Display| Refusal::new("BAD_DATASET", error);
     let failed = |error| Refusal::new(SQL_FAILED, error);
@@ -269,12 +282,18 @@ pub fn encode(
             "the label of an accepted row is missing, or none of the contract's classes; help: it was accepted under another contract",
         ));
     };
-    let (encoding, features) = encoded(declared, rows)?;
-    Ok(Prepared { named, features, encoding, labels, row_keys })
+    let (encoding, features) = encoded(declared, rows, from.as_ref().map(|model| &model.encoding))?;
+    let warm = from.and_then(|model| if let Predictor::Trees(forest) = model.predictor { Some(forest) } else { None });
+    Ok(Prepared { named, features, encoding, labels, row_keys, warm })
 }
 
-/// Compiles the encoding and encodes the rows, column by column: a column that is encoded is dropped before the next one.
-fn encoded(declared: &Declaration, rows: RecordBatch) -> Result<(Encoding, Features), Refusal> {
+/// Compiles the encoding, or takes a known one, and encodes the rows, column by column: a column that is encoded is dropped before the
+/// next one.
+fn encoded(
+    declared: &Declaration,
+    rows: RecordBatch,
+    known: Option<&Encoding>,
+) -> Result<(Encoding, Features), Refusal> {
     let bad = |error: &dyn std::fmt::Display| Refusal::new("BAD_DATASET", error);
     let (schema, columns, count) = rows.into_parts();
     let mut columns: Vec<_> = columns.into_iter().map(Some).collect();
@@ -284,14 +303,17 @@ fn encoded(declared: &Declaration, rows: RecordBatch) -> Result<(Encoding, Featu
         let column = schema.index_of(&own.column).ok().and_then(|place| columns.get_mut(place)?.take());
         let batch = column.map(|column| RecordBatch::try_from_iter_with_nullable([(&own.column, column, true)]));
         let batch = batch.transpose().map_err(|e| bad(&e))?;
-        let own = std::slice::from_ref(own);
-        let frame = arrow::frame_of(batch.as_slice(), own).map_err(|e| bad(&e))?;
+        let frame = arrow::frame_of(batch.as_slice(), std::slice::from_ref(own)).map_err(|e| bad(&e))?;
         drop(batch);
-        let part = Encoding::compile(own, &frame).map_err(|e| bad(&e))?;
+        let part = match known {
+            Some(known) => warm::part(known, own)?,
+            None => Encoding::compile(std::slice::from_ref(own), &frame).map_err(|e| bad(&e))?,
+        };
         features.columns.extend(part.encode(&frame).map_err(|e| bad(&e))?.columns);
         encoding.features.extend(part.features);
     }
     encoding.distinct().map_err(|e| bad(&e))?;
+    known.map_or(Ok(()), |known| warm::whole(known, &encoding))?;
     features.names = encoding.features.iter().map(Feature::name).collect();
     Ok((encoding, features))
 }

@@ -37,6 +37,7 @@ pub mod searching;
 pub mod steps;
 #[cfg(test)]
 mod tests;
+pub mod warm;
 pub mod work;
 
 use ed25519_dalek::SigningKey;

@@ -12,6 +12,7 @@ use super::job::job;
 use super::learn::{Made, Prepared, Way, fit, learn, prepare};
 use super::outside::{WayBack, fill};
 use super::rows::{Wanted, read};
+use super::warm;
 use super::work::{Following, Pace, Shop, Step, persist};
 use crate::domain::contract::Spec;
 use crate::domain::records::{Artefact, Dataset as Named, Metric, TopicEnd, TrainingTrial};
@@ -101,18 +102,27 @@ struct Source<'a> {
     spec: &'a str,
     ends: &'a [TopicEnd],
     sealed: &'a [Artefact],
+    /// What the rows are encoded for, unless they are encoded anew.
+    warm: Option<&'a Artefact>,
 }
 
 impl Source<'_> {
     fn of(open: &Open) -> Source<'_> {
         let run = &open.run;
-        Source { run_id: &run.run_id, model: &run.model, spec: &open.spec, ends: &run.offsets, sealed: &open.sealed }
+        Source {
+            run_id: &run.run_id,
+            model: &run.model,
+            spec: &open.spec,
+            ends: &run.offsets,
+            sealed: &open.sealed,
+            warm: open.warm.as_ref(),
+        }
     }
 
     /// The same for the same rows in the same columns.
     fn key(&self) -> [u8; 32] {
         let sealed: Vec<&str> = self.sealed.iter().map(|filter| filter.digest.as_str()).collect();
-        Sha256::digest(format!("{:?}", (self.model, self.spec, self.ends, sealed))).into()
+        Sha256::digest(format!("{:?}", (self.model, self.spec, self.ends, sealed, self.warm.map(|w| &w.digest)))).into()
     }
 
     /// Reads and encodes the rows, or takes them from the larder, where they are left for others if `shared`.
@@ -132,7 +142,10 @@ impl Source<'_> {
             read(&*shop.outside, &shop.wire, wanted, shop.limits, &|| pace.is_cancelled())
         })?;
         persist(pace, self.run_id, || fill(&*shop.outside, &mut declared))?;
-        let rows = Arc::new(prepare(&declared, rows).map_err(Some)?);
+        let fetch = |artefact| persist(pace, self.run_id, || shop.outside.fetch(artefact, warm::MOST));
+        let from = self.warm.map(fetch).transpose()?;
+        let from = from.map(|bytes| warm::read(&bytes, &declared.task)).transpose().map_err(Some)?;
+        let rows = Arc::new(prepare(&declared, rows, from).map_err(Some)?);
         if shared {
             shop.larder.put(key, Arc::clone(&rows));
         }
@@ -211,7 +224,7 @@ pub fn of_trial(trial: &TrainingTrial, spec: &str, shop: &Shop, pace: &Pace) -> 
 fn judged(trial: &TrainingTrial, spec: &str, shop: &Shop, pace: &Pace) -> Result<Judged, Option<Refusal>> {
     let refused = |code, detail: &str| Some(Refusal::new(code, detail));
     let TrainingTrial { run_id, model, offsets, sealed, .. } = trial;
-    let source = Source { run_id, model, spec, ends: offsets, sealed };
+    let source = Source { run_id, model, spec, ends: offsets, sealed, warm: None };
     let (declared, rows) = source.rows(shop, pace, true)?;
     if rows.named.digest != trial.dataset_digest {
         return Err(refused("DATASET_CHANGED", "this worker finds other rows than the run's"));

@@ -107,7 +107,12 @@ fn requests(cluster: &Cluster, good: &str, cases: &mut Cases) {
     cases.request("no version", good, Run("refused", "UNKNOWN_VERSION"), json!({"base_version": "9.9.9"}));
     cases.request("an unknown dataset", good, Run("failed", "UNKNOWN_DATASET"), json!({"as_of": unknown}));
     cases.request("no dataset", good, Run("refused", "UNKNOWN_DATASET"), json!({"as_of": "../../etc/passwd"}));
-    cases.request("a warm start", good, Run("refused", "NOT_IMPLEMENTED"), json!({"warm_start": true}));
+    cases.request(
+        "a warm start",
+        good,
+        Run("refused", "WARM_START_UNUSABLE"),
+        json!({"warm_start": true, "algorithm": "linear"}),
+    );
     cases.request("a number as text", good, Run("refused", "BAD_REQUEST"), json!({"seed": "1"}));
     cases.request("a fraction", good, Run("refused", "BAD_REQUEST"), json!({"seed": 1.5}));
     cases.request("a number beyond 64 bits", good, Run("refused", "BAD_REQUEST"), json!({"seed": u64::MAX}));

@@ -14,7 +14,7 @@ use super::rows::Limits;
 use super::*;
 use crate::attest::dsse::Envelope;
 use crate::domain::contract::Spec;
-use crate::domain::records::{Benchmark, Model, ModelContract, RegistryEvent};
+use crate::domain::records::{Benchmark, Model, ModelContract, ModelVersion, RegistryEvent};
 use crate::sealing::filter::MatchFilter;
 use crate::stages::beside::Trouble;
 use crate::stages::testing::{End, Task, batch};
@@ -41,6 +41,11 @@ fn shop(shelf: &Arc<Shelf>, threads: usize) -> Shop {
 
 /// Tells the stage of the model and its benchmarks.
 fn tell(stage: &mut impl Stage, benchmarks: Vec<Benchmark>) {
+    tell_of(stage, benchmarks, Vec::new());
+}
+
+/// Tells it of versions too.
+fn tell_of(stage: &mut impl Stage, benchmarks: Vec<Benchmark>, versions: Vec<ModelVersion>) {
     let spec = Spec::parse_yaml(SPEC, "f").unwrap();
     let contract =
         ModelContract { digest: spec.contract_digest().unwrap(), revision: 1, spec: spec.canonical_json().unwrap() };
@@ -50,6 +55,7 @@ fn tell(stage: &mut impl Stage, benchmarks: Vec<Benchmark>) {
         contract_digest: contract.digest.clone(),
         contracts: vec![contract],
         benchmarks,
+        versions,
         ..Model::default()
     };
     let wire = Wire::default();
@@ -290,7 +296,7 @@ fn what_cannot_be_done_is_refused_by_name_and_nothing_is_begun() {
         ("UNKNOWN_ALGORITHM", TrainingRequest { algorithm: said("oracle"), ..asked("2") }),
         ("NOT_IMPLEMENTED", TrainingRequest { algorithm: said("lightgbm"), ..asked("3") }),
         ("BAD_SEARCH", TrainingRequest { search: said("{}"), ..asked("4") }),
-        ("NOT_IMPLEMENTED", TrainingRequest { warm_start: Some(true), ..asked("5") }),
+        ("WARM_START_UNUSABLE", TrainingRequest { warm_start: Some(true), ..asked("5") }),
         ("UNKNOWN_BENCHMARK", TrainingRequest { benchmark: said("b"), ..asked("6") }),
         ("BAD_PARAMETER", TrainingRequest { params: param("treees", "3"), ..asked("7") }),
         ("BAD_PARAMETER", TrainingRequest { params: param("leaves", "-3"), ..asked("8") }),
@@ -393,4 +399,46 @@ fn a_successor_goes_on_from_the_checkpoint_and_makes_the_same_bytes_and_a_damage
     lock(&damaged.checkpoints).insert(admission::run_id("r"), b"HKCP and so on".to_vec());
     let (run, _) = trained(&damaged, 1, asked("r"));
     assert_eq!((run.artefact, run.metrics), (expected.artefact, expected.metrics));
+}
+
+#[test]
+fn a_warm_start_goes_on_as_if_learning_had_never_stopped_and_its_recipe_names_what_it_went_on_from() {
+    let shelf = Arc::new(Shelf::default());
+    shelf.contribute("a", 0..400, "admitted");
+    let iterations = |id: &str, count: &str| TrainingRequest {
+        params: vec![NamedValue { name: "iterations".to_owned(), value: count.to_owned() }],
+        ..asked(id)
+    };
+    let (first, _) = trained(&shelf, 1, iterations("first", "6"));
+    let (whole, _) = trained(&shelf, 1, iterations("whole", "10"));
+    let version = ModelVersion {
+        version: "1.0.0".to_owned(),
+        artefact: first.artefact.clone().unwrap(),
+        ..ModelVersion::default()
+    };
+    let on = |shelf: &Arc<Shelf>, version: ModelVersion| {
+        let request =
+            TrainingRequest { warm_start: Some(true), base_version: Some("1.0.0".to_owned()), ..iterations("on", "4") };
+        let mut stage = stage(shelf, 1);
+        tell_of(&mut stage, Vec::new(), vec![version]);
+        let mut task = Task::new(stage, 0, &[]);
+        ask(&mut task, 0, request);
+        work_off(&mut task);
+        last(&task)
+    };
+    let run = on(&shelf, version.clone());
+    assert_eq!((run.status.as_str(), run.reason.as_str()), (TrainingRun::FINISHED, ""), "{}", run.detail);
+    assert_eq!((&run.artefact, run.iteration), (&whole.artefact, 4));
+    let digest = serde_json::to_string(&version.artefact.digest).unwrap();
+    assert!(run.params.iter().any(|pair| pair.name == "warm_start" && pair.value == digest), "{:?}", run.params);
+    assert_ne!(run.recipe_digest, whole.recipe_digest, "another way to the same bytes");
+
+    let torn = Artefact { digest: shelf_put(&shelf, b"HKML and no more"), ..version.artefact.clone() };
+    let failed = on(&shelf, ModelVersion { artefact: torn, ..version });
+    assert_eq!((failed.status.as_str(), failed.reason.as_str()), (TrainingRun::FAILED, "WARM_START_UNUSABLE"));
+}
+
+fn shelf_put(shelf: &Shelf, bytes: &[u8]) -> String {
+    shelf.keep(bytes::Bytes::copy_from_slice(bytes)).unwrap();
+    Digest::of(bytes).to_string()
 }
