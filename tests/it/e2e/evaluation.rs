@@ -297,3 +297,29 @@ fn rows_that_are_sealed_after_they_were_contributed_are_left_out(cluster: &Clust
         (&json!(300), &before["dataset"]["digest"])
     );
 }
+
+#[test]
+fn trees_that_go_on_from_the_baseline_are_evaluated_and_a_stranger_learns_on_from_it_too() {
+    crate::support::cluster::with(Kind::Embedded, 0, trees_that_go_on_from_the_baseline);
+}
+
+fn trees_that_go_on_from_the_baseline(cluster: &Cluster) {
+    let (model, base) = (model(cluster), base());
+    let train = |id: &str, more: &[&str]| {
+        let asked = ["train", &model, "--param", "min_rows=5", "--request-id", id, "--wait"];
+        let arguments: Vec<&str> = asked.into_iter().chain(more.to_vec()).collect();
+        cluster.lines(&arguments).remove(0)
+    };
+    contributed(cluster, &model, &rows(base..base + 80, true));
+    let first = train(&unique("first"), &["--param", "iterations=5"]);
+    seal(cluster, &model, &rows(base + 1_000..base + 1_300, false));
+    contributed(cluster, &model, &rows(base + 2_000..base + 2_400, false));
+    let more = ["--warm-start", "--base-version", "1.0.0", "--benchmark", "holdout", "--param", "iterations=40"];
+    let run = train(&unique("on"), &more);
+    let told = &run["evaluation"];
+    assert_eq!((text(told, "/status"), &run["iteration"]), ("accepted", &json!(40)), "{run}");
+    let params = run["params"].as_array().expect("parameters");
+    let from = json!({"name": "warm_start", "value": first["artefact"]["digest"].to_string()});
+    assert!(params.contains(&from), "{params:?}");
+    super::recomputation::every_level(cluster, &model, told);
+}
