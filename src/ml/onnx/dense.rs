@@ -1,6 +1,7 @@
 //! Products, sums along an axis, and what `ai.onnx.ml` does to whole rows.
 
 use super::OnnxError;
+use super::elementwise::Binary;
 use super::shape::{around, axis};
 use super::tensor::{Budget, Kind, Tensor};
 use super::transform::{Transform, softmax};
@@ -99,8 +100,8 @@ impl Reduce {
         match self {
             Self::Sum => values.sum(),
             Self::Mean => values.sum::<f64>() / size as f64,
-            Self::Max => values.fold(f64::NEG_INFINITY, f64::max),
-            Self::Min => values.fold(f64::INFINITY, f64::min),
+            Self::Max => values.fold(f64::NEG_INFINITY, |a, b| Binary::Max.of(a, b)),
+            Self::Min => values.fold(f64::INFINITY, |a, b| Binary::Min.of(a, b)),
             Self::ArgMax => {
                 let first = (0, values.next().unwrap_or(0.0));
                 values.enumerate().fold(first, |best, (i, own)| if own > best.1 { (i + 1, own) } else { best }).0 as f64
@@ -220,7 +221,7 @@ impl Rows {
             }
             Self::Normalizer(norm) => {
                 let length = match norm {
-                    Norm::Max => row.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+                    Norm::Max => row.iter().copied().fold(f64::NEG_INFINITY, |a, b| Binary::Max.of(a, b)),
                     Norm::L1 => row.iter().map(|x| x.abs()).sum(),
                     Norm::L2 => crate::math::sqrt(row.iter().map(|x| x * x).sum()),
                 };

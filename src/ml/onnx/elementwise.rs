@@ -115,7 +115,8 @@ impl Unary {
 }
 
 impl Binary {
-    fn of(self, a: f64, b: f64) -> f64 {
+    /// Of two elements, before rounding to their type.
+    pub(super) fn of(self, a: f64, b: f64) -> f64 {
         let truth = |truth: bool| f64::from(u8::from(truth));
         match self {
             Self::Add => a + b,

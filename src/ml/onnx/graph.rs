@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use super::OnnxError;
 use super::op::Op;
-use super::read::{self, Declared, Model, Node, Raw};
+use super::read::{self, Declared, MAX_CONSTANTS, Model, Node, Raw};
 use super::tensor::{Budget, Kind, MAX_ELEMENTS, Tensor};
 use crate::ml::Task;
 use crate::ml::encoding::{Encoding, Features};
@@ -218,6 +218,8 @@ struct Builder<'m, 'a> {
     names: HashMap<&'a str, usize>,
     slots: Vec<Option<Tensor>>,
     steps: Vec<Step>,
+    /// Elements that constants may still have.
+    left: usize,
     /// Class labels of the last classifier or ZipMap on the way.
     labels: Option<Vec<String>>,
 }
@@ -233,7 +235,8 @@ impl<'m, 'a> Builder<'m, 'a> {
             }
         }
         let constants = model.graph.constants.iter().map(|own| (own.name, own)).collect();
-        Ok(Self { model, makers, constants, names: HashMap::new(), slots: Vec::new(), steps: Vec::new(), labels: None })
+        let (names, slots, steps, left) = (HashMap::new(), Vec::new(), Vec::new(), MAX_CONSTANTS);
+        Ok(Self { model, makers, constants, names, slots, steps, left, labels: None })
     }
 
     fn slot(&mut self, name: &'a str, tensor: Option<Tensor>) -> usize {
@@ -312,7 +315,7 @@ impl<'m, 'a> Builder<'m, 'a> {
                 continue;
             }
             if let Some(raw) = self.constants.get(name) {
-                let tensor = raw.read()?;
+                let tensor = raw.read(&mut self.left)?;
                 self.slot(name, Some(tensor));
                 continue;
             }
@@ -342,7 +345,7 @@ impl<'m, 'a> Builder<'m, 'a> {
             error => error,
         };
         if (node.domain, node.op) == ("", "Constant") {
-            let tensor = constant_of(node).map_err(located)?;
+            let tensor = constant_of(node, &mut self.left).map_err(located)?;
             self.slot(name, Some(tensor));
             return Ok(());
         }
@@ -379,9 +382,9 @@ fn needed<'a>(node: &Node<'a>) -> impl Iterator<Item = &'a str> {
     node.inputs.iter().copied().take(most).collect::<Vec<_>>().into_iter()
 }
 
-fn constant_of(node: &Node<'_>) -> Result<Tensor, OnnxError> {
+fn constant_of(node: &Node<'_>, left: &mut usize) -> Result<Tensor, OnnxError> {
     if let Some(raw) = node.tensor("value") {
-        return raw.read();
+        return raw.read(left);
     }
     let floats = || node.floats("value_floats").iter().map(|&own| own.into()).collect::<Vec<f64>>();
     let ints = || node.ints("value_ints").iter().map(|&own| Kind::Int.round(own as f64)).collect::<Vec<f64>>();

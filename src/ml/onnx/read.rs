@@ -11,6 +11,8 @@ pub const MAX_BYTES: usize = 32 << 20;
 pub const MAX_NODES: usize = 4096;
 /// Most constants, inputs or outputs of a graph.
 pub const MAX_VALUES: usize = 4096;
+/// Most elements of all constants: those of the largest file of singles.
+pub const MAX_CONSTANTS: usize = MAX_BYTES / 4;
 /// Most inputs, outputs or attributes of a node.
 pub const MAX_ARGUMENTS: usize = 4096;
 
@@ -283,8 +285,9 @@ impl Raw<'_> {
     /// The tensor with its data.
     ///
     /// # Errors
-    /// Data that lie elsewhere, are of another number than the dimensions say, or of a type that is not computed with.
-    pub fn read(&self) -> Read<Tensor> {
+    /// Data that lie elsewhere, are of another number than the dimensions say or than are `left` of [`MAX_CONSTANTS`], or of a type
+    /// that is not computed with.
+    pub fn read(&self, left: &mut usize) -> Read<Tensor> {
         let name = self.name;
         if self.outside {
             return unsupported(&format!("the data of {name} lie outside of the file"), "save the model as one file");
@@ -297,16 +300,33 @@ impl Raw<'_> {
         };
         let shape: Option<Vec<usize>> = self.dims.iter().map(|&size| usize::try_from(size).ok()).collect();
         let count = shape.iter().flatten().try_fold(1usize, |all, &size| all.checked_mul(size));
-        let data = self.numbers(kind)?;
-        match (shape, count) {
-            (Some(shape), Some(count)) if count == data.len() => Ok(Tensor::constant(kind, shape, data)),
-            _ => Err(OnnxError::Form(format!("{name} has {} elements and dimensions for another number", data.len()))),
+        let (Some(shape), Some(count)) = (shape, count.filter(|&count| count <= *left)) else {
+            return Err(OnnxError::Limit { what: "elements of constants", limit: MAX_CONSTANTS });
+        };
+        let data = self.numbers(kind, count)?;
+        if data.len() != count {
+            return Err(OnnxError::Form(format!(
+                "{name} has {} elements and dimensions for another number",
+                data.len()
+            )));
         }
+        *left -= count;
+        Ok(Tensor::constant(kind, shape, data))
     }
 
-    fn numbers(&self, kind: Kind) -> Read<Vec<f64>> {
+    /// Its elements; no more than that many are made before it is told that there are too many.
+    fn numbers(&self, kind: Kind, most: usize) -> Read<Vec<f64>> {
         let (mut ints, mut floats, mut doubles) = (Vec::new(), Vec::new(), Vec::new());
+        let fits = |(field, value): (u64, Value<'_>)| match (field, self.element) {
+            // Each element of a packed list of varints ends with a byte below 128; one alone is one.
+            (5 | 7, _) => value.bytes().map_or(1, |bytes| bytes.iter().filter(|byte| **byte < 0x80).count()) <= most,
+            (9, 9) => value.bytes().is_ok_and(|bytes| bytes.len() <= most),
+            _ => true,
+        };
         for &(field, value) in &self.data {
+            if !fits((field, value)) || ints.len() > most {
+                return Err(OnnxError::Form(format!("{} has more elements than its dimensions say", self.name)));
+            }
             match (field, self.element) {
                 (4, 1) | (9, 1) => value.floats(&mut floats)?,
                 (10, 11) | (9, 11) => value.doubles(&mut doubles)?,

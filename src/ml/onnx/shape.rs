@@ -159,6 +159,7 @@ pub fn concat(all: &[&Tensor], at: i64, budget: &mut Budget) -> Made {
     shape[at] = all.iter().fold(0usize, |sum, x| sum.saturating_add(x.shape[at]));
     let mut data = Vec::with_capacity(budget.tensor(&shape)?);
     let (outer, _, _) = around(first, at);
+    budget.work(outer.saturating_mul(all.len()))?;
     for i in 0..outer {
         for x in all {
             let (_, size, after) = around(x, at);
