@@ -127,7 +127,6 @@ pub(crate) fn run<S: Stage>(
             None => control.signal.wait(Duration::from_secs(1)),
         }
     };
-    shared.health.set(id, TaskState::Restoring);
     let mut task = match start(shared, plan, id, control, stage, attachment) {
         Ok(task) => task,
         Err(ended) => return ended,

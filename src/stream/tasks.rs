@@ -83,6 +83,8 @@ impl Tasks {
         let control = Arc::new(Control::default());
         let spawned = (self.spawn)(&wanted.task, self.incarnations, Arc::clone(&control), self.reports.0.clone());
         let thread = spawned.map_err(|e| format!("no thread for the task {}: {e}", wanted.task))?;
+        // Said here and not by the thread: a stage that is a member must not look ready before its tasks have begun.
+        self.health.set(&wanted.task, TaskState::Restoring);
         control.tell(Command::Attach(attachment), None);
         let slot = Slot {
             control,
@@ -309,5 +311,32 @@ impl Phase {
             Self::Complete(assignment) => assignment,
             Self::Consuming(assignment) => assignment.revoked(limit).drained(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::client::{Cluster, FetchBounds};
+    use crate::stream::consumer::GroupConsumer;
+    use crate::stream::health::StageState;
+
+    #[test]
+    fn a_member_is_not_ready_while_the_thread_of_its_task_has_not_begun() {
+        let health = Health::default();
+        let sleeping: Box<Spawn> = Box::new(|_, _, _, _| std::thread::Builder::new().spawn(|| {}));
+        let nowhere = Cluster::new("127.0.0.1:1", "");
+        let consumer = GroupConsumer::join(&nowhere, "toy", &["in".to_owned()], None, &FetchBounds::default());
+        let consumer = consumer.unwrap();
+        let attach = |inputs: &[InputFacts]| {
+            Ok(Attachment { handle: consumer.handle(), queues: Vec::new(), inputs: inputs.to_vec() })
+        };
+        let wanted = Wanted { task: TaskId { stage: "toy", topic: None, partition: 0 }, inputs: Vec::new() };
+        let idle = Assignment::new(Tasks::new(sleeping, health.clone()));
+        let consuming = idle.assigned(std::slice::from_ref(&wanted), &attach);
+        health.stage("toy", StageState::Member);
+        assert!(consuming.is_ok() && !health.is_ready());
+        health.set(&wanted.task, TaskState::Running);
+        assert!(health.is_ready());
     }
 }
