@@ -14,7 +14,6 @@ pub mod cli;
 pub mod codec;
 pub mod domain;
 pub mod failpoint;
-pub mod features;
 #[cfg(test)]
 mod fuzz;
 pub mod installation;
@@ -26,6 +25,7 @@ pub mod pii;
 pub mod pipeline;
 pub mod recompute;
 pub mod report;
+pub mod rowsql;
 pub mod sealing;
 pub mod sql;
 pub mod stages;

@@ -79,7 +79,8 @@ impl Model {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Writer(MAGIC.to_vec());
         let derivation = &self.encoding.derivation;
-        out.u16(if derivation.selects.is_empty() { VERSION } else { SQL_VERSION });
+        let sql = !(derivation.selects.is_empty() && derivation.tables.is_empty());
+        out.u16(if sql { SQL_VERSION } else { VERSION });
         match &self.task {
             Task::Number => out.u8(0),
             Task::Classes(classes) => {
@@ -88,7 +89,7 @@ impl Model {
             }
         }
         out.list(&self.encoding.features, Writer::feature);
-        if !derivation.selects.is_empty() {
+        if sql {
             out.list(&derivation.tables, Writer::table);
             out.list(&derivation.selects, Writer::select);
         }

@@ -76,7 +76,9 @@ impl Derivation {
         let typed = |columns: &[crate::domain::contract::sql::TypedColumn]| {
             columns.iter().map(|column| Field { name: column.name.clone(), kind: column.logical_type }).collect()
         };
-        let tables = said.references.iter().map(|table| Table {
+        // A table that nothing reads is none.
+        let read_by_any = !(said.sql.is_empty() && said.steps.is_empty());
+        let tables = said.references.iter().filter(|_| read_by_any).map(|table| Table {
             name: table.name.clone(),
             columns: typed(&table.columns),
             digest: table.digest.clone().unwrap_or_default(),
@@ -103,11 +105,10 @@ impl Derivation {
         self.selects.is_empty() && self.steps.is_empty()
     }
 
-    /// What an artefact holds: what scoring needs.
+    /// What an artefact holds: what scoring needs, and the tables of steps, so that whoever has artefact and recipe can learn again.
     #[must_use]
     pub fn served(&self) -> Self {
-        let tables = if self.selects.is_empty() { Vec::new() } else { self.tables.clone() };
-        Self { tables, selects: self.selects.clone(), steps: Vec::new() }
+        Self { tables: self.tables.clone(), selects: self.selects.clone(), steps: Vec::new() }
     }
 
     /// Whether a column is one that it adds.

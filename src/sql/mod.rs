@@ -11,9 +11,7 @@ pub mod error;
 pub mod format;
 pub mod fresh;
 pub mod guard;
-pub mod measure;
 pub mod prompt;
-pub mod rowwise;
 pub mod session;
 
 pub use error::SqlError;

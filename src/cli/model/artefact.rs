@@ -12,9 +12,9 @@ use crate::cli::common::Settings;
 use crate::cli::exit::{Failure, Outcome};
 use crate::domain::contract::Spec;
 use crate::domain::records::Artefact;
-use crate::features;
 use crate::ml::artefact::{MAX_BYTES, is_native};
 use crate::ml::model::Model;
+use crate::rowsql::features;
 use crate::store::{Digest, StoreError};
 
 /// Media type of a native artefact.

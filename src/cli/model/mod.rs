@@ -182,6 +182,7 @@ fn read_spec(file: &Path) -> Outcome<(Spec, Vec<Vec<u8>>)> {
     let spec = Spec::parse_yaml(&text, &shown).map_err(refused)?;
     let (spec, tables) = references::read(spec, file)?;
     let compiled = Compiler::new().compile(spec).map_err(|e| refused(e.located(&text, &shown)))?;
+    references::check(compiled.spec(), &tables)?;
     Ok((compiled.spec().clone(), tables))
 }
 

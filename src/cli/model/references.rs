@@ -5,8 +5,9 @@ use std::path::Path;
 use super::{Failure, Outcome, Settings};
 use crate::codec::split::format_of;
 use crate::domain::contract::Spec;
-use crate::features::table::{MAX_FILE, canonical};
 use crate::ml::derivation::{Derivation, MAX_TABLES, Table};
+use crate::rowsql::features;
+use crate::rowsql::features::table::{MAX_FILE, canonical};
 use crate::store::Digest;
 
 /// The contract with digests in place of files, and the canonical forms of those tables that it had as files. A file is looked for
@@ -56,6 +57,19 @@ fn one(table: &Table, file: &Path) -> Outcome<Vec<u8>> {
     })?;
     let document = std::fs::read(file).map_err(at)?;
     canonical(&table.name, &table.columns, format, &document).map_err(|e| Failure::Refused(format!("{shown}: {e}")))
+}
+
+/// Whether the contract's SQL may join the tables; those that are named by digest are looked at when something is learned.
+///
+/// # Errors
+/// (exit 4) SQL that lets a row meet too many rows of them.
+pub(super) fn check(spec: &Spec, tables: &[Vec<u8>]) -> Outcome<()> {
+    let mut derivation = Derivation::of(spec);
+    let filled = derivation.tables.iter_mut().all(|table| tables.iter().any(|bytes| Derivation::fill(table, bytes)));
+    if !filled {
+        return Ok(());
+    }
+    features::check_filled(&derivation).map_err(|(_, fault)| Failure::Refused(fault.to_string()))
 }
 
 /// Puts the tables into the store, and looks whether it has those that the contract named by their digest.

@@ -17,8 +17,8 @@ use super::exit::{Failure, Outcome};
 use super::model::artefact::{Loaded, Which};
 use crate::codec::formats::{self, Decoded, Limits};
 use crate::codec::split::{Plan, SplitError};
-use crate::features;
 use crate::ml::arrow::frame_of;
+use crate::rowsql::features;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -84,15 +84,17 @@ fn score(args: &PredictArgs, loaded: &Loaded, json: bool) -> Outcome<()> {
         let decoded = decoded.map_err(|error| Failure::Refused(format!("{shown}: {error}")))?;
         drop(document);
         wanted.check(&decoded, rows, args.ignore_extra).map_err(|text| Failure::Refused(format!("{shown}: {text}")))?;
+        output.write(&scores(loaded, &wanted, &decoded, rows)?)?;
         rows += decoded.received as u64;
-        output.write(&scores(loaded, &wanted, &decoded)?)?;
     }
     output.finish()
 }
 
-fn scores(loaded: &Loaded, wanted: &Wanted, decoded: &Decoded) -> Outcome<Vec<f64>> {
-    let batch = features::derive(&loaded.model.encoding.derivation, &decoded.batch);
-    let batch = batch.map_err(|error| Failure::Refused(format!("{}: {error}", loaded.name)))?;
+/// Scores of rows that this many are before.
+fn scores(loaded: &Loaded, wanted: &Wanted, decoded: &Decoded, before: u64) -> Outcome<Vec<f64>> {
+    let before = usize::try_from(before).unwrap_or(usize::MAX);
+    let batch = features::derive(&loaded.model.encoding.derivation, decoded.batch.clone());
+    let batch = batch.map_err(|fault| Failure::Refused(format!("{}: {}", loaded.name, fault.after(before))))?;
     let frame = frame_of(std::slice::from_ref(&batch), wanted.columns()).map_err(Failure::failed)?;
     loaded.model.predict(&frame).map_err(Failure::failed)
 }

@@ -8,7 +8,7 @@ use crate::cli::model::artefact::Loaded;
 use crate::codec::formats::Decoded;
 use crate::domain::contract::{LogicalType, Spec};
 use crate::ml::encoding::{Declared, Encode};
-use crate::stages::intake::contract::{UTC, arrow_type};
+use crate::rowsql::{UTC, arrow_type};
 
 /// The columns that a model reads.
 pub(super) struct Wanted<'a> {

@@ -13,7 +13,7 @@
 //!       value: CASE WHEN late AND score < 0.3 THEN 5.0 WHEN NOT late AND score >= 0.3 THEN 1.0 ELSE 0.0 END
 //! ```
 //!
-//! What stands here is checked without the columns' Arrow types; the expression is planned, and so checked, by `sql::measure`.
+//! What stands here is checked without the columns' Arrow types; the expression is planned, and so checked, by `rowsql::measure`.
 
 use std::collections::HashSet;
 use std::fmt;

@@ -58,7 +58,7 @@ pub struct TrainingAnswer {
     pub run_id: String,
     /// The model in the store; a size of 0 and an empty media type say nothing.
     pub artefact: Option<Artefact>,
-    /// Rows in the store with the scores that the trainer's own runtime gave them; refused by this version.
+    /// Rows in the store with the scores that the trainer's own runtime gave them; required of a model in ONNX.
     pub conformance: Option<Artefact>,
     /// What the trainer measured itself, values as JSON, sorted by name: never published as ours.
     pub metrics: Vec<NamedValue>,

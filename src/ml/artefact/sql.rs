@@ -4,7 +4,7 @@ use super::{Read, Reader, Writer, digest};
 use crate::domain::contract::LogicalType;
 use crate::domain::contract::sql::{MAX_REFERENCES, MAX_SELECTS};
 use crate::ml::MAX_FEATURES;
-use crate::ml::derivation::{Derivation, Field, MAX_TABLE, Select, Table};
+use crate::ml::derivation::{Derivation, Field, MAX_TABLE, MAX_TABLES, Select, Table};
 
 /// Types of columns, by their number in an artefact.
 const KINDS: [LogicalType; 6] = [
@@ -65,8 +65,11 @@ impl Reader<'_> {
             let (name, reads) = (input.text()?, input.fields()?);
             Ok(Select { name, reads, text: input.text()?, columns: input.fields()? })
         })?;
-        if selects.is_empty() {
+        if selects.is_empty() && tables.is_empty() {
             return Err(self.wrong("format version 2 without SQL"));
+        }
+        if tables.iter().map(|table| table.bytes.len()).sum::<usize>() > MAX_TABLES {
+            return Err(self.wrong("its reference tables are too large together"));
         }
         Ok(Derivation { tables, selects, steps: Vec::new() })
     }

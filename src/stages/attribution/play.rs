@@ -22,15 +22,15 @@ use super::work::Desk;
 use crate::domain::contract::Spec;
 use crate::domain::contract::attribution::GameSize;
 use crate::domain::records::{Artefact, Dataset as Named};
-use crate::features;
 use crate::ml::arrow::frame_of;
 use crate::ml::artefact::{self, MAX_BYTES};
 use crate::ml::declare::{Declaration, declaration};
 use crate::ml::frame::Frame;
 use crate::ml::model::Model;
 use crate::ml::{Control, Progress};
+use crate::rowsql::features;
+use crate::rowsql::measure::Measures;
 use crate::sealing::vault;
-use crate::sql::measure::Measures;
 use crate::stages::beside::{Refusal, Trouble, persist};
 use crate::stages::evaluation::columns::{Columns, UNDEFINED, columns, frame, quanta};
 use crate::stages::evaluation::plan::{Plan as Compared, plan as compared};
@@ -223,8 +223,9 @@ impl Board {
             places.sort_unstable();
             rows = take_record_batch(&rows, &UInt64Array::from(places)).map_err(|e| damaged(&e))?;
         }
-        // The texts of the engine repeat no value.
-        let rows = features::derive(&declared.derivation, &rows).map_err(|e| refused("BENCHMARK_UNFIT")(&e))?;
+        // The texts of the engine repeat no value, and sealed rows have no place.
+        let rows =
+            features::derive(&declared.derivation, rows).map_err(|e| refused("BENCHMARK_UNFIT")(&e.without_place()))?;
         let batch = std::slice::from_ref(&rows);
         let labels = quanta(batch, &declared.label, &declared.task).map_err(Some)?;
         // The texts of the library may repeat a value, and rows are sealed.

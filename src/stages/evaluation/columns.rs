@@ -6,14 +6,14 @@ use arrow::array::RecordBatch;
 
 use super::plan::Plan;
 use crate::domain::contract::Spec;
-use crate::features;
 use crate::ml::arrow::{frame_of, labels};
 use crate::ml::declare::declaration;
 use crate::ml::encoding::EncodingError;
 use crate::ml::model::Model;
 use crate::ml::{MAX_SCORES, Task};
+use crate::rowsql::features;
+use crate::rowsql::measure::Measures;
 use crate::sealing::strata::{level_of, stratum_of};
-use crate::sql::measure::Measures;
 use crate::stages::beside::Refusal;
 use crate::stats::declare::Named;
 use crate::stats::fixed::{MICRO, quantise};
@@ -73,10 +73,20 @@ pub fn columns(
         let help = "help: seal a sample of the rows";
         return refuse("TOO_LARGE", format!("more than {MAX_SCORES} rows times classes and declared metrics; {help}"));
     }
-    let baseline = scores(rows, baseline, task, ("BASELINE_UNUSABLE", "the baseline"))?;
-    let candidate = scores(rows, candidate, task, ("CANDIDATE_UNUSABLE", "the candidate"))?;
+    // A model is whoever's made it: what it may not know, its features and its SQL do not see.
+    let blind: Vec<RecordBatch> = rows.iter().map(|batch| without(batch, &declared.label)).collect();
+    let baseline = scores(&blind, baseline, task, ("BASELINE_UNUSABLE", "the baseline"))?;
+    let candidate = scores(&blind, candidate, task, ("CANDIDATE_UNUSABLE", "the candidate"))?;
     let custom = custom((spec, &plan.declared.custom), rows, &labels, (&baseline, &candidate))?;
     Ok(Columns { frame: frame(task), labels, baseline, candidate, strata: strata(plan, sealed, rows)?, custom })
+}
+
+fn without(batch: &RecordBatch, column: &str) -> RecordBatch {
+    let mut batch = batch.clone();
+    if let Ok(place) = batch.schema_ref().index_of(column) {
+        batch.remove_column(place);
+    }
+    batch
 }
 
 /// Both models' values of the custom metrics, batch by batch.
@@ -152,7 +162,8 @@ pub fn scores(
     // Batch by batch, so that features of one batch at a time are in memory.
     for batch in rows {
         let derivation = &model.encoding.derivation;
-        let batch = features::derive(derivation, batch).or_else(|e| refuse(code, format!("{who}: {e}")))?;
+        let batch = features::derive(derivation, batch.clone())
+            .or_else(|e| refuse(code, format!("{who}: {}", e.without_place())))?;
         let frame = frame_of(std::slice::from_ref(&batch), &declared).map_err(|_| unfit())?;
         let scored = model.predict(&frame).map_err(|error| match error {
             // The error's text names a row and what came of it.

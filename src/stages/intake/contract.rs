@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use arrow::array::types::{Date32Type, TimestampMicrosecondType};
 use arrow::compute::kernels::cast_utils::{Parser, string_to_timestamp_nanos};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{Expr, Volatility};
+use datafusion::logical_expr::Expr;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::SessionConfig;
 use regex::RegexBuilder;
@@ -25,14 +25,12 @@ use super::sql;
 use crate::codec::canonical::RowEncoder;
 use crate::domain::contract::{LogicalType, Property, Scalar, Spec, SpecError};
 use crate::domain::reason::Reason;
-use crate::features;
 use crate::ml::derivation::Derivation;
-use crate::sql::measure::Measures;
+use crate::rowsql::measure::Measures;
+use crate::rowsql::{UTC, allowed, arrow_type, features};
 
 /// Compiled size of one pattern.
 const MAX_REGEX_BYTES: usize = 1 << 20;
-/// Zone of timestamps.
-pub const UTC: &str = "UTC";
 
 /// Compiles contracts; made once, it plans expressions.
 pub struct Compiler {
@@ -66,7 +64,7 @@ impl Compiler {
     #[must_use]
     pub fn new() -> Self {
         // Names stand in expressions as they stand in the contract; SQL would fold them to lower case.
-        let mut config = SessionConfig::new().set_usize("datafusion.sql_parser.recursion_limit", sql::MAX_NESTING);
+        let mut config = SessionConfig::new().set_usize("datafusion.sql_parser.recursion_limit", allowed::MAX_NESTING);
         config.options_mut().sql_parser.enable_ident_normalization = false;
         Self { session: SessionStateBuilder::new().with_config(config).with_default_features().build() }
     }
@@ -160,19 +158,6 @@ impl CompiledContract {
     /// Name of a column by position.
     pub(super) fn column_name(&self, column: usize) -> &str {
         self.schema.fields().get(column).map_or("", |field| field.name())
-    }
-}
-
-/// Arrow type of a logical type.
-#[must_use]
-pub fn arrow_type(logical: LogicalType) -> DataType {
-    match logical {
-        LogicalType::String => DataType::Utf8,
-        LogicalType::Integer => DataType::Int64,
-        LogicalType::Number => DataType::Float64,
-        LogicalType::Boolean => DataType::Boolean,
-        LogicalType::Date => DataType::Date32,
-        LogicalType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into())),
     }
 }
 
@@ -327,15 +312,16 @@ impl<'a> Planner<'a> {
     /// An expression that is true where the rule is violated: false there, not null.
     fn rule(&self, text: &str, path: &str) -> Result<Arc<dyn PhysicalExpr>, SpecError> {
         let help = format!("write one SQL boolean expression over the columns {}", self.some_names());
-        let refused = |refusal: sql::Refusal| SpecError::at(path, refusal.problem, refusal.help);
-        sql::check_text(text).map_err(refused)?;
+        let refused = |refusal: allowed::Refusal| SpecError::at(path, refusal.problem, refusal.help);
+        allowed::check_text(text).map_err(refused)?;
         let rule =
-            self.session.create_logical_expr(text, &self.schema).map_err(|error| match sql::too_deep(&error) {
+            self.session.create_logical_expr(text, &self.schema).map_err(|error| match allowed::too_deep(&error) {
                 Some(refusal) => refused(refusal),
                 None => SpecError::at(path, error.strip_backtrace(), help),
             })?;
         sql::check(&rule).map_err(refused)?;
-        let rule = sql::executable(rule).map_err(|e| SpecError::at(path, e.strip_backtrace(), "write it with CASE"))?;
+        let rule =
+            allowed::executable(rule).map_err(|e| SpecError::at(path, e.strip_backtrace(), "write it with CASE"))?;
         let physical = self.physical(rule.clone(), path)?;
         match physical.data_type(self.schema.as_arrow()) {
             Ok(DataType::Boolean) => self.physical(Expr::Not(Box::new(rule)), path),
@@ -352,9 +338,4 @@ impl<'a> Planner<'a> {
         names.truncate(20);
         names.join(", ")
     }
-}
-
-/// Whether calls with the same arguments always give the same result.
-pub(super) fn is_immutable(volatility: Volatility) -> bool {
-    volatility == Volatility::Immutable
 }

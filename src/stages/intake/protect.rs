@@ -12,11 +12,11 @@ use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema};
 use arrow::error::ArrowError;
 
-use super::contract::arrow_type;
 use crate::domain::contract::{Generalise, Policy, Property, Spec, SpecError};
 use crate::domain::keys::KeyRing;
 use crate::pii;
 use crate::pii::{ColumnRule, ColumnScreener, Generalisation, PiiType, Undeclared};
+use crate::rowsql::arrow_type;
 
 /// How each column of a contract is protected.
 pub(super) struct Protection {

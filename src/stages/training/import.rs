@@ -11,7 +11,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::admission::Open;
 use super::job::{Description, MAX_DESCRIPTION, judging};
-use super::learn::{Made, columns, hex, metrics, recipe_digest};
+use super::learn::{Made, columns, hex, judged, metrics, recipe_digest};
 use super::outside::fill;
 use super::work::{Pace, Shop, persist};
 use crate::codec::formats::Format;
@@ -26,6 +26,9 @@ use crate::ml::onnx::conformance::{Conformance, MAX_FILE};
 use crate::ml::onnx::import::ImportError;
 use crate::stages::beside::Refusal;
 
+/// Rows that are scored before it is asked whether the run was cancelled.
+const BLOCK: usize = 1024;
+
 /// A blob, or why there is none; none when the work was cancelled.
 type Fetched = Result<Bytes, Option<Refusal>>;
 
@@ -36,7 +39,9 @@ fn refuse<T>(code: &'static str, detail: impl std::fmt::Display) -> Result<T, Op
 fn damaged(problem: impl std::fmt::Display) -> Option<Refusal> {
     Some(Refusal::new(
         "JOB_DAMAGED",
-        format!("the job in the store: {problem}; help: restore it from a backup of the store"),
+        format!(
+            "the job in the store: {problem}; help: restore it from a backup of the store, then send the answer again"
+        ),
     ))
 }
 
@@ -80,8 +85,7 @@ pub fn import(shop: &Shop, open: &Open, pace: &Pace) -> Result<Made, Option<Refu
     let file = &asked.description.rows.file;
     let rows = own(file, u64::try_from(file.size).unwrap_or(0))?;
     let (features, labels) = validation(rows, &asked)?;
-    let scores = model.predictor.predictions(&features, &declared.task);
-    let scores = scores.map_err(|error| Some(Refusal::new("CONFORMANCE_FAILED", error)))?;
+    let scores = scores(&model, &features, &declared, pace)?;
     if scores.iter().any(|score| !score.is_finite()) {
         return refuse("NOT_FINITE", "a score on the validation fold is no finite number");
     }
@@ -100,6 +104,25 @@ pub fn import(shop: &Shop, open: &Open, pace: &Pace) -> Result<Made, Option<Refu
     };
     persist(pace, &open.run.run_id, || shop.outside.keep(artefact.clone()))?;
     Ok(made)
+}
+
+/// The model's scores, in blocks: a model of another program may take a second for a thousand rows, and its run may be cancelled.
+fn scores(
+    model: &Model,
+    features: &Features,
+    declared: &Declaration,
+    pace: &Pace,
+) -> Result<Vec<f64>, Option<Refusal>> {
+    let mut all = Vec::with_capacity(features.rows.saturating_mul(declared.task.outputs()));
+    let rows: Vec<u32> = (0..u32::try_from(features.rows).unwrap_or(u32::MAX)).collect();
+    for block in rows.chunks(BLOCK) {
+        if pace.is_cancelled() {
+            return Err(None);
+        }
+        let scores = model.predictor.predictions(&judged(features, block), &declared.task);
+        all.extend(scores.map_err(|error| Some(Refusal::new("CONFORMANCE_FAILED", error)))?);
+    }
+    Ok(all)
 }
 
 /// The job as it was put into the store.

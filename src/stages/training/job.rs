@@ -183,7 +183,8 @@ pub fn job(open: &Open, declared: &Declaration, rows: &Prepared) -> Result<Job, 
         answer: Wanted {
             topic: crate::domain::topics::TRAINING_ANSWERS.to_owned(),
             media_types: vec![super::MEDIA_TYPE.to_owned(), ONNX.to_owned()],
-            max_bytes: MAX_BYTES,
+            // What either form may have.
+            max_bytes: MAX_BYTES.min(crate::ml::onnx::read::MAX_BYTES),
             conformance_rows: [MIN_ROWS, MAX_ROWS],
             tolerance: TOLERANCE.to_string(),
         },

@@ -1,6 +1,7 @@
 //! Rows → model: a pure function of the run and its rows. Threads have no influence on the bytes.
 
 use ::arrow::array::RecordBatch;
+use ::arrow::compute::filter_record_batch;
 use serde_json::Value;
 
 use super::admission::Open;
@@ -8,7 +9,6 @@ use super::answers::External;
 use super::rows::Rows;
 use super::warm;
 use crate::domain::records::{Dataset as Named, Metric};
-use crate::features;
 use crate::math;
 use crate::ml::artefact::{self, MAX_BYTES};
 use crate::ml::boost::folds;
@@ -17,6 +17,7 @@ use crate::ml::declare::Declaration;
 use crate::ml::encoding::{Encoded, Encoding, Feature, Features};
 use crate::ml::model::{Forest, Model, Predictor};
 use crate::ml::{Control, LearnError, Learned, Task, Training, arrow, learner};
+use crate::rowsql::features::{self, Fault};
 use crate::stages::beside::Refusal;
 use crate::stats::auc::Placements;
 
@@ -181,6 +182,10 @@ pub fn learn(
     let way = Way { algorithm, parameters: &own, seed, threads };
     let fitted = fit(rows, &declared.task, &way, (&open.run.run_id, checkpoint), control)?;
     let Some(Fitted { learned, mut metrics }) = fitted else { return Ok(None) };
+    if open.warm.is_some() {
+        // What judges here may have taught the base: which rows did is not known of it.
+        metrics.clear();
+    }
     if !declared.derivation.steps.is_empty() {
         metrics.extend(learned_rows(rows));
         metrics.sort_by(|a, b| a.name.cmp(&b.name));
@@ -220,7 +225,7 @@ fn learned_rows(rows: &Prepared) -> Option<Metric> {
 }
 
 /// The rows of a fold.
-fn judged(features: &Features, rows: &[u32]) -> Features {
+pub(super) fn judged(features: &Features, rows: &[u32]) -> Features {
     let column = |column: &Encoded| {
         let values = rows.iter().filter_map(|&row| column.values.get(row as usize).copied()).collect();
         Encoded { values, codes: column.codes }
@@ -267,13 +272,12 @@ fn encode_for(
     from: Option<Model>,
 ) -> Result<Prepared, Refusal> {
     let bad = |error: &dyn std::fmt::Display| Refusal::new("BAD_DATASET", error);
-    let failed = |error| Refusal::new(SQL_FAILED, error);
-    let (rows, row_keys) = features::filtered(&declared.derivation, rows, row_keys).map_err(failed)?;
+    let (rows, row_keys) = stepped(declared, rows, row_keys)?;
     if row_keys.is_empty() {
         let detail = "the steps of the contract let no row through; help: look at `learning.steps`";
         return Err(Refusal::new("EMPTY_DATASET", detail));
     }
-    let rows = features::derive(&declared.derivation, &rows).map_err(failed)?;
+    let rows = features::derive(&declared.derivation, rows).map_err(|fault| failed(fault, &row_keys))?;
     let labels = arrow::labels(std::slice::from_ref(&rows), &declared.label, &declared.task).map_err(|e| bad(&e))?;
     let labels: Option<Vec<f64>> = labels.into_iter().collect();
     let Some(labels) = labels else {
@@ -285,6 +289,29 @@ fn encode_for(
     let (encoding, features) = encoded(declared, rows, from.as_ref().map(|model| &model.encoding))?;
     let warm = from.and_then(|model| if let Predictor::Trees(forest) = model.predictor { Some(forest) } else { None });
     Ok(Prepared { named, features, encoding, labels, row_keys, warm })
+}
+
+/// The rows that the contract's steps let through.
+fn stepped(
+    declared: &Declaration,
+    mut rows: RecordBatch,
+    mut keys: Vec<u64>,
+) -> Result<(RecordBatch, Vec<u64>), Refusal> {
+    for step in &declared.derivation.steps {
+        let kept = features::kept(&declared.derivation, step, &rows, &keys).map_err(|fault| failed(fault, &keys))?;
+        let before = rows.num_rows();
+        rows = filter_record_batch(&rows, &kept).map_err(|error| Refusal::new("BAD_DATASET", error))?;
+        let mut kept = kept.values().iter();
+        keys.retain(|_| kept.next().unwrap_or(false));
+        tracing::info!(step = step.name, before, after = rows.num_rows(), "a step has filtered training rows");
+    }
+    Ok((rows, keys))
+}
+
+/// SQL that fails on training rows. A place among them means nothing to anybody: the row's hash does.
+fn failed(fault: Fault, keys: &[u64]) -> Refusal {
+    let row = fault.row.and_then(|row| keys.get(row)).map(|key| format!("; the row's hash begins with {key:016x}"));
+    Refusal::new(SQL_FAILED, format!("{}{}", fault.without_place(), row.unwrap_or_default()))
 }
 
 /// Compiles the encoding, or takes a known one, and encodes the rows, column by column: a column that is encoded is dropped before the

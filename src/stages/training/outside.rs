@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::records::{Artefact, TopicEnd};
 use crate::ml::declare::Declaration;
-use crate::ml::derivation::Derivation;
+use crate::ml::derivation::{Derivation, MAX_TABLES};
 use crate::sealing::filter::MatchFilter;
 use crate::stages::beside::{Refusal, Trouble};
 
@@ -98,14 +98,20 @@ pub fn fill(outside: &dyn Outside, declared: &mut Declaration) -> Result<(), Tro
     if declared.derivation.is_empty() {
         return Ok(());
     }
+    let mut all = 0;
     for table in &mut declared.derivation.tables {
         let bytes = outside.reference(&table.digest)?;
         if !Derivation::fill(table, &bytes) {
             let detail = format!(
-                "the store has other bytes for the reference table `{}`; help: apply the model again",
+                "the store has other bytes for the reference table `{}`; help: apply the model again, then ask anew",
                 table.name
             );
             return Err(Refusal::new("REFERENCE_DAMAGED", detail).into());
+        }
+        all += bytes.len();
+        if all > MAX_TABLES {
+            let detail = format!("the reference tables have more than {MAX_TABLES} bytes; help: keep what models need");
+            return Err(Refusal::new("REFERENCE_TOO_LARGE", detail).into());
         }
     }
     Ok(())

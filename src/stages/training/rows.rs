@@ -24,9 +24,9 @@ use crate::ml::Task;
 use crate::ml::dataset::ROW_HASH;
 use crate::ml::declare::Declaration;
 use crate::ml::encoding::Encode;
+use crate::rowsql::arrow_type;
 use crate::sealing::filter::{MatchFilter, without_sealed};
 use crate::stages::beside::{Refusal, Trouble};
-use crate::stages::intake::contract::arrow_type;
 
 /// Most chunks that the receipts of a dataset bind.
 const MAX_CHUNKS: usize = 4 << 20;

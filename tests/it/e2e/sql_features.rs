@@ -120,5 +120,27 @@ fn what_a_table_tells_of_a_row_is_learned_evaluated_served_and_recomputed_alike(
     cluster.apply(&model, &spec(&model, &file, "JOIN"));
     let asked = ["train", &model, "--algorithm", "linear", "--request-id", &unique("lost"), "--wait"];
     let lost = cluster.run(&asked);
-    assert!(lost.code != Some(0) && format!("{lost:?}").contains("loses row"), "{lost:?}");
+    assert!(lost.code != Some(0) && format!("{lost:?}").contains("loses a row"), "{lost:?}");
+}
+
+#[test]
+fn a_table_that_only_a_step_joins_is_at_hand_when_a_stranger_learns_again() {
+    crate::support::cluster::with(crate::support::broker::Kind::Embedded, 0, |cluster| {
+        let (model, file, base) = (unique("steps"), format!("{}.csv", unique("known")), base());
+        std::fs::write(cluster.scratch().join(&file), airports(None)).expect("a table");
+        let whole = spec(&model, &file, "LEFT JOIN");
+        let (from, to) = (whole.find("  sql:\n").expect("SQL"), whole.find("  steps:\n").expect("steps"));
+        let only = "SELECT * FROM rows JOIN airports a ON dest = a.code AND a.altitude <> 300 WHERE NOT test";
+        let text_of = [&whole[..from], &whole[to..]].concat();
+        let text_of =
+            text_of.replace("others: leaveOut", "leaveOut: [n]").replace("reads: [test]", "reads: [test, dest]");
+        cluster.apply(&model, &text_of.replace("SELECT * FROM rows WHERE NOT test", only));
+        contributed(cluster, &model, &flights(base..base + 80, true));
+        assert_eq!(text(&train(cluster, &model, &unique("first"), &[]), "/version"), "1.0.0");
+        seal(cluster, &model, &flights(base + 1_000..base + 1_300, false));
+        contributed(cluster, &model, &flights(base + 2_000..base + 2_400, false));
+        let run = train(cluster, &model, &unique("better"), &["--benchmark", "holdout"]);
+        assert_eq!(text(&run, "/evaluation/status"), "accepted", "{run}");
+        recomputation::every_level(cluster, &model, &run["evaluation"]);
+    });
 }

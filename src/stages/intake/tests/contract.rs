@@ -4,8 +4,9 @@ use arrow::array::{
     ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 
-use super::super::contract::{CompiledContract, Compiler, UTC};
+use super::super::contract::{CompiledContract, Compiler};
 use crate::domain::reason::Reason;
+use crate::rowsql::UTC;
 
 use super::support::{EXAMPLE, NOW};
 
@@ -155,6 +156,8 @@ fn rules_that_depend_on_more_than_the_row_are_refused_with_their_line() {
         ("age > $1", "parameter"),
         ("repeat(plan, 1000000000) = ''", "repeat"),
         ("ln(balance) > 1", "`ln`"),
+        ("replace(comment, 'x', comment) = ''", "`replace`"),
+        ("replace(comment, 'x', 'long') = ''", "`replace`"),
         ("plan || plan = 'x'", "joins texts"),
         ("comment ~ plan", "pattern"),
         ("comment LIKE plan", "pattern"),
@@ -179,6 +182,7 @@ fn useful_rules_compile() {
         "age BETWEEN 0 AND 120",
         "date_part('year', event_time) >= 2000",
         "EXTRACT(HOUR FROM event_time) < 24",
+        "replace(comment, '--', '-') <> ''",
         "lower(country) = country OR length(country) = 2",
         "plan IN ('basic', 'premium') OR balance IS NOT NULL",
         "CASE WHEN plan = 'premium' THEN age >= 18 ELSE true END",

@@ -10,7 +10,7 @@ use arrow::datatypes::UInt32Type;
 use arrow::ipc::reader::StreamReader;
 
 use super::super::Limits;
-use super::super::contract::{Compiler, UTC};
+use super::super::contract::Compiler;
 use super::super::models::{Keys, Ready};
 use super::super::refusals::Account;
 use super::super::screen::{Source, screen};
@@ -19,6 +19,7 @@ use crate::codec::formats::Decoded;
 use crate::domain::keys::KeyRing;
 use crate::domain::quality;
 use crate::domain::records::QualitySums;
+use crate::rowsql::UTC;
 use crate::stages::limits::OUTPUT_BYTES;
 
 fn ready(ring: &KeyRing) -> Ready {

@@ -11,10 +11,8 @@
 //! | file | holds |
 //! |---|---|
 //! | [`guard`] | which SELECTs may run |
-//! | [`functions`] | logarithms and powers of the pinned library under their usual names |
 //! | [`table`] | reference tables and their canonical form |
 
-mod functions;
 mod guard;
 pub mod table;
 #[cfg(test)]
@@ -22,18 +20,19 @@ mod tests;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, UInt32Array};
-use arrow::compute::{cast, concat, filter_record_batch, take};
+use arrow::compute::{cast, concat, take};
 use arrow::datatypes::{DataType, Field as ArrowField, Int64Type, Schema, SchemaRef};
+use datafusion::common::config::Dialect;
 use datafusion::common::{Column, DataFusionError};
 use datafusion::datasource::MemTable;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::functions_aggregate::expr_fn::{count, max};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ident, lit};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
 
@@ -41,8 +40,8 @@ use self::guard::For;
 use crate::domain::contract::LogicalType;
 use crate::domain::contract::sql::ROWS;
 use crate::ml::derivation::{Derivation, Field, Select};
-pub(crate) use crate::stages::intake::contract::arrow_type;
-use crate::stages::intake::sql::{MAX_NESTING, Refusal, check_text, too_deep};
+use crate::rowsql::allowed::{MAX_NESTING, Refusal, check_text, too_deep};
+use crate::rowsql::{arrow_type, pinned};
 
 /// The hidden number of a row in its piece.
 const ROW: &str = "_row";
@@ -52,12 +51,13 @@ pub const SHARE: &str = "_share";
 const PIECE: usize = if cfg!(test) { 64 } else { 65_536 };
 /// Memory of a piece's joins and aggregates in bytes.
 const MEMORY: usize = 512 << 20;
-/// Longest time of a piece; what is bounded by the guard takes a fraction of a second.
-const TIME: Duration = Duration::from_secs(120);
+/// Most rows of reference tables that one row may meet in the joins of a SELECT, before their further conditions: a bound on the work of
+/// a piece that no clock has to watch.
+const MAX_MATCHES: usize = 1_024;
 
 /// Why SQL gives no columns. Its text repeats no value of a row.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{select} {problem}; help: {help}")]
+#[error("{select} {problem}{}; help: {help}", row.map(|row| format!(" (row {})", row.saturating_add(1))).unwrap_or_default())]
 pub struct Fault {
     /// Which SELECT or table.
     pub select: String,
@@ -65,10 +65,31 @@ pub struct Fault {
     pub problem: String,
     /// The way out.
     pub help: String,
+    /// Place of a row at which it is so, from 0; none when it is not about one row.
+    pub row: Option<usize>,
+}
+
+impl Fault {
+    /// The fault of rows whose places may not be told, such as sealed ones.
+    #[must_use]
+    pub fn without_place(self) -> Self {
+        Self { row: None, ..self }
+    }
+
+    /// The fault of a piece, as that of the whole in which this many rows are before it.
+    #[must_use]
+    pub fn after(self, rows: usize) -> Self {
+        Self { row: self.row.map(|row| row.saturating_add(rows)), ..self }
+    }
 }
 
 fn fault(select: &Select, problem: impl Into<String>, help: impl Into<String>) -> Fault {
-    Fault { select: format!("the SQL `{}`", select.name), problem: problem.into(), help: help.into() }
+    Fault { select: format!("the SQL `{}`", select.name), problem: problem.into(), help: help.into(), row: None }
+}
+
+/// A fault of the row at this place.
+fn fault_at(row: usize, select: &Select, problem: impl Into<String>, help: impl Into<String>) -> Fault {
+    Fault { row: Some(row), ..fault(select, problem, help) }
 }
 
 /// Whether all of it may run and gives the declared columns; needs no row and no reference table's content.
@@ -76,15 +97,26 @@ fn fault(select: &Select, problem: impl Into<String>, help: impl Into<String>) -
 /// # Errors
 /// The position among SELECTs and then steps of the first that may not, and why.
 pub fn check(derivation: &Derivation) -> Result<(), (usize, Fault)> {
+    checked(derivation, false)
+}
+
+/// As [`check`], with the reference tables at hand: whether their rows may be joined too.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_filled(derivation: &Derivation) -> Result<(), (usize, Fault)> {
+    checked(derivation, true)
+}
+
+fn checked(derivation: &Derivation, filled: bool) -> Result<(), (usize, Fault)> {
     if derivation.is_empty() {
         return Ok(());
     }
     let all = selects(derivation);
     apart(async {
-        let session = Session::new(derivation, false).map_err(|e| (0, e))?;
+        let session = Session::new(derivation, filled).map_err(|e| (0, e))?;
         for (place, (select, purpose)) in all.iter().enumerate() {
-            let empty = RecordBatch::new_empty(input_schema(select, *purpose));
-            session.plan(select, *purpose, empty).await.map_err(|e| (place, e))?;
+            session.admit(select, *purpose).await.map_err(|e| (place, e))?;
         }
         Ok(())
     })
@@ -95,20 +127,20 @@ fn selects(derivation: &Derivation) -> Vec<(&Select, For)> {
     selects.chain(derivation.steps.iter().map(|select| (select, For::Step))).collect()
 }
 
-/// The batch with the columns that SQL adds.
+/// The batch with the columns that SQL adds. Takes it, so that whoever goes on column by column holds the only one.
 ///
 /// # Errors
 /// A column that it reads is missing, a row is lost or comes twice, SQL that may not run, or that fails.
-pub fn derive(derivation: &Derivation, batch: &RecordBatch) -> Result<RecordBatch, Fault> {
+pub fn derive(derivation: &Derivation, batch: RecordBatch) -> Result<RecordBatch, Fault> {
     if derivation.selects.is_empty() {
-        return Ok(batch.clone());
+        return Ok(batch);
     }
     apart(async {
         let session = Session::new(derivation, true)?;
         let mut fields: Vec<Arc<ArrowField>> = batch.schema_ref().fields().iter().cloned().collect();
         let mut columns = batch.columns().to_vec();
         for select in &derivation.selects {
-            let added = session.added(select, batch).await?;
+            let added = session.added(select, &batch).await?;
             for (field, column) in select.columns.iter().zip(added) {
                 // A column of that name in the rows is not the one that is declared.
                 if let Some(place) = fields.iter().position(|known| *known.name() == field.name) {
@@ -123,40 +155,25 @@ pub fn derive(derivation: &Derivation, batch: &RecordBatch) -> Result<RecordBatc
             select: "the SQL".to_owned(),
             problem: "gives columns of another length".to_owned(),
             help: "this is a defect".to_owned(),
+            row: None,
         };
         RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(unfit)
     })
 }
 
-/// The training rows that every step lets through, with their keys, in their order.
+/// Which training rows a step lets through; `keys` are theirs, in their order.
 ///
 /// # Errors
 /// As [`derive`]; a row may be lost here, but not come twice.
-pub fn filtered(derivation: &Derivation, batch: RecordBatch, keys: Vec<u64>) -> Result<(RecordBatch, Vec<u64>), Fault> {
-    if derivation.steps.is_empty() {
-        return Ok((batch, keys));
-    }
-    apart(async {
-        let session = Session::new(derivation, true)?;
-        let (mut batch, mut keys) = (batch, keys);
-        for step in &derivation.steps {
-            let kept = session.kept(step, &batch, &keys).await?;
-            let before = batch.num_rows();
-            batch = filter_record_batch(&batch, &kept)
-                .map_err(|_| fault(step, "filters other rows", "this is a defect"))?;
-            keys =
-                keys.into_iter().zip(kept.iter()).filter(|(_, kept)| *kept == Some(true)).map(|(key, _)| key).collect();
-            tracing::info!(step = step.name, before, after = batch.num_rows(), "a step has filtered training rows");
-        }
-        Ok((batch, keys))
-    })
+pub fn kept(derivation: &Derivation, step: &Select, batch: &RecordBatch, keys: &[u64]) -> Result<BooleanArray, Fault> {
+    apart(async { Session::new(derivation, true)?.kept(step, batch, keys).await })
 }
 
 /// Runs on a thread of its own: the caller may be in a runtime, or in none.
 fn apart<T: Send, E: Send + Unavailable>(work: impl Future<Output = Result<T, E>> + Send) -> Result<T, E> {
     std::thread::scope(|scope| {
         let run = || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
             runtime.map_err(|_| E::unavailable())?.block_on(work)
         };
         let thread = std::thread::Builder::new().name("hokusai-sql".to_owned()).spawn_scoped(scope, run);
@@ -178,6 +195,7 @@ impl Unavailable for Fault {
             select: "SQL".to_owned(),
             problem: "could not be run: the system gives no thread, or the engine ended".to_owned(),
             help: "see the log".to_owned(),
+            row: None,
         }
     }
 }
@@ -239,7 +257,8 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     /// Without `filled` the tables are empty: for planning.
     fn new(derivation: &'a Derivation, filled: bool) -> Result<Self, Fault> {
-        let wrong = |problem: String| Fault { select: "SQL".to_owned(), problem, help: "see the log".to_owned() };
+        let wrong =
+            |problem: String| Fault { select: "SQL".to_owned(), problem, help: "see the log".to_owned(), row: None };
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(GreedyMemoryPool::new(MEMORY)))
             .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
@@ -254,7 +273,7 @@ impl<'a> Session<'a> {
         let state =
             SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
         let context = SessionContext::new_with_state(state);
-        functions::all().into_iter().for_each(|function| context.register_udf(function));
+        pinned::all().into_iter().for_each(|function| context.register_udf(function));
         for known in &derivation.tables {
             let rows = match filled {
                 true => table::read(known)?,
@@ -275,16 +294,12 @@ impl<'a> Session<'a> {
         };
         register(&self.context, ROWS, rows).map_err(unread)?;
         let state = self.context.state();
-        let statement = crate::sql::guard::read_only(&select.text)
-            .map_err(|error| fault(select, format!("cannot be read: {error}"), "write one SELECT … FROM rows"))?;
+        let statement = state.sql_to_statement(&select.text, &Dialect::Generic).map_err(unread)?;
         let plan = state.statement_to_plan(statement).await.map_err(unread)?;
         let below = guard::check(&plan, purpose, &self.derivation.tables).map_err(refused)?;
         let LogicalPlan::Projection(top) = &plan else {
             return Err(fault(select, "is no SELECT", "write one SELECT … FROM rows"));
         };
-        if purpose == For::Feature {
-            fits(select, &plan)?;
-        }
         let number = below.schema().iter().find(|(_, field)| field.name() == ROW);
         let Some((qualifier, _)) = number else {
             return Err(fault(select, "does not read `rows`", "write SELECT … FROM rows"));
@@ -294,11 +309,75 @@ impl<'a> Session<'a> {
         let columns = own.into_iter().chain([number]);
         let plan = LogicalPlanBuilder::from(below.clone()).project(columns).and_then(LogicalPlanBuilder::build);
         let plan = state.optimize(&plan.map_err(unread)?).map_err(unread)?;
-        guard::check_joins(&plan).map_err(refused)?;
+        guard::check_planned(&plan).map_err(refused)?;
+        if purpose == For::Feature {
+            fits(select, &plan)?;
+        }
         Ok(plan)
     }
 
-    /// Numbers of the rows that came out, and the columns, as they came.
+    /// Plans a SELECT without rows, and refuses it when a row may meet too many rows of the tables.
+    async fn admit(&self, select: &Select, purpose: For) -> Result<(), Fault> {
+        let plan = self.plan(select, purpose, RecordBatch::new_empty(input_schema(select, purpose))).await?;
+        let mut matches = 1_usize;
+        for (table, keys) in guard::joined(&plan) {
+            let failed = |_| fault(select, "joins a table whose keys cannot be computed", "look at what it joins on");
+            matches = matches.saturating_mul(self.most_of_a_key(table, keys).await.map_err(failed)?.max(1));
+        }
+        if matches > MAX_MATCHES {
+            let problem = format!("lets a row meet {matches} rows of reference tables, and {MAX_MATCHES} are allowed");
+            return Err(fault(select, problem, "join on more columns with `=`, or a SELECT … GROUP BY of the table"));
+        }
+        Ok(())
+    }
+
+    /// How many rows of a table have the most frequent key. Rows without a key meet none.
+    async fn most_of_a_key(&self, table: LogicalPlan, keys: Vec<Expr>) -> Result<usize, DataFusionError> {
+        let known = keys.iter().cloned().map(Expr::is_not_null).reduce(Expr::and);
+        let named = keys.into_iter().enumerate().map(|(place, key)| key.alias(format!("key{place}")));
+        let counted = LogicalPlanBuilder::from(table)
+            .filter(known.unwrap_or_else(|| lit(true)))?
+            .aggregate(named, [count(lit(1)).alias("rows")])?
+            .aggregate(Vec::<Expr>::new(), [max(ident("rows"))])?
+            .build()?;
+        let state = self.context.state();
+        let physical = state.create_physical_plan(&counted).await?;
+        let found = datafusion::physical_plan::collect(physical, self.context.task_ctx()).await?;
+        let most =
+            found.iter().find_map(|batch| batch.columns().first()?.as_primitive_opt::<Int64Type>()?.iter().next()?);
+        Ok(usize::try_from(most.unwrap_or(0)).unwrap_or(usize::MAX))
+    }
+
+    /// What a SELECT gives for a piece of rows. A value that cannot be computed is looked for, so that the fault names its row.
+    async fn piece(
+        &self,
+        select: &Select,
+        purpose: For,
+        piece: &RecordBatch,
+        keys: &[u64],
+    ) -> Result<Vec<RecordBatch>, Fault> {
+        let of = async |first: usize, rows: usize| {
+            let keys = keys.get(first..first + rows).unwrap_or_default();
+            let rows = input(select, purpose, &piece.slice(first, rows), keys)?;
+            let count = rows.num_rows();
+            self.run(select, self.plan(select, purpose, rows).await?, count).await
+        };
+        let mut failed = match of(0, piece.num_rows()).await {
+            Err(fault) if fault.row.is_some() => fault,
+            done => return done,
+        };
+        let (mut first, mut rows) = (0, piece.num_rows());
+        while rows > 1 {
+            let half = rows / 2;
+            match of(first, half).await {
+                Err(fault) if fault.row.is_some() => (failed, rows) = (fault, half),
+                _ => (first, rows) = (first + half, rows - half),
+            }
+        }
+        Err(failed.after(first))
+    }
+
+    /// Numbers of the rows that came out, and the columns, as they came. A fault that some row is at has a place.
     async fn run(&self, select: &Select, plan: LogicalPlan, rows: usize) -> Result<Vec<RecordBatch>, Fault> {
         // The text of an error may hold a value, and rows may be sealed.
         let failed = |error: DataFusionError| match error.find_root() {
@@ -306,41 +385,40 @@ impl<'a> Session<'a> {
                 fault(select, format!("needs more than {MEMORY} bytes"), "join smaller tables")
             }
             DataFusionError::ArrowError(error, _) if matches!(**error, arrow::error::ArrowError::DivideByZero) => {
-                fault(select, "divides by zero", "write `nullif(x, 0)` for the divisor")
+                fault_at(0, select, "divides by zero", "write `nullif(x, 0)` for the divisor")
             }
-            _ => fault(select, "fails on a row: a value cannot be cast or computed", "use TRY_CAST, CASE or nullif"),
+            _ => fault_at(
+                0,
+                select,
+                "fails on a row: a value cannot be cast or computed",
+                "use TRY_CAST, CASE or nullif",
+            ),
         };
-        let work = async {
-            let physical = self.context.state().create_physical_plan(&plan).await.map_err(failed)?;
-            let mut stream =
-                datafusion::physical_plan::execute_stream(physical, self.context.task_ctx()).map_err(failed)?;
-            let (mut batches, mut count) = (Vec::new(), 0);
-            while let Some(batch) = stream.next().await {
-                let batch = batch.map_err(failed)?;
-                count += batch.num_rows();
-                batches.push(batch);
-                // More cannot be right; which row comes twice is told by those that are here.
-                if count > rows {
-                    break;
-                }
+        let physical = self.context.state().create_physical_plan(&plan).await.map_err(failed)?;
+        let mut stream =
+            datafusion::physical_plan::execute_stream(physical, self.context.task_ctx()).map_err(failed)?;
+        let (mut batches, mut count) = (Vec::new(), 0);
+        while let Some(batch) = stream.next().await {
+            let batch = batch.map_err(failed)?;
+            count += batch.num_rows();
+            batches.push(batch);
+            // More cannot be right; which row comes twice is told by those that are here.
+            if count > rows {
+                break;
             }
-            Ok(batches)
-        };
-        match tokio::time::timeout(TIME, work).await {
-            Ok(done) => done,
-            Err(_) => Err(fault(select, "takes too long", "join on columns that are unique in the table")),
         }
+        Ok(batches)
     }
 
     /// The columns that a SELECT adds to the rows of a batch.
     async fn added(&self, select: &Select, batch: &RecordBatch) -> Result<Vec<ArrayRef>, Fault> {
+        self.admit(select, For::Feature).await?;
         let mut pieces: Vec<Vec<ArrayRef>> = vec![Vec::new(); select.columns.len()];
         for first in (0..batch.num_rows()).step_by(PIECE) {
             let piece = batch.slice(first, PIECE.min(batch.num_rows() - first));
             let rows = piece.num_rows();
-            let plan = self.plan(select, For::Feature, input(select, For::Feature, &piece, &[])?).await?;
-            let found = self.run(select, plan, rows).await?;
-            let order = order(select, &found, first, rows)?;
+            let found = self.piece(select, For::Feature, &piece, &[]).await.map_err(|own| own.after(first))?;
+            let order = order(select, &found, rows).map_err(|own| own.after(first))?;
             for (place, (field, pieces)) in select.columns.iter().zip(&mut pieces).enumerate() {
                 let unfit = |_| fault(select, format!("gives the column {} as another type", field.name), "cast it");
                 let parts: Vec<&dyn Array> = found.iter().map(|part| part.column(place).as_ref()).collect();
@@ -358,13 +436,13 @@ impl<'a> Session<'a> {
 
     /// Which rows a step lets through.
     async fn kept(&self, step: &Select, batch: &RecordBatch, keys: &[u64]) -> Result<BooleanArray, Fault> {
+        self.admit(step, For::Step).await?;
         let mut all = vec![false; batch.num_rows()];
         for first in (0..batch.num_rows()).step_by(PIECE) {
             let piece = batch.slice(first, PIECE.min(batch.num_rows() - first));
             let rows = piece.num_rows();
             let keys = keys.get(first..first + rows).unwrap_or_default();
-            let plan = self.plan(step, For::Step, input(step, For::Step, &piece, keys)?).await?;
-            let found = self.run(step, plan, rows).await?;
+            let found = self.piece(step, For::Step, &piece, keys).await.map_err(|own| own.after(first))?;
             for number in numbers(step, &found)? {
                 match all.get_mut(first + number) {
                     Some(kept) if !*kept => *kept = true,
@@ -386,15 +464,18 @@ fn first_line(error: &DataFusionError) -> String {
     error.strip_backtrace().lines().next().unwrap_or_default().chars().take(300).collect()
 }
 
-/// Whether a plan gives the declared columns, in their order and types.
+/// Whether a plan gives the declared columns, in their order and types, before the hidden number. Types are those that were made out:
+/// of a CASE the one that all its results fit into.
 fn fits(select: &Select, plan: &LogicalPlan) -> Result<(), Fault> {
-    let found: Vec<&str> = plan.schema().fields().iter().map(|field| field.name().as_str()).collect();
+    let fields = plan.schema().fields();
+    let fields = fields.get(..fields.len().saturating_sub(1)).unwrap_or_default();
+    let found: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
     let said: Vec<&str> = select.columns.iter().map(|field| field.name.as_str()).collect();
     if found != said {
         let problem = format!("gives the columns {}, and {} are declared", found.join(", "), said.join(", "));
         return Err(fault(select, problem, "name each with AS, in the order of `columns`"));
     }
-    for (field, declared) in plan.schema().fields().iter().zip(&select.columns) {
+    for (field, declared) in fields.iter().zip(&select.columns) {
         if !is(field.data_type(), declared.kind) {
             let problem = format!("gives {} as {}, not as {}", declared.name, field.data_type(), declared.kind.name());
             return Err(fault(select, problem, "cast it in SQL, or declare the other type"));
@@ -426,18 +507,18 @@ fn numbers(select: &Select, found: &[RecordBatch]) -> Result<Vec<usize>, Fault> 
 }
 
 /// Where the result of each row stands: each has one.
-fn order(select: &Select, found: &[RecordBatch], first: usize, rows: usize) -> Result<UInt32Array, Fault> {
+fn order(select: &Select, found: &[RecordBatch], rows: usize) -> Result<UInt32Array, Fault> {
     let mut places = vec![u32::MAX; rows];
     for (place, number) in (0_u32..).zip(numbers(select, found)?) {
         match places.get_mut(number) {
             Some(own) if *own == u32::MAX => *own = place,
-            _ => return Err(twice(select, first + number)),
+            _ => return Err(twice(select, number)),
         }
     }
     match places.iter().position(|place| *place == u32::MAX) {
         Some(lost) => {
             let help = "write LEFT JOIN, which keeps rows that the table does not know";
-            Err(fault(select, format!("loses row {}", first + lost + 1), help))
+            Err(fault_at(lost, select, "loses a row", help))
         }
         None => Ok(places.into()),
     }
@@ -445,5 +526,5 @@ fn order(select: &Select, found: &[RecordBatch], first: usize, rows: usize) -> R
 
 fn twice(select: &Select, row: usize) -> Fault {
     let help = "join on what is unique in the table, or aggregate it: LEFT JOIN (SELECT …, max(x) FROM t GROUP BY …)";
-    fault(select, format!("gives row {} more than once", row.saturating_add(1)), help)
+    fault_at(row, select, "gives a row more than once", help)
 }

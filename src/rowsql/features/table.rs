@@ -9,9 +9,10 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Field as ArrowField, Float64Type, Schema, SchemaRef};
 use serde_json::{Map, Value};
 
-use super::{Fault, arrow_type};
+use super::Fault;
 use crate::codec::formats::{self, Format, Limits};
 use crate::ml::derivation::{Field, MAX_TABLE, Table};
+use crate::rowsql::arrow_type;
 use crate::sealing::rows::{RowWriter, batch_of};
 
 /// Most rows of a reference table.
@@ -26,7 +27,12 @@ pub(super) fn schema(columns: &[Field]) -> SchemaRef {
 }
 
 fn bad<T>(table: &str, problem: impl Into<String>, help: &str) -> Result<T, Fault> {
-    Err(Fault { select: format!("the reference table `{table}`"), problem: problem.into(), help: help.to_owned() })
+    Err(Fault {
+        select: format!("the reference table `{table}`"),
+        problem: problem.into(),
+        help: help.to_owned(),
+        row: None,
+    })
 }
 
 /// The canonical form of a file's rows.

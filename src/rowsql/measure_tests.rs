@@ -254,6 +254,18 @@ fn what_depends_on_more_than_the_row_or_on_the_machine_is_no_metric_and_the_erro
     assert_eq!(spec(BOOLEAN, &[("own", "lower", &long)]).unwrap_err().path, "evaluation.metrics[0].value");
 }
 
+#[test]
+fn a_label_that_is_called_as_a_score_is_does_not_stand_in_its_place() {
+    let text = SPEC.replace("LOSS", "mae").replace("label: truth", "label: score");
+    let text = text.replace("TRUTH", "{name: score, logicalType: number}");
+    let of = |value: &str| {
+        let metric = format!("    - {{name: own, direction: lower, value: '{value}'}}\n");
+        Measures::compile(&Spec::parse_yaml(&text.replace("METRICS\n", &metric), "model.yaml").unwrap())
+    };
+    let error = of("abs(label - score)").unwrap_err();
+    assert!(error.problem.contains("both a column"), "{error}");
+}
+
 /// A row: what it is worth, or why it is worth nothing.
 fn row(truth: &str, value: &str, score: i64) -> Result<i64, String> {
     let label: ArrayRef = match truth {
@@ -279,7 +291,7 @@ fn a_value_that_is_none_is_refused_without_repeating_a_cell_and_numbers_neither_
         ("nullif(score, score)", "NULL"),
         ("score / (count - count)", "infinite"),
         ("(score - score) / (count - count)", "NaN"),
-        ("sqrt(-1 - score)", "no result"),
+        ("sqrt(-1 - score)", "NaN"),
         ("power(-1 - score, 0.5)", "NaN"),
         ("ln(score - score)", "infinite"),
         ("power(10, 300) * power(10, 300) + score", "infinite"),

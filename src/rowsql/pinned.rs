@@ -13,12 +13,12 @@ use crate::math;
 type Named = (&'static str, fn(f64) -> f64);
 
 /// Names of these functions, which rules do not know.
-pub(super) const PINNED: [&str; 6] = ["ln", "log10", "log2", "exp", "power", "pow"];
+pub(crate) const PINNED: [&str; 6] = ["ln", "log10", "log2", "exp", "power", "pow"];
 /// Functions of the common list that have a platform's variant with a second argument.
 const ROUNDED: [Named; 2] = [("round", f64::round), ("trunc", f64::trunc)];
 
 /// Them all.
-pub(super) fn all() -> Vec<ScalarUDF> {
+pub(crate) fn all() -> Vec<ScalarUDF> {
     let one: [Named; 5] =
         [("ln", math::ln), ("log10", math::log10), ("log2", math::log2), ("exp", math::exp), ("sqrt", math::sqrt)];
     let unary = one.into_iter().chain(ROUNDED).map(|(name, function)| made(name, 1, move |x| function(x[0])));

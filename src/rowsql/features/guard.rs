@@ -9,25 +9,33 @@
 //! The plan is walked before anything is optimised; what is not known here is refused by its name. So rows can be taken in pieces of any
 //! size, in any company, and the cost of a piece is bounded.
 
+use datafusion::common::JoinType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, JoinType};
 use datafusion::logical_expr::expr::AggregateFunction;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Volatility};
+use datafusion::logical_expr::{Aggregate, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator};
 
-use super::functions::PINNED;
 use super::{ROW, SHARE};
 use crate::domain::contract::sql::ROWS;
 use crate::ml::derivation::Table;
-use crate::stages::intake::sql::{FUNCTIONS, MAX_DEPTH, MAX_NODES, Refusal, check_pattern, is_pattern};
+use crate::rowsql::allowed::{
+    MAX_DEPTH, MAX_NODES, Refusal, check_call, check_pattern, check_size, is_pattern, refuse,
+};
+use crate::rowsql::pinned::PINNED;
 
 /// Aggregates over reference tables whose result does not depend on an order.
 const AGGREGATES: [&str; 6] = ["count", "min", "max", "sum", "bool_and", "bool_or"];
 
-type Checked = Result<(), Refusal>;
+/// Most `||` of a SELECT.
+const MAX_JOINED: usize = 16;
 
-pub(super) fn refuse<T>(problem: impl Into<String>, help: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal { problem: problem.into(), help: help.into() })
+/// What a SELECT has taken of its limits.
+#[derive(Default)]
+struct Taken {
+    nodes: usize,
+    joined: usize,
 }
+
+type Checked = Result<(), Refusal>;
 
 /// What a SELECT is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,9 +53,9 @@ pub(super) fn check<'p>(plan: &'p LogicalPlan, purpose: For, tables: &[Table]) -
         let help = "write SELECT … FROM rows, with joins of reference tables alone";
         return refuse(format!("is no plain SELECT but {}", name(plan)), help);
     };
-    let mut nodes = 0;
+    let mut taken = Taken::default();
     if purpose == For::Feature {
-        top.expr.iter().try_for_each(|expr| check_expr(expr, purpose, &mut nodes))?;
+        top.expr.iter().try_for_each(|expr| check_expr(expr, purpose, &mut taken))?;
     }
     let mut below = &*top.input;
     if let LogicalPlan::Filter(filter) = below {
@@ -57,7 +65,7 @@ pub(super) fn check<'p>(plan: &'p LogicalPlan, purpose: For, tables: &[Table]) -
                 "write a CASE, or a condition of the join; steps filter rows",
             );
         }
-        check_expr(&filter.predicate, purpose, &mut nodes)?;
+        check_expr(&filter.predicate, purpose, &mut taken)?;
         below = &filter.input;
     }
     loop {
@@ -69,13 +77,13 @@ pub(super) fn check<'p>(plan: &'p LogicalPlan, purpose: For, tables: &[Table]) -
                     return refuse(format!("has a {} join", join.join_type), help);
                 }
                 for (left, right) in &join.on {
-                    check_expr(left, purpose, &mut nodes)?;
-                    check_expr(right, purpose, &mut nodes)?;
+                    check_expr(left, purpose, &mut taken)?;
+                    check_expr(right, purpose, &mut taken)?;
                 }
                 if let Some(condition) = &join.filter {
-                    check_expr(condition, purpose, &mut nodes)?;
+                    check_expr(condition, purpose, &mut taken)?;
                 }
-                check_reference(&join.right, &mut nodes)?;
+                check_reference(&join.right, &mut taken)?;
                 &*join.left
             }
             scan if is_rows(scan) => return Ok(&top.input),
@@ -113,7 +121,7 @@ fn is_rows(plan: &LogicalPlan) -> bool {
 }
 
 /// A table that is joined: nothing in it depends on rows.
-fn check_reference(plan: &LogicalPlan, nodes: &mut usize) -> Checked {
+fn check_reference(plan: &LogicalPlan, taken: &mut Taken) -> Checked {
     let mut below = plan;
     loop {
         below = match below {
@@ -125,18 +133,17 @@ fn check_reference(plan: &LogicalPlan, nodes: &mut usize) -> Checked {
             LogicalPlan::SubqueryAlias(alias) => &*alias.input,
             LogicalPlan::Projection(projection) => {
                 for expr in &projection.expr {
-                    check_expr(expr, For::Feature, nodes)?;
+                    check_expr(expr, For::Feature, taken)?;
                 }
                 &*projection.input
             }
             LogicalPlan::Filter(filter) => {
-                check_expr(&filter.predicate, For::Feature, nodes)?;
+                check_expr(&filter.predicate, For::Feature, taken)?;
                 &*filter.input
             }
             LogicalPlan::Aggregate(aggregate) => {
-                let schema = aggregate.input.schema();
-                aggregate.group_expr.iter().try_for_each(|expr| check_expr(expr, For::Feature, nodes))?;
-                aggregate.aggr_expr.iter().try_for_each(|expr| check_aggregate(expr, schema, nodes))?;
+                aggregate.group_expr.iter().try_for_each(|expr| check_expr(expr, For::Feature, taken))?;
+                aggregate.aggr_expr.iter().try_for_each(|expr| check_aggregate(expr, taken))?;
                 &*aggregate.input
             }
             other => {
@@ -147,7 +154,7 @@ fn check_reference(plan: &LogicalPlan, nodes: &mut usize) -> Checked {
     }
 }
 
-fn check_aggregate(expr: &Expr, schema: &DFSchema, nodes: &mut usize) -> Checked {
+fn check_aggregate(expr: &Expr, taken: &mut Taken) -> Checked {
     let Expr::AggregateFunction(AggregateFunction { func, params }) = expr.clone().unalias() else {
         return refuse("has an aggregate of another form", "write count, min, max or sum");
     };
@@ -159,25 +166,26 @@ fn check_aggregate(expr: &Expr, schema: &DFSchema, nodes: &mut usize) -> Checked
         return refuse("has an aggregate with FILTER, ORDER BY or NULLS", "use WHERE, or a CASE as its argument");
     }
     for argument in &params.args {
-        check_expr(argument, For::Feature, nodes)?;
-        if func.name() == "sum" && argument.get_type(schema).is_ok_and(|kind| kind.is_floating()) {
-            let help = "cast to a DECIMAL, whose sum is exact, as in sum(CAST(x AS DECIMAL(18, 6)))";
-            return refuse("sums fractions, which depends on their order", help);
-        }
+        check_expr(argument, For::Feature, taken)?;
     }
     Ok(())
 }
 
 /// Checks every node of an expression. Walks with its own stack: the depth is not known yet.
-fn check_expr(expr: &Expr, purpose: For, nodes: &mut usize) -> Checked {
+fn check_expr(expr: &Expr, purpose: For, taken: &mut Taken) -> Checked {
     let mut stack = vec![(expr, 0)];
     while let Some((node, depth)) = stack.pop() {
-        *nodes += 1;
-        if depth > MAX_DEPTH || *nodes > MAX_NODES {
+        taken.nodes += 1;
+        if depth > MAX_DEPTH || taken.nodes > MAX_NODES {
             let help = format!("at most {MAX_DEPTH} levels and {MAX_NODES} terms; write several");
             return refuse("is too deep or too long", help);
         }
         check_node(node, purpose)?;
+        // `x || x || …` is longer than the row that it is made of.
+        taken.joined += usize::from(matches!(node, Expr::BinaryExpr(BinaryExpr { op: Operator::StringConcat, .. })));
+        if taken.joined > MAX_JOINED {
+            return refuse(format!("joins more than {MAX_JOINED} texts with `||`"), "join fewer");
+        }
         let visited = node.apply_children(|child| {
             stack.push((child, depth + 1));
             Ok(TreeNodeRecursion::Continue)
@@ -186,7 +194,7 @@ fn check_expr(expr: &Expr, purpose: For, nodes: &mut usize) -> Checked {
             return refuse("cannot be read", "write it with simpler operators");
         }
     }
-    Ok(())
+    check_size(expr)
 }
 
 fn check_node(node: &Expr, purpose: For) -> Checked {
@@ -196,7 +204,7 @@ fn check_node(node: &Expr, purpose: For) -> Checked {
         }
         Expr::BinaryExpr(binary) if is_pattern(binary.op) => check_pattern(&binary.right),
         Expr::Like(like) | Expr::SimilarTo(like) => check_pattern(&like.pattern),
-        Expr::ScalarFunction(call) => check_call(call.func.name(), call.func.signature().volatility, &call.args),
+        Expr::ScalarFunction(call) => check_call(&call.func, &call.args, &PINNED),
         Expr::Alias(_)
         | Expr::Column(_)
         | Expr::Literal(..)
@@ -228,32 +236,54 @@ fn check_node(node: &Expr, purpose: For) -> Checked {
 const ROW_BY_ROW: &str =
     "a row's result follows from the row and reference tables: aggregate those in a joined (SELECT … GROUP BY …)";
 
-fn check_call(name: &str, volatility: Volatility, arguments: &[Expr]) -> Checked {
-    if volatility != Volatility::Immutable {
-        let help = "the same row has to give the same result at any time";
-        return refuse(format!("calls `{name}`, whose result depends on more than its arguments"), help);
-    }
-    if !FUNCTIONS.contains(&name) && !PINNED.contains(&name) {
-        let help = format!("these are allowed: {}, {}", FUNCTIONS.join(", "), PINNED.join(", "));
-        return refuse(format!("calls `{name}`, which is not known to be the same on every machine"), help);
-    }
-    match arguments.get(1) {
-        Some(pattern) if name == "regexp_like" => check_pattern(pattern),
-        _ => Ok(()),
-    }
+/// What shows once types and equalities were made out: joins have an equality, without which every row would meet every row of the
+/// table; and sums are of whole numbers.
+pub(super) fn check_planned(plan: &LogicalPlan) -> Checked {
+    let mut found = Ok(());
+    let walked = plan.apply(|node| {
+        found = match node {
+            LogicalPlan::Join(join) if join.on.is_empty() => {
+                refuse("has a join without an equality", "write `ON rows.x = table.y`, and more conditions with AND")
+            }
+            LogicalPlan::Join(join) if reads_rows(&join.right) => {
+                refuse(format!("joins `{ROWS}` to a table"), "write `FROM rows LEFT JOIN table ON …`")
+            }
+            LogicalPlan::Aggregate(aggregate) if sums_fractions(aggregate) => {
+                let help = "cast to a DECIMAL, whose sum is exact, as in sum(CAST(x AS DECIMAL(18, 6)))";
+                refuse("sums fractions, which depends on their order", help)
+            }
+            _ => return Ok(TreeNodeRecursion::Continue),
+        };
+        Ok(TreeNodeRecursion::Stop)
+    });
+    if walked.is_err() { refuse("cannot be read", "write it simpler") } else { found }
 }
 
-/// Joins of an optimised plan have an equality: without one, every row would meet every row of the table.
-pub(super) fn check_joins(plan: &LogicalPlan) -> Checked {
-    let mut bad = false;
-    let walked = plan.apply(|node| {
-        bad |= matches!(node, LogicalPlan::Join(join) if join.on.is_empty());
+fn reads_rows(plan: &LogicalPlan) -> bool {
+    plan.exists(|node| Ok(is_rows(node))).unwrap_or(true)
+}
+
+fn sums_fractions(aggregate: &Aggregate) -> bool {
+    let schema = aggregate.input.schema();
+    aggregate.aggr_expr.iter().any(|expr| match expr.clone().unalias() {
+        Expr::AggregateFunction(AggregateFunction { func, params }) if func.name() == "sum" => {
+            params.args.iter().any(|own| !own.get_type(schema).is_ok_and(|kind| !kind.is_floating()))
+        }
+        _ => false,
+    })
+}
+
+/// The joins of a plan: what is joined, and its side of the equalities.
+pub(super) fn joined(plan: &LogicalPlan) -> Vec<(LogicalPlan, Vec<Expr>)> {
+    let mut all = Vec::new();
+    // Does not fail: what is called for each node does not.
+    let _ = plan.apply(|node| {
+        if let LogicalPlan::Join(join) = node {
+            all.push(((*join.right).clone(), join.on.iter().map(|(_, right)| right.clone()).collect()));
+        }
         Ok(TreeNodeRecursion::Continue)
     });
-    match walked.is_err() || bad {
-        true => refuse("has a join without an equality", "write `ON rows.x = table.y`, and more conditions with AND"),
-        false => Ok(()),
-    }
+    all
 }
 
 fn name(plan: &LogicalPlan) -> &'static str {

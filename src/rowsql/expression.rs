@@ -18,15 +18,12 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError, ScalarValue};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{ColumnarValue, Expr, Operator, ScalarUDF, Volatility, create_udf};
+use datafusion::logical_expr::{Expr, Operator};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::SessionConfig;
 
-use crate::math;
-use crate::stages::intake::sql as limits;
-
-const MAX_DEPTH: usize = 64;
-const MAX_NODES: usize = 2_000;
+use super::allowed::{self as limits, MAX_DEPTH, MAX_NODES};
+use super::pinned;
 
 /// Functions that an expression may call.
 const FUNCTIONS: &[&str] = &[
@@ -114,7 +111,7 @@ impl Expressions {
         let mut config = SessionConfig::new().set_usize("datafusion.sql_parser.recursion_limit", limits::MAX_NESTING);
         config.options_mut().sql_parser.enable_ident_normalization = false;
         let mut session = SessionStateBuilder::new().with_config(config).with_default_features().build();
-        for own in platform_free() {
+        for own in pinned::all() {
             // Over DataFusion's of the same name.
             let registered = datafusion::execution::FunctionRegistry::register_udf(&mut session, Arc::new(own));
             debug_assert!(registered.is_ok());
@@ -190,42 +187,6 @@ impl RowExpression {
     }
 }
 
-/// Functions that DataFusion leaves to the platform's mathematics library.
-fn platform_free() -> Vec<ScalarUDF> {
-    let one = |name: &str, of: fn(f64) -> f64| {
-        let call = move |args: &[ColumnarValue]| {
-            let [x] = numbers(args)?;
-            Ok(ColumnarValue::Array(Arc::new(x.unary::<_, Float64Type>(of))))
-        };
-        create_udf(name, vec![DataType::Float64], DataType::Float64, Volatility::Immutable, Arc::new(call))
-    };
-    let power = |args: &[ColumnarValue]| {
-        let [base, exponent] = numbers(args)?;
-        let found = arrow::compute::binary::<_, _, _, Float64Type>(&base, &exponent, math::pow)?;
-        Ok(ColumnarValue::Array(Arc::new(found)))
-    };
-    vec![
-        one("ln", math::ln),
-        one("log2", math::log2),
-        one("log10", math::log10),
-        one("exp", math::exp),
-        create_udf(
-            "power",
-            vec![DataType::Float64, DataType::Float64],
-            DataType::Float64,
-            Volatility::Immutable,
-            Arc::new(power),
-        ),
-    ]
-}
-
-fn numbers<const N: usize>(args: &[ColumnarValue]) -> Result<[Float64Array; N], DataFusionError> {
-    let wrong = || DataFusionError::Execution("another number of arguments, or no numbers".to_owned());
-    let arrays = ColumnarValue::values_to_arrays(args)?;
-    let own = arrays.iter().map(|array| array.as_primitive_opt::<Float64Type>().cloned());
-    own.collect::<Option<Vec<_>>>().and_then(|own| own.try_into().ok()).ok_or_else(wrong)
-}
-
 /// The expression with every integer as a DOUBLE.
 fn doubled(expr: Expr) -> Result<Expr, DataFusionError> {
     let double = |value: f64| Transformed::yes(Expr::Literal(ScalarValue::Float64(Some(value)), None));
@@ -260,7 +221,7 @@ fn check(expr: &Expr) -> Result<(), Refused> {
         });
         visited.or_else(|_| refuse("cannot be read", "write it with simpler operators"))?;
     }
-    Ok(())
+    limits::check_size(expr).or_else(|own| refuse(own.problem, own.help))
 }
 
 fn check_node(node: &Expr) -> Result<(), Refused> {

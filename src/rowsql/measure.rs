@@ -16,7 +16,8 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray};
 use arrow::datatypes::DataType;
 
-use super::rowwise::{Expressions, RowExpression};
+use super::arrow_type;
+use super::expression::{Expressions, RowExpression};
 use crate::domain::contract::custom_metric::CustomMetric;
 use crate::domain::contract::learning::Target;
 use crate::domain::contract::{LogicalType, Spec, SpecError};
@@ -53,11 +54,6 @@ pub struct Undefined {
     pub metric: String,
     /// What it is there.
     pub what: String,
-}
-
-/// Arrow type of a column of a contract.
-fn arrow_type(kind: LogicalType) -> DataType {
-    crate::stages::intake::contract::arrow_type(kind)
 }
 
 fn undefined(metric: &str, what: impl std::fmt::Display) -> Undefined {
@@ -118,12 +114,16 @@ impl Measures {
         let refused = |problem: &str, help: &str| Err((problem.to_owned(), help.to_owned()));
         let expression = expressions.number(&metric.value, columns).map_err(|own| (own.problem, own.help))?;
         for name in expression.columns() {
-            let Some(property) = spec.property(name).filter(|_| name != self.label) else { continue };
-            if self.is_ours(name) {
+            let Some(property) = spec.property(name) else { continue };
+            // The label may be called `label`: it is the same. It may not be called as a score is.
+            if self.is_ours(name) && !(name == self.label && name == LABEL) {
                 return refused(
                     &format!("reads `{name}`, which is both a column and a name of metrics"),
                     "rename the column",
                 );
+            }
+            if name == self.label {
+                continue;
             }
             if property.may_be_personal() {
                 let help = "values of metrics are published: leave it out, or use policy `generalise` or `none`";
