@@ -4,6 +4,20 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use super::exit::{Failure, Outcome};
+
+/// Writes a file whole and durably, or not at all.
+///
+/// # Errors
+/// It cannot be written; the message names it.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Outcome<()> {
+    let written = Atomic::create(path).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.finish()
+    });
+    written.map_err(|e| Failure::because(format!("{}: {e}", path.display())))
+}
+
 /// A file that takes its name when it is complete; without [`Atomic::finish`] nothing is left of it.
 #[derive(Debug)]
 pub struct Atomic {

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rdkafka::message::Message;
 use tokio_util::sync::CancellationToken;
 
 use super::common::Settings;
 use super::exit::{Failure, Outcome, say};
+use super::progress;
 use super::reader::{Polled, Reader, Start};
 use crate::domain::records::{Attribution, Player};
 use crate::domain::topics;
@@ -86,11 +86,7 @@ fn all(args: &AttributionArgs, settings: &Settings) -> Outcome<()> {
 
 fn one(evaluation: &str, args: &AttributionArgs, settings: &Settings, stop: &CancellationToken) -> Outcome<()> {
     let deadline = args.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let target = if settings.json() { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-    let spinner = ProgressBar::with_draw_target(None, target);
-    if let Ok(style) = ProgressStyle::with_template("{spinner} small trainings of coalitions, {elapsed}") {
-        spinner.set_style(style);
-    }
+    let spinner = progress::bar(settings, None, "{spinner} small trainings of coalitions, {elapsed}");
     let mut reader = Reader::open(settings, topics::ATTRIBUTIONS, &Start::Beginning)?;
     loop {
         spinner.tick();

@@ -35,6 +35,14 @@ pub async fn record(
     produce(settings, topics::AUDIT, &entry.actor, &value).await
 }
 
+/// Audits what was done with the key file. The file is changed whether or not there is a broker: a leaked key must not wait for one.
+pub async fn of_key(settings: &Settings, dir: &Path, action: &str, id: &str, reason: &str) {
+    let recorded = record(settings, dir, action, format!("key/{id}"), reason.to_owned(), None).await;
+    if recorded.is_err() {
+        tracing::warn!(action, key = id, "not audited: no broker took the record");
+    }
+}
+
 /// The key that the operator signs with on this machine, if there is one.
 fn actor(keys: &Path) -> String {
     let key = secrets::load_signing_key(&keys.join(format!("{DEVELOPMENT_KEY}.pem")));

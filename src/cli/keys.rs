@@ -145,7 +145,7 @@ pub async fn run(args: KeysArgs, settings: Settings) -> Outcome<()> {
                 What::Operator | What::Attester | What::Log => Ok(ring.rotate_operator()?.id().to_owned()),
             })
             .map_err(Failure::failed)?;
-            audited(&settings, &dir, "keys.rotate", &id, "a new key is in force").await;
+            audit::of_key(&settings, &dir, "keys.rotate", &id, "a new key is in force").await;
             show(&settings, &ring)?;
             if what == What::Intake { publish(&settings, &dir, &ring, &signing).await } else { Ok(()) }
         }
@@ -167,7 +167,7 @@ fn now() -> i64 {
 async fn rotate_log(settings: &Settings, dir: &Path, role: &str) -> Outcome<()> {
     let key = log_keeper::rotate_log_key(dir, tenant(&settings.prefix), role).map_err(Failure::failed)?;
     let id = key_id(&key.verifying_key());
-    audited(settings, dir, "keys.rotate", &format!("{role}/{id}"), "a new key is in force").await;
+    audit::of_key(settings, dir, "keys.rotate", &format!("{role}/{id}"), "a new key is in force").await;
     if settings.json() {
         say(json!({"role": role, "keyid": id}))
     } else {
@@ -185,16 +185,8 @@ async fn destroy(settings: &Settings, dir: &Path, id: &str, confirm: Option<&str
     }
     let (ring, ()) =
         secrets::change_key_ring(dir, tenant(&settings.prefix), |ring| ring.destroy(id)).map_err(Failure::failed)?;
-    audited(settings, dir, "keys.destroy", id, "its tokens are shredded").await;
+    audit::of_key(settings, dir, "keys.destroy", id, "its tokens are shredded").await;
     show(settings, &ring)
-}
-
-/// Audits what was done with the key file. The file is changed whether or not there is a broker: a leaked key must not wait for one.
-pub(super) async fn audited(settings: &Settings, dir: &Path, action: &str, id: &str, reason: &str) {
-    let recorded = audit::record(settings, dir, action, format!("key/{id}"), reason.to_owned(), None).await;
-    if recorded.is_err() {
-        tracing::warn!(action, key = id, "not audited: no broker took the record");
-    }
 }
 
 fn show(settings: &Settings, ring: &KeyRing) -> Outcome<()> {

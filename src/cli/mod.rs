@@ -21,6 +21,7 @@ pub mod model;
 pub mod opening;
 pub mod predict;
 pub mod producer;
+mod progress;
 pub mod reader;
 pub mod report;
 pub mod sql;

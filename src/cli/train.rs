@@ -5,7 +5,7 @@ mod external;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressStyle;
 use rdkafka::message::Message;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
@@ -14,6 +14,7 @@ use super::common::{Settings, blocking};
 use super::exit::{Failure, Outcome, say};
 use super::model::models;
 use super::producer::produce;
+use super::progress;
 use super::reader::{Polled, Reader, Start, ends_of_two};
 use crate::codec::training::{self, Asked};
 use crate::domain::records::{Audit, Evaluation, Model, TrainingRun};
@@ -321,7 +322,7 @@ fn wait(
 
 /// Waits until the run is over.
 fn over(settings: &Settings, from: &Start, run_id: &str, patience: &Patience<'_>) -> Outcome<TrainingRun> {
-    let bar = bar(settings);
+    let bar = progress::bar(settings, Some(0), "{msg} {bar:40} {pos}/{len} iterations, {elapsed}");
     let mut reader = Reader::open(settings, topics::TRAINING_RUNS, from)?;
     loop {
         patience.check(run_id)?;
@@ -347,15 +348,6 @@ fn over(settings: &Settings, from: &Start, run_id: &str, patience: &Patience<'_>
         bar.set_position(u64::try_from(run.iteration).unwrap_or(0));
         bar.set_message(run.status);
     }
-}
-
-fn bar(settings: &Settings) -> ProgressBar {
-    let target = if settings.json() { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-    let bar = ProgressBar::with_draw_target(Some(0), target);
-    if let Ok(style) = ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} iterations, {elapsed}") {
-        bar.set_style(style);
-    }
-    bar
 }
 
 /// Waits for the registry's decision on the run's version.

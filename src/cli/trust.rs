@@ -9,9 +9,9 @@ use ed25519_dalek::VerifyingKey;
 use ed25519_dalek::pkcs8::DecodePublicKey;
 use serde_json::json;
 
+use super::audit;
 use super::common::Settings;
 use super::exit::{Failure, Outcome, say};
-use super::keys::audited;
 use crate::attest::dsse::key_id;
 use crate::attest::trust::{EvaluationRule, Policy, Role, Trust};
 use crate::ops::secrets;
@@ -109,7 +109,7 @@ pub async fn run(args: TrustArgs, settings: &Settings, dir: &Path) -> Outcome<()
         }
     };
     secrets::save_trust(&path, &trust).map_err(Failure::failed)?;
-    audited(settings, dir, action, &resource, &reason).await;
+    audit::of_key(settings, dir, action, &resource, &reason).await;
     show(settings, &trust)
 }
 

@@ -4,12 +4,13 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::attestation::write;
+use super::atomic;
 use super::common::{Settings, blocking};
 use super::exit::{Failure, Outcome, say};
+use super::progress;
 use crate::attest::bundle;
 use crate::attest::dsse::{self, Envelope};
 use crate::attest::evaluation::Laid;
@@ -81,7 +82,7 @@ fn check(args: &VerifyArgs, settings: &Settings) -> Outcome<()> {
         _ => None,
     };
     let log = args.log.as_deref().map(leaves).transpose()?;
-    let bar = bar(settings);
+    let bar = progress::bar(settings, Some(0), progress::PARTS);
     let artefacts = |statement: &Statement, payload: &[u8]| match &args.inputs {
         Some(folder) => inputs(folder, (statement, payload), log.as_ref(), &bar),
         None => Vec::new(),
@@ -107,25 +108,15 @@ fn check(args: &VerifyArgs, settings: &Settings) -> Outcome<()> {
     }
 }
 
-/// A bar on standard error; hidden when output goes to a program.
-pub(super) fn bar(settings: &Settings) -> ProgressBar {
-    let target = if settings.json() { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-    let bar = ProgressBar::with_draw_target(Some(0), target);
-    if let Ok(style) = ProgressStyle::with_template("{msg} {bar:40} {pos}/{len}, {elapsed}") {
-        bar.set_style(style);
-    }
-    bar
-}
-
 /// Moves the state on, or writes down what contradicts it; returns where.
 fn remember(args: &VerifyArgs, report: &Report) -> Outcome<Option<PathBuf>> {
     if let Some((before, now)) = &report.evidence {
         let path = args.state.clone().unwrap_or_else(|| args.bundle.clone()).with_extension("evidence.json");
-        write(&path, &format!("{}\n", json!({"treeHeads": [before, now]})))?;
+        atomic::write(&path, format!("{}\n", json!({"treeHeads": [before, now]})).as_bytes())?;
         return Ok(Some(path));
     }
     if let (Some(file), Some(note)) = (&args.state, &report.remember) {
-        write(file, note)?;
+        atomic::write(file, note.as_bytes())?;
     }
     Ok(None)
 }

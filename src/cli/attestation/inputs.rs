@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::cli::common::{KeyFolder, Settings, blocking};
 use crate::cli::exit::{Failure, Outcome, say};
 use crate::cli::opening::{Opening, opening};
+use crate::cli::progress;
 use crate::cli::reader::{Reader, Start};
 use crate::domain::records::{NamedValue, TrainingJob, TrainingRun};
 use crate::domain::topics;
@@ -55,7 +56,7 @@ pub(super) async fn run(args: InputsArgs, settings: Settings) -> Outcome<()> {
     }
     let why = format!("inputs of level {level} are written for others");
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let bar = super::super::verify::bar(&settings);
+    let bar = progress::bar(&settings, Some(0), progress::PARTS);
     bar.set_message("opening");
     let opening = opening(&settings, &args.keys.path(&settings), &args.which, &why, threads).await?;
     let store = settings.open_store().await?;

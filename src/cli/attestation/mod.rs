@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::atomic;
 use super::common::{Settings, blocking};
 use super::exit::{Failure, Outcome, say};
 use crate::attest::bundle::{Bundle, Consistency};
@@ -207,7 +208,7 @@ fn export(
         }
     };
     let bundle = bundle(found, checkpoint, note, since.as_ref())?;
-    write(output, &(bundle.to_json().map_err(Failure::failed)? + "\n"))?;
+    atomic::write(output, (bundle.to_json().map_err(Failure::failed)? + "\n").as_bytes())?;
     let (index, size) = (bundle.proof.index, bundle.proof.checkpoint.size);
     if settings.json() {
         let leaf = data_encoding::HEXLOWER.encode(&crate::attest::statement::leaf_of(&bundle.envelope.payload));
@@ -267,12 +268,4 @@ fn whole_log(settings: &Settings, output: &Path) -> Outcome<()> {
     } else {
         say(format_args!("{}: {entries} entries", output.display()))
     }
-}
-
-/// Writes a file whole or not at all.
-pub(super) fn write(path: &Path, text: &str) -> Outcome<()> {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let aside = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let written = std::fs::write(&aside, text).and_then(|()| std::fs::rename(&aside, path));
-    written.map_err(|e| Failure::because(format!("{}: {e}", path.display())))
 }

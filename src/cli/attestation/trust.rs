@@ -7,12 +7,12 @@ use ed25519_dalek::SigningKey;
 use serde_json::json;
 
 use super::log::scan;
-use super::write;
 use crate::attest::dsse::key_id;
 use crate::attest::note::NoteKey;
 use crate::attest::predicate::KeyEvent;
 use crate::attest::roots::{RangedKey, Role, TrustRoot};
 use crate::attest::statement::Predicate;
+use crate::cli::atomic;
 use crate::cli::common::{KeyFolder, Settings};
 use crate::cli::exit::{Failure, Outcome, say};
 use crate::ops::log_keeper::load_log_keys;
@@ -59,7 +59,7 @@ pub(super) async fn run(args: TrustArgs, settings: Settings) -> Outcome<()> {
         let made = tokio::task::spawn_blocking(move || make(&args, &settings, &dir, &signers));
         made.await.map_err(Failure::failed)??
     };
-    write(&output, &format!("{text}\n"))?;
+    atomic::write(&output, format!("{text}\n").as_bytes())?;
     if settings.json() {
         return say(json!({
             "trust": output.display().to_string(), "version": root.version, "origin": root.origin,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::{blocking, carry_out, one, pool};
@@ -14,6 +14,7 @@ use crate::attest::benchmark::millionths;
 use crate::cli::common::Settings;
 use crate::cli::exit::{Failure, Outcome, say};
 use crate::cli::model::change::Sending;
+use crate::cli::progress;
 use crate::codec::split::Plan;
 use crate::domain::contract::Spec;
 use crate::domain::records::{Artefact, Model, Refusal};
@@ -79,7 +80,7 @@ pub(super) async fn run(args: SealArgs, settings: &Settings, keys: &Path) -> Out
     let spec = contract(&model)?;
     let wanted = wanted(&args)?;
     let checker = RowChecker::new(spec, Arc::clone(&ring)).map_err(Failure::failed)?;
-    let bar = progress(settings);
+    let bar = progress::bar(settings, Some(1), "{bar:40} {pos}/{len} pieces checked, {elapsed}, {eta} left");
     let (args, gathered) = blocking({
         let (settings, bar) = (settings.clone(), bar.clone());
         move || {
@@ -267,13 +268,4 @@ fn told(
         say(format_args!("  merged          {named} and {unnamed} rare levels"))?;
     }
     Ok(())
-}
-
-fn progress(settings: &Settings) -> ProgressBar {
-    let target = if settings.json() { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-    let bar = ProgressBar::with_draw_target(Some(1), target);
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} pieces checked, {elapsed}, {eta} left") {
-        bar.set_style(style);
-    }
-    bar
 }

@@ -1,4 +1,4 @@
-//! Artefacts: where a version's bytes are found, how they are put there, and what is checked before anything believes them.
+//! Artefacts: where a version's bytes are found, and what is checked before anything believes them.
 
 use std::fs::File;
 use std::io::Read;
@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::import::{ImportArgs, imported};
 use super::{blocking, one, version};
 use crate::cli::common::Settings;
 use crate::cli::exit::{Failure, Outcome};
@@ -19,8 +18,6 @@ use crate::store::{Digest, StoreError};
 
 /// Media type of a native artefact.
 pub const NATIVE: &str = "application/vnd.hokusai.model";
-/// Largest artefact of another form.
-const MAX_FOREIGN: u64 = 4 << 30;
 
 /// A model and where it comes from.
 #[derive(Debug)]
@@ -111,7 +108,7 @@ fn foreign(name: &str, what: &str, media_type: &str) -> Failure {
     ))
 }
 
-fn of_file(file: &Path) -> Outcome<Loaded> {
+pub(super) fn of_file(file: &Path) -> Outcome<Loaded> {
     let name = file.display().to_string();
     let bytes = at_most(file, MAX_BYTES as u64)?
         .ok_or_else(|| Failure::Refused(format!("{name}: larger than an artefact may be ({MAX_BYTES} bytes)")))?;
@@ -131,69 +128,4 @@ fn read(bytes: Vec<u8>, name: String, contract: Option<Spec>) -> Outcome<Loaded>
     // Whoever made the file may have written any SQL into it.
     features::check(&model.encoding.derivation).map_err(|(_, fault)| Failure::Refused(format!("{name}: {fault}")))?;
     Ok(Loaded { model, digest: Digest::of(&bytes), bytes, name, contract })
-}
-
-/// What was put into the store.
-#[derive(Debug)]
-pub(super) struct Put {
-    pub digest: String,
-    pub size: i64,
-    /// Columns that a native artefact reads, in its order; none of another.
-    pub columns: Option<Vec<String>>,
-}
-
-/// Checks an artefact's file and puts its bytes into the store: a native one is read in full before, and has to read columns of the
-/// contract alone; ONNX is imported and then is a native one; of another only the size is known.
-///
-/// # Errors
-/// The file or the store cannot be used, or (exit 4) the artefact is refused.
-pub(super) async fn put(settings: &Settings, file: &Path, contract: Option<&Spec>, given: ImportArgs) -> Outcome<Put> {
-    let shown = file.display();
-    let found = blocking({
-        let (file, contract) = (file.to_owned(), contract.cloned());
-        move || checked(&file, &given, contract.as_ref())
-    })
-    .await?;
-    let size = std::fs::metadata(file).map_err(|e| Failure::because(format!("{shown}: {e}")))?.len();
-    let blobs = settings.open_store().await?.blobs();
-    let failed = |error: StoreError| Failure::because(format!("{shown}: {error}"));
-    let Some(native) = found else {
-        if size > MAX_FOREIGN {
-            return Err(Failure::Refused(format!("{shown}: {size} bytes; an artefact has at most {MAX_FOREIGN}")));
-        }
-        let (digest, size) = blobs.put_file(file).await.map_err(failed)?;
-        return Ok(Put { digest: digest.to_string(), size: i64::try_from(size).unwrap_or(i64::MAX), columns: None });
-    };
-    let mut columns: Vec<String> = Vec::new();
-    for feature in &native.model.encoding.features {
-        if !columns.contains(&feature.column) {
-            columns.push(feature.column.clone());
-        }
-    }
-    let reads = native.model.encoding.derivation.reads(false).into_iter().map(|read| &read.name);
-    let known = |spec: &Spec, name: &str| spec.property(name).is_some() || spec.sql_column(name).is_some();
-    let stranger = |spec| columns.iter().chain(reads).find(|name| !known(spec, name));
-    if let Some(stranger) = contract.and_then(stranger) {
-        return Err(Failure::Refused(format!(
-            "{shown}: it reads the column {stranger}, which the contract does not have\nhelp: name the contract that it was trained \
-             under with --contract"
-        )));
-    }
-    let size = i64::try_from(native.bytes.len()).unwrap_or(i64::MAX);
-    let digest = blobs.put(native.bytes.into()).await.map_err(failed)?;
-    Ok(Put { digest: digest.to_string(), size, columns: Some(columns) })
-}
-
-/// The native artefact in a file, or the one that an ONNX file becomes; none when it is of another form.
-fn checked(file: &Path, given: &ImportArgs, contract: Option<&Spec>) -> Outcome<Option<Loaded>> {
-    let at = |e: std::io::Error| Failure::because(format!("{}: {e}", file.display()));
-    if !std::fs::metadata(file).map_err(at)?.is_file() {
-        return Err(Failure::Refused(format!("{}: not a file", file.display())));
-    }
-    let mut start = Vec::new();
-    File::open(file).map_err(at)?.take(8).read_to_end(&mut start).map_err(at)?;
-    if start.is_empty() {
-        return Err(Failure::Refused(format!("{}: the file is empty", file.display())));
-    }
-    if is_native(&start) { of_file(file).map(Some) } else { imported(file, given, contract) }
 }

@@ -9,7 +9,7 @@ use rdkafka::message::Message;
 use serde_json::{Value, json};
 
 use super::import::ImportArgs;
-use super::{Failure, Outcome, Settings, artefact, blocking, one, say, send, signer, version};
+use super::{Failure, Outcome, Settings, artefact, blocking, one, put, say, send, signer, version};
 use crate::cli::reader::{Polled, Reader, Start, ends};
 use crate::domain::contract::Spec;
 use crate::domain::records::{Artefact, Audit, Dataset, Lineage, Metric, Model, NamedValue};
@@ -350,7 +350,7 @@ impl Change {
         let digest = args.contract.as_ref().unwrap_or(&now.contract_digest);
         let contract = now.contracts.iter().find(|c| c.digest == *digest);
         let contract = contract.map(|c| Spec::from_canonical_json(&c.spec)).transpose().map_err(Failure::failed)?;
-        let put = artefact::put(settings, &file, contract.as_ref(), args.import.clone()).await?;
+        let put = put::put(settings, &file, contract.as_ref(), args.import.clone()).await?;
         (args.digest, args.size) = (Some(put.digest), Some(put.size));
         if let Some(columns) = put.columns {
             args.media_type.get_or_insert_with(|| artefact::NATIVE.to_owned());

@@ -1,14 +1,13 @@
 //! `hokusai model export`: a version as a file, for other runtimes.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
 
 use super::artefact::{Loaded, Which};
-use super::{Failure, Outcome, Settings, blocking, say};
-use crate::cli::atomic::Atomic;
+use super::{Outcome, Settings, blocking, say};
+use crate::cli::atomic::write;
 use crate::ml::encoding::Kind;
 use crate::ml::model::Predictor;
 use crate::ml::onnx::{ML_OPSET, OPSET};
@@ -50,14 +49,6 @@ pub(super) async fn run(settings: &Settings, args: ExportArgs) -> Outcome<()> {
         told(&settings, &args, &loaded)
     })
     .await
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Outcome<()> {
-    let written = Atomic::create(path).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.finish()
-    });
-    written.map_err(|e| Failure::because(format!("{}: {e}", path.display())))
 }
 
 fn told(settings: &Settings, args: &ExportArgs, loaded: &Loaded) -> Outcome<()> {

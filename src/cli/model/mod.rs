@@ -9,6 +9,7 @@ mod diff;
 mod export;
 mod history;
 mod import;
+mod put;
 mod rebuild;
 mod references;
 

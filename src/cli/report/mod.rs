@@ -3,13 +3,12 @@
 mod compliance;
 mod evaluation;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use rdkafka::message::Message;
 
-use super::atomic::Atomic;
+use super::atomic::write;
 use super::common::Settings;
 use super::exit::{Failure, Outcome, say};
 use super::reader::{Reader, Start};
@@ -76,10 +75,7 @@ pub(super) fn each<R: Record>(settings: &Settings, topic: &str, mut take: impl F
 /// Writes a text to a file, or to standard output.
 fn deliver(text: &str, output: Option<&Path>) -> Outcome<()> {
     let Some(path) = output else { return say(text.trim_end()) };
-    let fault = |error: std::io::Error| Failure::because(format!("{}: {error}", path.display()));
-    let mut file = Atomic::create(path).map_err(fault)?;
-    file.write_all(text.as_bytes()).map_err(fault)?;
-    file.finish().map_err(fault)
+    write(path, text.as_bytes())
 }
 
 /// Where the report goes.

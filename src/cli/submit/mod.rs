@@ -15,13 +15,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use rdkafka::producer::FutureProducer;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::common::{Settings, blocking};
 use super::exit::{Failure, Outcome, say};
+use super::progress;
 use crate::attest::contributor::{ContributorKey, Place};
 use crate::codec::sealed;
 use crate::codec::split::Plan;
@@ -108,7 +109,8 @@ pub async fn run(mut args: SubmitArgs, settings: Settings) -> Outcome<()> {
     })
     .await?;
     let sends = name_all(&args, &settings, &topic_id, plans).await?;
-    let bar = progress(&settings, sends.iter().map(|s| s.plan.chunks()).sum());
+    let chunks: usize = sends.iter().map(|s| s.plan.chunks()).sum();
+    let bar = progress::bar(&settings, Some(chunks as u64), "{bar:40} {pos}/{len} chunks, {elapsed}, {eta} left");
     let mut awaited = Vec::new();
     for send in sends {
         let signer = signer.as_ref();
@@ -405,13 +407,4 @@ fn describe(receipt: &Receipt) -> String {
         line("why", format!("hokusai sql --fresh \"{query}\""));
     }
     text
-}
-
-fn progress(settings: &Settings, chunks: usize) -> ProgressBar {
-    let target = if settings.json() { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-    let bar = ProgressBar::with_draw_target(Some(chunks as u64), target);
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} chunks, {elapsed}, {eta} left") {
-        bar.set_style(style);
-    }
-    bar
 }

@@ -1,7 +1,6 @@
 //! `hokusai train jobs`, `job` and `answer`: what an external trainer needs, for people and programs that do not speak Kafka.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::Patience;
-use crate::cli::atomic::Atomic;
+use crate::cli::atomic::write;
 use crate::cli::common::{Settings, blocking};
 use crate::cli::exit::{Failure, Outcome, say};
 use crate::cli::producer::produce;
@@ -171,14 +170,6 @@ fn digest(blob: &Artefact) -> Outcome<Digest> {
 
 async fn small(blobs: &Blobs, blob: &Artefact) -> Outcome<bytes::Bytes> {
     blobs.get(digest(blob)?, MAX_DESCRIPTION as u64).await.map_err(failed)
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Outcome<()> {
-    let written = Atomic::create(path).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.finish()
-    });
-    written.map_err(|e| at(path, e))
 }
 
 /// A run as it was published last.
