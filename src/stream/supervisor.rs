@@ -26,6 +26,17 @@ enum Left {
     Failed(String),
 }
 
+impl Left {
+    /// What the stage is from then on.
+    fn state(&self) -> StageState {
+        match self {
+            Self::Shutdown => StageState::Ended,
+            Self::Stopped(stop) => StageState::Stopped(stop.clone()),
+            Self::Failed(cause) => StageState::Retrying { cause: cause.clone() },
+        }
+    }
+}
+
 pub(crate) struct Supervisor {
     pub shared: Arc<Shared>,
     pub plan: Arc<StagePlan>,
@@ -41,11 +52,12 @@ impl Supervisor {
         while !self.is_over() {
             health.stage(stage, StageState::Joining);
             let joined = Instant::now();
-            match self.membership() {
+            let left = self.membership();
+            health.stage(stage, left.state());
+            match left {
                 Left::Shutdown => break,
                 Left::Stopped(stop) => {
                     tracing::error!(stage, outcome = stop.name(), "stage stopped: {stop}");
-                    health.stage(stage, StageState::Stopped(stop));
                     while !self.is_over() {
                         std::thread::sleep(SERVE);
                     }
@@ -55,7 +67,6 @@ impl Supervisor {
                         pause = Duration::from_millis(100);
                     }
                     tracing::warn!(stage, %cause, pause_ms = pause.as_millis(), "stage left its group and joins again");
-                    health.stage(stage, StageState::Retrying { cause });
                     self.sleep(pause);
                     pause = (pause * 2).min(Duration::from_secs(5));
                 }
@@ -92,6 +103,8 @@ impl Supervisor {
         let tasks = Tasks::new((self.spawn)(), self.shared.health.clone());
         let mut phase = Phase::Complete(Assignment::new(tasks));
         let left = self.follow(&consumer, &mut phase, described);
+        // Said before the tasks end: a member without tasks would look ready, and leaving takes its time.
+        self.shared.health.stage(self.plan.name, left.state());
         // Shutdown, failure and stop take the same way out as a rebalance: drain, commit or abort, let go.
         phase.release(settings.drain_limit).end();
         if let Err(error) = consumer.let_go() {

@@ -100,7 +100,7 @@ fn a_recreated_topic_is_a_named_stop(mut cluster: Cluster) {
         }
     });
     assert!(log.contains("help:"), "names a way out: {log}");
-    assert!(!again.is_ready(), "and is not ready");
+    assert!(!again.is_ready(), "and is not ready: {}", again.log());
     assert!(again.terminate().code().is_some(), "a signal ends it in order: {}", again.log());
 }
 
