@@ -13,8 +13,8 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
-pub(crate) const MAX_DEPTH: usize = 64;
-pub(crate) const MAX_NODES: usize = 2_000;
+const MAX_DEPTH: usize = 64;
+const MAX_NODES: usize = 2_000;
 /// Levels of recursion in the SQL parser. It tries a call such as `POSITION(` up to three ways and each way its arguments anew, so a
 /// syntax error inside n levels costs 3^n: a quarter of a second here, an hour at DataFusion's default of 50. Twelve levels are ten
 /// nested calls or five nested groups of AND and OR.
@@ -65,10 +65,12 @@ pub(crate) const FUNCTIONS: &[&str] = &[
     "ascii",
 ];
 
-/// Why an expression is no rule.
-#[derive(Debug)]
-pub(crate) struct Refusal {
+/// Why a text may not run as SQL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What is wrong.
     pub problem: String,
+    /// The way out.
     pub help: String,
 }
 
@@ -129,7 +131,7 @@ pub(crate) fn executable(expr: Expr) -> Result<Expr, DataFusionError> {
 
 /// Nodes of the expression once [`executable`] has written it: a `coalesce` has all its arguments but the last twice, so nested ones grow
 /// as a power of their depth. Recurses: for expressions whose depth was checked.
-pub(crate) fn check_size(expr: &Expr) -> Result<(), Refusal> {
+fn check_size(expr: &Expr) -> Result<(), Refusal> {
     if written_out(expr) > MAX_NODES {
         return refuse(format!("has more than {MAX_NODES} terms once coalesce is written as CASE"), SPLIT);
     }
@@ -157,6 +159,69 @@ fn first_known(mut args: Vec<Expr>) -> Expr {
     }
     let known = |arg: Expr| (Box::new(arg.clone().is_not_null()), Box::new(arg));
     Expr::Case(Case::new(None, args.into_iter().map(known).collect(), Some(Box::new(last))))
+}
+
+/// Calls `check` for every node of an expression, parents first; `nodes` counts them, over several expressions if need be. Walks with its
+/// own stack: the depth is not known yet.
+pub(crate) fn each_node(
+    expr: &Expr,
+    nodes: &mut usize,
+    way_out: &str,
+    mut check: impl FnMut(&Expr) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    let mut stack = vec![(expr, 0)];
+    while let Some((node, depth)) = stack.pop() {
+        *nodes += 1;
+        if depth > MAX_DEPTH || *nodes > MAX_NODES {
+            let help = format!("at most {MAX_DEPTH} levels and {MAX_NODES} terms; {way_out}");
+            return refuse("is too deep or too long", help);
+        }
+        check(node)?;
+        let visited = node.apply_children(|child| {
+            stack.push((child, depth + 1));
+            Ok(TreeNodeRecursion::Continue)
+        });
+        visited.or_else(|_| refuse("cannot be read", "write it with simpler operators"))?;
+    }
+    check_size(expr)
+}
+
+/// Whether a node is of a row's own cells and costs what it says, its operator and its arguments aside.
+pub(crate) fn is_plain(node: &Expr) -> bool {
+    matches!(
+        node,
+        Expr::Alias(_)
+            | Expr::Column(_)
+            | Expr::Literal(..)
+            | Expr::BinaryExpr(_)
+            | Expr::Not(_)
+            | Expr::IsNotNull(_)
+            | Expr::IsNull(_)
+            | Expr::IsTrue(_)
+            | Expr::IsFalse(_)
+            | Expr::IsUnknown(_)
+            | Expr::IsNotTrue(_)
+            | Expr::IsNotFalse(_)
+            | Expr::IsNotUnknown(_)
+            | Expr::Negative(_)
+            | Expr::Between(_)
+            | Expr::Case(_)
+            | Expr::Cast(_)
+            | Expr::TryCast(_)
+            | Expr::InList(_)
+    )
+}
+
+/// What a node that is not plain is called.
+pub(crate) fn name(node: &Expr) -> &'static str {
+    match node {
+        Expr::AggregateFunction(_) => "an aggregate",
+        Expr::WindowFunction(_) => "a window function",
+        Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_) => "a subquery",
+        Expr::Placeholder(_) => "a parameter",
+        Expr::ScalarVariable(..) => "a variable",
+        _ => "an operator that is not allowed",
+    }
 }
 
 pub(crate) fn is_pattern(operator: Operator) -> bool {

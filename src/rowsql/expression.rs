@@ -14,7 +14,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch, RecordBatchOptions};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef};
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, DataFusionError, ScalarValue};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
@@ -22,7 +22,7 @@ use datafusion::logical_expr::{Expr, Operator};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::SessionConfig;
 
-use super::allowed::{self as limits, MAX_DEPTH, MAX_NODES};
+use super::allowed::{self as limits, Refusal, check_pattern, each_node, is_plain, name, refuse};
 use super::pinned;
 
 /// Functions that an expression may call.
@@ -54,19 +54,6 @@ const FUNCTIONS: &[&str] = &[
 ];
 /// Those whose result is an integer.
 const COUNTING: &[&str] = &["character_length", "date_part"];
-
-/// Why a text is no such expression.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// What is wrong.
-    pub problem: String,
-    /// The way out.
-    pub help: String,
-}
-
-fn refuse<T>(problem: impl Into<String>, help: impl Into<String>) -> Result<T, Refused> {
-    Err(Refused { problem: problem.into(), help: help.into() })
-}
 
 /// Plans expressions.
 pub struct Expressions {
@@ -123,7 +110,7 @@ impl Expressions {
     ///
     /// # Errors
     /// What it is not, and the way out.
-    pub fn number(&self, text: &str, columns: &[(String, DataType)]) -> Result<RowExpression, Refused> {
+    pub fn number(&self, text: &str, columns: &[(String, DataType)]) -> Result<RowExpression, Refusal> {
         let names = || columns.iter().take(20).map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
         let help = || format!("write one SQL expression over {}", names());
         limits::check_text(text).or_else(|own| refuse(own.problem, "write it flatter, or split the metric"))?;
@@ -136,7 +123,7 @@ impl Expressions {
             Some(own) => refuse(own.problem, "write it flatter, or split the metric"),
             None => refuse(e.strip_backtrace(), help()),
         })?;
-        check(&expr)?;
+        each_node(&expr, &mut 0, "split the metric", check_node)?;
         let own = {
             let read = expr.column_refs();
             schema(&|name| read.iter().any(|column| column.name == name))
@@ -204,60 +191,22 @@ fn doubled(expr: Expr) -> Result<Expr, DataFusionError> {
     Ok(done.data)
 }
 
-/// Checks every node. Walks with its own stack: the depth is not known yet.
-fn check(expr: &Expr) -> Result<(), Refused> {
-    let mut stack = vec![(expr, 0)];
-    let mut nodes = 0;
-    while let Some((node, depth)) = stack.pop() {
-        nodes += 1;
-        if depth > MAX_DEPTH || nodes > MAX_NODES {
-            let help = format!("at most {MAX_DEPTH} levels and {MAX_NODES} terms");
-            return refuse("is too deep or too long", help);
-        }
-        check_node(node)?;
-        let visited = node.apply_children(|child| {
-            stack.push((child, depth + 1));
-            Ok(TreeNodeRecursion::Continue)
-        });
-        visited.or_else(|_| refuse("cannot be read", "write it with simpler operators"))?;
-    }
-    limits::check_size(expr).or_else(|own| refuse(own.problem, own.help))
-}
-
-fn check_node(node: &Expr) -> Result<(), Refused> {
+fn check_node(node: &Expr) -> Result<(), Refusal> {
     match node {
         Expr::BinaryExpr(binary) => check_operator(binary.op),
-        Expr::Like(like) => match like.pattern.as_ref() {
-            Expr::Literal(..) => Ok(()),
-            _ => refuse("has a pattern that is not written out", "write the pattern as a text in quotes"),
-        },
+        Expr::Like(like) => check_pattern(&like.pattern),
         Expr::Case(case) if case.else_expr.is_none() => {
             refuse("has a CASE without ELSE, which is NULL where no WHEN holds", "write what it is worth then: ELSE 0")
         }
         Expr::Cast(cast) => check_cast(cast.field.data_type()),
         Expr::TryCast(cast) => check_cast(cast.field.data_type()),
         Expr::ScalarFunction(call) => check_call(call.func.name(), call.args.len()),
-        Expr::Alias(_)
-        | Expr::Column(_)
-        | Expr::Literal(..)
-        | Expr::Case(_)
-        | Expr::Not(_)
-        | Expr::IsNotNull(_)
-        | Expr::IsNull(_)
-        | Expr::IsTrue(_)
-        | Expr::IsFalse(_)
-        | Expr::IsUnknown(_)
-        | Expr::IsNotTrue(_)
-        | Expr::IsNotFalse(_)
-        | Expr::IsNotUnknown(_)
-        | Expr::Negative(_)
-        | Expr::Between(_)
-        | Expr::InList(_) => Ok(()),
-        other => refuse(format!("has {}", kind(other)), "it is one value of each row, over that row's columns"),
+        plain if is_plain(plain) => Ok(()),
+        other => refuse(format!("has {}", name(other)), "it is one value of each row, over that row's columns"),
     }
 }
 
-fn check_operator(operator: Operator) -> Result<(), Refused> {
+fn check_operator(operator: Operator) -> Result<(), Refusal> {
     use Operator::{
         And, Divide, Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, Minus, Modulo, Multiply, NotEq, Or,
         Plus,
@@ -272,7 +221,7 @@ fn check_operator(operator: Operator) -> Result<(), Refused> {
     }
 }
 
-fn check_cast(kind: &DataType) -> Result<(), Refused> {
+fn check_cast(kind: &DataType) -> Result<(), Refusal> {
     match kind {
         DataType::Float64 | DataType::Date32 | DataType::Timestamp(..) => Ok(()),
         other => refuse(
@@ -282,7 +231,7 @@ fn check_cast(kind: &DataType) -> Result<(), Refused> {
     }
 }
 
-fn check_call(name: &str, arguments: usize) -> Result<(), Refused> {
+fn check_call(name: &str, arguments: usize) -> Result<(), Refusal> {
     if !FUNCTIONS.contains(&name) {
         return refuse(
             format!("calls `{name}`, which a metric may not"),
@@ -293,15 +242,4 @@ fn check_call(name: &str, arguments: usize) -> Result<(), Refused> {
         return refuse(format!("calls `{name}` with {arguments} arguments"), "it has one here: round(x * 100) / 100");
     }
     Ok(())
-}
-
-fn kind(expr: &Expr) -> &'static str {
-    match expr {
-        Expr::AggregateFunction(_) => "an aggregate",
-        Expr::WindowFunction(_) => "a window function",
-        Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_) => "a subquery",
-        Expr::Placeholder(_) => "a parameter",
-        Expr::ScalarVariable(..) => "a variable",
-        _ => "an operator that is not allowed",
-    }
 }

@@ -17,9 +17,7 @@ use datafusion::logical_expr::{Aggregate, BinaryExpr, Expr, ExprSchemable, Logic
 use super::{ROW, SHARE};
 use crate::domain::contract::sql::ROWS;
 use crate::ml::derivation::Table;
-use crate::rowsql::allowed::{
-    MAX_DEPTH, MAX_NODES, Refusal, check_call, check_pattern, check_size, is_pattern, refuse,
-};
+use crate::rowsql::allowed::{Refusal, check_call, check_pattern, each_node, is_pattern, is_plain, refuse};
 use crate::rowsql::pinned::PINNED;
 
 /// Aggregates over reference tables whose result does not depend on an order.
@@ -171,30 +169,18 @@ fn check_aggregate(expr: &Expr, taken: &mut Taken) -> Checked {
     Ok(())
 }
 
-/// Checks every node of an expression. Walks with its own stack: the depth is not known yet.
+/// Checks every node of an expression.
 fn check_expr(expr: &Expr, purpose: For, taken: &mut Taken) -> Checked {
-    let mut stack = vec![(expr, 0)];
-    while let Some((node, depth)) = stack.pop() {
-        taken.nodes += 1;
-        if depth > MAX_DEPTH || taken.nodes > MAX_NODES {
-            let help = format!("at most {MAX_DEPTH} levels and {MAX_NODES} terms; write several");
-            return refuse("is too deep or too long", help);
-        }
+    let Taken { nodes, joined } = taken;
+    each_node(expr, nodes, "write several", |node| {
         check_node(node, purpose)?;
         // `x || x || …` is longer than the row that it is made of.
-        taken.joined += usize::from(matches!(node, Expr::BinaryExpr(BinaryExpr { op: Operator::StringConcat, .. })));
-        if taken.joined > MAX_JOINED {
+        *joined += usize::from(matches!(node, Expr::BinaryExpr(BinaryExpr { op: Operator::StringConcat, .. })));
+        if *joined > MAX_JOINED {
             return refuse(format!("joins more than {MAX_JOINED} texts with `||`"), "join fewer");
         }
-        let visited = node.apply_children(|child| {
-            stack.push((child, depth + 1));
-            Ok(TreeNodeRecursion::Continue)
-        });
-        if visited.is_err() {
-            return refuse("cannot be read", "write it with simpler operators");
-        }
-    }
-    check_size(expr)
+        Ok(())
+    })
 }
 
 fn check_node(node: &Expr, purpose: For) -> Checked {
@@ -205,25 +191,7 @@ fn check_node(node: &Expr, purpose: For) -> Checked {
         Expr::BinaryExpr(binary) if is_pattern(binary.op) => check_pattern(&binary.right),
         Expr::Like(like) | Expr::SimilarTo(like) => check_pattern(&like.pattern),
         Expr::ScalarFunction(call) => check_call(&call.func, &call.args, &PINNED),
-        Expr::Alias(_)
-        | Expr::Column(_)
-        | Expr::Literal(..)
-        | Expr::BinaryExpr(_)
-        | Expr::Not(_)
-        | Expr::IsNotNull(_)
-        | Expr::IsNull(_)
-        | Expr::IsTrue(_)
-        | Expr::IsFalse(_)
-        | Expr::IsUnknown(_)
-        | Expr::IsNotTrue(_)
-        | Expr::IsNotFalse(_)
-        | Expr::IsNotUnknown(_)
-        | Expr::Negative(_)
-        | Expr::Between(_)
-        | Expr::Case(_)
-        | Expr::Cast(_)
-        | Expr::TryCast(_)
-        | Expr::InList(_) => Ok(()),
+        plain if is_plain(plain) => Ok(()),
         Expr::AggregateFunction(_) => refuse("has an aggregate over rows", ROW_BY_ROW),
         Expr::WindowFunction(_) => refuse("has a window function", ROW_BY_ROW),
         Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_) => {

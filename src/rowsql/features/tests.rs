@@ -1,14 +1,16 @@
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
+use arrow::datatypes::Int64Type;
 use proptest::prelude::*;
 
 use super::*;
 use crate::codec::formats::Format;
+use crate::domain::contract::LogicalType;
 use crate::ml::Task;
 use crate::ml::artefact;
-use crate::ml::derivation::Table;
+use crate::ml::derivation::{Field, Table};
 use crate::ml::encoding::{Encoding, Feature, Kind};
 use crate::ml::model::{Forest, Model, Predictor};
 
