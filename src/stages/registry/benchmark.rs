@@ -11,7 +11,8 @@ use super::fold::{Denial, deny};
 use super::lifecycle::Changed;
 use super::version::{Registrar, is_name, is_sha256};
 use crate::attest::benchmark::millionths;
-use crate::domain::records::{Artefact, Benchmark, Model, benchmark::parts};
+use crate::domain::records::{Artefact, Benchmark, Model, ModelVersion, benchmark::parts};
+use crate::stats::decision::ACCEPTANCES;
 
 /// Benchmarks of a model, retired ones too.
 pub const MAX_BENCHMARKS: usize = 128;
@@ -156,6 +157,20 @@ pub(super) fn retire(model: &mut Model, asked: Retirement) -> Changed {
     (found.retired, found.retired_reason) = (true, asked.reason);
     model.revision += 1;
     Ok(Some(format!("benchmark {} retired", asked.benchmark)))
+}
+
+/// Retires a benchmark on which as many versions were accepted as it is good for.
+pub(super) fn spent(model: &mut Model, benchmark: &str) -> Option<String> {
+    let of = |version: &ModelVersion| {
+        version.evaluations.iter().filter(|e| e.benchmark == benchmark && e.status == "accepted").count()
+    };
+    let accepted: usize = model.versions.iter().map(of).sum();
+    let found = model.benchmarks.iter_mut().find(|known| known.benchmark == benchmark && !known.retired)?;
+    if (accepted as u64) < ACCEPTANCES {
+        return None;
+    }
+    (found.retired, found.retired_reason) = (true, Some(format!("{ACCEPTANCES} acceptances")));
+    Some(format!("benchmark {benchmark} retired after {ACCEPTANCES} acceptances"))
 }
 
 /// The benchmark that an event entered or changed; one event changes one at most.

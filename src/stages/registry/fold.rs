@@ -322,11 +322,18 @@ fn found_by_stage(current: &Model, found: Found, by: Registrar<'_>, digest: &str
         Found::Run(run) => trained(&mut model, *run, by)?,
         Found::Evaluation(evaluation) => {
             sound(&evaluation)?;
-            let candidate = evaluation.candidate.clone();
-            lifecycle::evaluated(&mut model, &candidate, evaluation.record())?
+            let (candidate, benchmark) = (evaluation.candidate.clone(), evaluation.benchmark.clone());
+            let told = lifecycle::evaluated(&mut model, &candidate, evaluation.record())?;
+            told.map(|told| match benchmark::spent(&mut model, &benchmark) {
+                Some(retired) => format!("{told}; {retired}"),
+                None => told,
+            })
         }
     };
-    let attest = transition_request(current, &model, digest);
+    let attest = match benchmark::changed(Some(current), &model) {
+        Some(retired) => statement::benchmark(retired, model.revision, by, digest),
+        None => transition_request(current, &model, digest),
+    };
     done(told.map(|told| (model, told, attest)), by)
 }
 

@@ -13,7 +13,7 @@ fn blob(letter: &str) -> Artefact {
     Artefact { digest: letter.repeat(64), size: 7, media_type: "application/octet-stream".to_owned() }
 }
 
-fn seal(benchmark: &str, root: &str) -> Seal {
+pub(super) fn seal(benchmark: &str, root: &str) -> Seal {
     Seal {
         benchmark: benchmark.to_owned(),
         contract_digest: spec("m", 1).contract_digest().unwrap(),

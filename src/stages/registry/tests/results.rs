@@ -1,10 +1,12 @@
 //! What the platform's own stages found: runs and evaluations.
 
+use super::benchmarks::seal;
 use super::lifecycle::evaluation;
 use super::versions::{after_apply, asked, digest, imported, last_model, on_data};
 use super::*;
+use crate::attest::statement::{Predicate, Statement};
 use crate::attest::trust::{Role, Trust};
-use crate::domain::records::{Lineage, VersionEvaluation};
+use crate::domain::records::{AttestationRequest, Benchmark, Lineage, VersionEvaluation};
 use crate::stages::registry::command::{Action, Origin, Promotion, Registration};
 use crate::stages::registry::result::{self, EvaluationResult, Found, RunResult, StageResult};
 use crate::stages::registry::version::Stage;
@@ -12,7 +14,11 @@ use crate::stages::registry::version::Stage;
 /// Key 1 is people's, key 4 that of training, key 5 that of evaluation.
 fn trust() -> Trust {
     Trust::of([
-        ("ops", &key(1).verifying_key(), vec![Role::ModelApply, Role::ModelRegister, Role::ModelPromote]),
+        (
+            "ops",
+            &key(1).verifying_key(),
+            vec![Role::ModelApply, Role::ModelRegister, Role::ModelPromote, Role::BenchmarkSeal],
+        ),
         ("training", &key(4).verifying_key(), vec![Role::RunResult]),
         ("evaluation", &key(5).verifying_key(), vec![Role::EvaluationResult]),
     ])
@@ -90,6 +96,33 @@ fn a_run_becomes_a_version_and_an_accepted_evaluation_opens_production() {
     assert_eq!(version.evaluations.len(), 2);
     let audit = task.values::<Audit>(topics::AUDIT);
     assert_eq!((audit[1].action.as_str(), audit[1].command_id.as_deref()), ("run.result", Some("run/run-1")));
+}
+
+#[test]
+fn a_benchmark_is_retired_by_the_fifth_version_that_was_accepted_on_it_and_that_is_attested() {
+    let accepted = |baseline| evaluation_event(1, evaluation("accepted", baseline, "holdout@1"));
+    let others = [
+        evaluation_event(1, evaluation("refused", 9, "holdout@1")),
+        evaluation_event(1, evaluation("accepted", 9, "other@1")),
+    ];
+    let seal = asked(Action::Seal(Box::new(seal("holdout@1", "1"))), 1);
+    let events =
+        [vec![apply(1, 0), seal, run_event(1, "run-1")], others.to_vec(), (11..15).map(accepted).collect()].concat();
+    assert!(!last_model(&ran(&events)).benchmarks[0].retired);
+    let task = ran(&[events, vec![accepted(15)]].concat());
+    assert!(codes(&task).iter().all(|code| code == "ok"), "{:?}", task.values::<Audit>(topics::AUDIT));
+    let model = last_model(&task);
+    let retired = &model.benchmarks[0];
+    assert_eq!((retired.retired, retired.retired_reason.as_deref()), (true, Some("5 acceptances")));
+    assert_eq!(task.values::<Benchmark>(topics::BENCHMARKS).last(), Some(retired));
+    let request = task.values::<AttestationRequest>(topics::ATTESTATION_REQUESTS).pop().unwrap();
+    let Predicate::Benchmark(said) = Statement::read(&request.statement).unwrap().predicate else {
+        panic!("{request:?}")
+    };
+    assert_eq!(
+        (said.action.as_str(), said.reason.as_deref(), said.revision),
+        ("retire", Some("5 acceptances"), model.revision)
+    );
 }
 
 #[test]
