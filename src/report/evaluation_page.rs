@@ -6,7 +6,7 @@ use super::evaluation::{Drawn, EvaluationReport};
 use super::markup::{self, Markup};
 use super::table::{Cell, table};
 use crate::attest::evaluation::{FullRecord, Margin, MetricFacts, Preregistration, StratumFacts};
-use crate::domain::records::{Attribution, Evaluation};
+use crate::domain::records::{Attribution, Evaluation, Player};
 use crate::stats::fixed::micro_string;
 
 /// Most lines of a drawing; the table beneath has all.
@@ -260,7 +260,7 @@ fn guardrails(out: &mut Markup, figures: &FullRecord, laid: Option<&Preregistrat
     });
     plot(
         out,
-        "Guardrails against their margins",
+        ("Guardrails against their margins", AGAINST_MARGINS),
         "improvement, in margins of each guardrail",
         &in_margins.collect::<Vec<_>>(),
     );
@@ -271,14 +271,19 @@ fn shown(passed: bool) -> Cell {
     Cell::Verdict(passed, if passed { "shown" } else { "not shown" })
 }
 
-fn plot(out: &mut Markup, label: &str, unit: &str, bounds: &[Bound]) {
+/// How a plot of improvements against margins is read.
+const AGAINST_MARGINS: &str = ": the dot is the improvement, the bar reaches down to its lower bound, the upright mark is the margin. What reaches beyond its mark is not shown to be harmless.";
+/// How a plot of the players' values is read.
+const OF_PLAYERS: &str = ": the dot is a player's value, the bar reaches down by one standard error. Green is what is significantly above 0.";
+
+fn plot(out: &mut Markup, (label, reading): (&str, &str), unit: &str, bounds: &[Bound]) {
     if bounds.is_empty() {
         return;
     }
     out.raw("<figure>\n");
     drawing::bounds(out, label, unit, bounds, MOST_LINES);
     out.raw("<figcaption>").text(label);
-    out.text(": the dot is the improvement, the bar reaches down to its lower bound, the upright mark is the margin. What reaches beyond its mark is not shown to be harmless.");
+    out.text(reading);
     if bounds.len() > MOST_LINES {
         out.text(format_args!(" The first {MOST_LINES} of {} are drawn.", bounds.len()));
     }
@@ -291,7 +296,7 @@ fn strata(out: &mut Markup, strata: &[StratumFacts], primary: &str) {
         Some(Bound { name: own.name.clone(), delta, lower, margin, passed: own.passed })
     });
     let unit = format!("improvement of {}", metric(primary));
-    plot(out, "Strata against their margins", &unit, &bounds.collect::<Vec<_>>());
+    plot(out, ("Strata against their margins", AGAINST_MARGINS), &unit, &bounds.collect::<Vec<_>>());
     let rows = strata.iter().map(|own| {
         vec![
             Cell::text(&own.name),
@@ -361,6 +366,15 @@ fn drawings(out: &mut Markup, drawn: &Drawn) {
     table(out, "Calibration by bin", &headings, rows, "There are too few rows for bins.");
 }
 
+/// What a player is called: its first contributor, and how many more.
+fn called(player: &Player) -> String {
+    let first = player.members.first().map_or("the rest", |member| member.contributor.as_str());
+    match player.contributors - 1 {
+        more if more > 0 => format!("{first} and {more} more"),
+        _ => first.to_owned(),
+    }
+}
+
 /// Who is credited with the improvement, and with how much of it.
 fn attribution(out: &mut Markup, report: &EvaluationReport) {
     out.heading("Attribution");
@@ -390,9 +404,19 @@ fn attribution(out: &mut Markup, report: &EvaluationReport) {
             format!("Nothing is payable: {}.", told.reasons.join(", "))
         }
     ));
+    let values = told.players.iter().filter_map(|player| {
+        let (value, error) = (player.effect.parse::<f64>().ok()?, player.standard_error.parse::<f64>().ok()?);
+        Some(Bound {
+            name: called(player),
+            delta: value,
+            lower: value - error,
+            margin: 0.0,
+            passed: player.significant,
+        })
+    });
+    let label = ("Values of the players", OF_PLAYERS);
+    plot(out, label, &format!("part of the improvement of {}", told.metric), &values.collect::<Vec<_>>());
     let players = told.players.iter().map(|player| {
-        let first = player.members.first().map_or("the rest", |member| member.contributor.as_str());
-        let more = player.contributors - 1;
         let share: i64 = player
             .members
             .iter()
@@ -404,7 +428,7 @@ fn attribution(out: &mut Markup, report: &EvaluationReport) {
             })
             .sum();
         vec![
-            Cell::text(if more > 0 { format!("{first} and {more} more") } else { first.to_owned() }),
+            Cell::text(called(player)),
             Cell::number(player.rows),
             Cell::number(&player.effect),
             Cell::number(&player.standard_error),
