@@ -89,7 +89,7 @@ enum ModelAction {
         /// Name of the model
         model: String,
     },
-    /// What is different between two versions: parameters, features, metrics, data
+    /// What is different between two versions: parameters, features, encodings and SQL, metrics, data
     Diff {
         /// Name of the model
         model: String,
