@@ -1,5 +1,6 @@
 //! `hokusai verify`: the offline check of a bundle. It asks no broker and reads nothing but the files that are named.
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -18,7 +19,7 @@ use crate::attest::note;
 use crate::attest::receipt;
 use crate::attest::statement::{Predicate, Statement, leaf_of};
 use crate::attest::tree::Hash;
-use crate::attest::verify::{Against, Check, Outcome as Found, Report, verify};
+use crate::attest::verify::{ARTEFACTS, Against, Check, Outcome as Found, Report, verify};
 use crate::domain::records::Receipt;
 use crate::recompute::{self, Acceptance, With};
 
@@ -88,7 +89,7 @@ fn check(args: &VerifyArgs, settings: &Settings) -> Outcome<()> {
         None => Vec::new(),
     };
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let report = verify(
+    let mut report = verify(
         &bytes,
         &Against {
             trust: &trust,
@@ -99,6 +100,7 @@ fn check(args: &VerifyArgs, settings: &Settings) -> Outcome<()> {
             artefacts: args.inputs.is_some().then_some(&artefacts),
         },
     );
+    report.checks.extend(log.as_ref().map(Log::unanswered));
     bar.finish_and_clear();
     let evidence = remember(args, &report)?;
     tell(args, settings, &report, evidence.as_deref())?;
@@ -199,6 +201,24 @@ struct Log {
     laid: Vec<Laid>,
     /// The accepted evaluations among them.
     acceptances: Vec<Acceptance>,
+    /// Leaf hashes of the preregistrations whose outcome is among them, hex.
+    answered: HashSet<String>,
+}
+
+impl Log {
+    /// Lists the attempts that were laid down and have no outcome: they count as attempts.
+    fn unanswered(&self) -> Check {
+        let open: Vec<String> = self.laid.iter().filter(|own| !self.answered.contains(&own.leaf)).map(told).collect();
+        let detail = match open.as_slice() {
+            [] => format!("none of {}", self.laid.len()),
+            open => format!("{} of {}: {}", open.len(), self.laid.len(), open.join(", ")),
+        };
+        Check { name: "unanswered preregistrations", outcome: Found::Passed, detail }
+    }
+}
+
+fn told(laid: &Laid) -> String {
+    format!("leaf {}, evaluation {}", laid.index, laid.evaluation_id)
 }
 
 /// Reads a log file.
@@ -209,7 +229,7 @@ fn leaves(path: &Path) -> Outcome<Log> {
         #[serde(borrow)]
         envelope: &'a serde_json::value::RawValue,
     }
-    let Log { mut leaves, mut laid, mut acceptances } = Log::default();
+    let Log { mut leaves, mut laid, mut acceptances, mut answered } = Log::default();
     for line in lines(path).map_err(|e| Failure::because(format!("{}: {e}", path.display())))? {
         let wrong = |detail: &dyn std::fmt::Display| {
             Failure::because(format!("{}:{}: {detail}", path.display(), leaves.len() + 1))
@@ -226,12 +246,15 @@ fn leaves(path: &Path) -> Outcome<Log> {
                 let (leaf, index) = (data_encoding::HEXLOWER.encode(&leaf), entry.index);
                 laid.push(Laid { index, leaf, attempt: own.attempt, evaluation_id: own.evaluation_id });
             }
-            Ok(Predicate::Evaluation(own)) => acceptances.extend(Acceptance::of(&own)),
+            Ok(Predicate::Evaluation(own)) => {
+                acceptances.extend(Acceptance::of(&own));
+                answered.insert(own.preregistration);
+            }
             _ => {}
         }
         leaves.push(leaf);
     }
-    Ok(Log { leaves, laid, acceptances })
+    Ok(Log { leaves, laid, acceptances, answered })
 }
 
 /// What the files of a folder prove of a statement.
@@ -258,10 +281,13 @@ fn inputs(
             let found = recompute::checks(folder, statement, payload, &with);
             return found.unwrap_or_else(|| vec![models(folder, statement)]);
         }
-        _ => return Vec::new(),
+        Predicate::Registry(_) => return vec![version(folder, statement)],
+        Predicate::Benchmark(_) | Predicate::KeyEvent(_) => {
+            let detail = "this version recomputes no root of a seal: level 2 of an evaluation on it does";
+            return vec![Check { name: ARTEFACTS, outcome: Found::NotChecked, detail: detail.to_owned() }];
+        }
     };
-    let unreadable =
-        |detail: String| vec![Check { name: crate::attest::verify::ARTEFACTS, outcome: Found::Failed(15), detail }];
+    let unreadable = |detail: String| vec![Check { name: ARTEFACTS, outcome: Found::Failed(15), detail }];
     let mut receipts = Vec::new();
     let files = match std::fs::read_dir(folder) {
         Ok(files) => files,
@@ -282,7 +308,7 @@ fn inputs(
 
 /// Whether a folder holds the candidate that a statement is about, and the baseline beside it.
 fn models(folder: &Path, statement: &Statement) -> Check {
-    let name = crate::attest::verify::ARTEFACTS;
+    let name = ARTEFACTS;
     let (baseline, candidate) = match &statement.predicate {
         Predicate::Evaluation(said) => (&said.baseline.digest, &said.candidate.digest),
         Predicate::Preregistration(said) => (&said.baseline.digest, &said.candidate.digest),
@@ -307,6 +333,22 @@ fn models(folder: &Path, statement: &Statement) -> Check {
     let help = "help: `hokusai attestation inputs` writes all inputs, `hokusai model export` artefacts alone";
     let detail = format!("no inputs.json, and no file is the {}; {help}", missing.join(" or the "));
     Check { name, outcome: Found::Failed(15), detail }
+}
+
+/// Whether a folder holds the artefact of the version that a decision is about.
+fn version(folder: &Path, statement: &Statement) -> Check {
+    let subject = &statement.subject;
+    let (outcome, detail) = match digests(folder) {
+        Err(error) => (Found::Failed(15), format!("{}: {error}", folder.display())),
+        Ok(found) if found.iter().any(|digest| subject.digest("sha256") == Some(digest)) => {
+            (Found::Passed, format!("the artefact of {}, by its digest", subject.name))
+        }
+        Ok(_) => {
+            let help = "help: `hokusai model export MODEL@VERSION --native FILE` writes it";
+            (Found::Failed(15), format!("no file is the artefact of {}; {help}", subject.name))
+        }
+    };
+    Check { name: ARTEFACTS, outcome, detail }
 }
 
 /// SHA-256 of every file of a folder that can be a model, hex.

@@ -7,7 +7,7 @@ use rdkafka::message::Message;
 use crate::attest::checkpoint::Checkpoint;
 use crate::attest::dsse::Envelope;
 use crate::attest::note::Note;
-use crate::attest::statement::{Predicate, Statement, leaf_of};
+use crate::attest::statement::{Predicate, Statement, leaf_of, statement_hash};
 use crate::attest::tree::Hash;
 use crate::cli::common::Settings;
 use crate::cli::exit::{Failure, Outcome};
@@ -75,8 +75,8 @@ pub(in crate::cli) fn newest(settings: &Settings) -> Outcome<Option<(Checkpoint,
 /// Which entry is meant.
 #[derive(Debug, Clone)]
 pub(in crate::cli) enum Wanted {
-    /// By its leaf hash, or the first digits of it.
-    Leaf(String),
+    /// By its leaf hash or statement hash, or the first digits of either.
+    Hash(String),
     /// The receipt of a contribution.
     Contribution(String),
 }
@@ -84,7 +84,10 @@ pub(in crate::cli) enum Wanted {
 impl Wanted {
     fn is(&self, entry: &Entry) -> bool {
         match self {
-            Self::Leaf(digits) => entry.hex().starts_with(digits.as_str()),
+            Self::Hash(digits) => {
+                let hash = data_encoding::HEXLOWER.encode(&statement_hash(&entry.envelope.payload));
+                entry.hex().starts_with(digits.as_str()) || hash.starts_with(digits.as_str())
+            }
             Self::Contribution(id) => entry.contribution() == Some(id),
         }
     }
@@ -111,10 +114,10 @@ pub(in crate::cli) fn find(settings: &Settings, wanted: &Wanted, patience: Durat
         })?;
         match found {
             Some(entry) if matching == 1 => return Ok(Found { entry, leaves }),
-            Some(_) => return Err(Failure::because(format!("{matching} leaves begin so\nhelp: give more digits"))),
+            Some(_) => return Err(Failure::because(format!("{matching} entries begin so\nhelp: give more digits"))),
             None if start.elapsed() >= patience => {
                 let what = match wanted {
-                    Wanted::Leaf(digits) => format!("no leaf of the log begins with {digits}"),
+                    Wanted::Hash(digits) => format!("no leaf or statement hash of the log begins with {digits}"),
                     Wanted::Contribution(id) => format!("the log has no statement about contribution {id}"),
                 };
                 return Err(Failure::because(format!("{what}\nhelp: `hokusai attestation list` shows all")));

@@ -45,7 +45,7 @@ pub struct AttestationArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Which {
-    /// Leaf hash, or its first eight digits or more
+    /// Leaf hash or statement hash, or its first eight digits or more
     #[arg(value_name = "LEAF")]
     leaf: Option<String>,
     /// The receipt of this contribution
@@ -127,9 +127,9 @@ fn wanted(which: Which) -> Outcome<Wanted> {
         (Some(leaf), _) => {
             let leaf = leaf.to_ascii_lowercase();
             if leaf.len() < 8 || !leaf.bytes().all(|b| b.is_ascii_hexdigit()) {
-                return Err(Failure::Usage("LEAF: at least eight hex digits".to_owned()));
+                return Err(Failure::Usage("LEAF: at least eight hex digits of a leaf or statement hash".to_owned()));
             }
-            Ok(Wanted::Leaf(leaf))
+            Ok(Wanted::Hash(leaf))
         }
         (None, id) => Ok(Wanted::Contribution(id.unwrap_or_default())),
     }

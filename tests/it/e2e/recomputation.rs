@@ -24,7 +24,11 @@ impl Stranger {
         let entries = logged(cluster, model, text(told, "/evaluation_id"));
         let leaf = text(&entries[1], "/leaf");
         cluster.lines(&["attestation", "trust", "-o", &own.file("trust.json")]);
-        cluster.lines(&["attestation", "export", leaf, "-o", &own.file("bundle.json")]);
+        // By the hash that the evaluation's record names; the log's own leaf does as well.
+        let bundled = cluster
+            .lines(&["attestation", "export", text(told, "/statement"), "-o", &own.file("bundle.json")])
+            .remove(0);
+        assert_eq!(bundled["leaf"], leaf);
         cluster.lines(&["attestation", "log", "-o", &own.file("log.jsonl")]);
         let written =
             cluster.lines(&["attestation", "inputs", leaf, "--level", level, "-o", &own.file("inputs")]).remove(0);
@@ -45,8 +49,12 @@ impl Stranger {
 
     /// Verifies with no broker in reach.
     fn verify(&self) -> Finished {
+        self.verify_with("bundle.json", "inputs")
+    }
+
+    fn verify_with(&self, bundle: &str, inputs: &str) -> Finished {
         let (bundle, trust, inputs, log) =
-            (self.file("bundle.json"), self.file("trust.json"), self.file("inputs"), self.file("log.jsonl"));
+            (self.file(bundle), self.file("trust.json"), self.file(inputs), self.file("log.jsonl"));
         let mut verify = command(&["verify", &bundle, "--trust", &trust, "--inputs", &inputs, "--log", &log]);
         verify.args(["--format", "json", "--data"]).arg(self.folder.join("nowhere"));
         verify.env("HOKUSAI_BROKERS", "127.0.0.1:1");
@@ -88,6 +96,22 @@ impl Stranger {
 pub(super) fn every_level(cluster: &Cluster, model: &str, told: &Value) {
     let stranger = Stranger::new(cluster, model, told, "3");
     assert_eq!(stranger.levels(0), ["passed", "passed", "passed"].map(|outcome| json!(outcome)));
+    let checked = |finished: Finished, code: i32, name: &str| {
+        let told = finished.lines(code).remove(0);
+        let checks = told["checks"].as_array().expect("checks").clone();
+        checks.into_iter().find(|check| check["check"] == name).unwrap_or_else(|| panic!("{name}: {told}"))
+    };
+    let open = checked(stranger.verify(), 0, "unanswered preregistrations");
+    assert!(!text(&open, "/detail").contains(text(told, "/evaluation_id")), "it is answered: {open}");
+    // The decision that made the baseline a version is about the very file.
+    let subject = format!("{model}@1.0.0");
+    let entries = cluster.lines(&["attestation", "list"]);
+    let decision = entries.iter().find(|entry| entry["subject"] == subject.as_str()).expect("a decision");
+    cluster.lines(&["attestation", "export", text(decision, "/leaf"), "-o", &stranger.file("decision.json")]);
+    cluster.lines(&["attestation", "log", "-o", &stranger.file("log.jsonl")]);
+    assert_eq!(checked(stranger.verify_with("decision.json", "inputs"), 0, "artefacts")["outcome"], "passed");
+    std::fs::create_dir(stranger.folder.join("nothing")).expect("a folder");
+    assert_eq!(checked(stranger.verify_with("decision.json", "nothing"), 15, "artefacts")["outcome"], "failed");
 }
 
 /// An accepted evaluation, at every level, with every file changed once.
