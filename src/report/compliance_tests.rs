@@ -35,6 +35,7 @@ fn receipt(model: &str, time: i64, cells: i64) -> Receipt {
         last_appended: time,
         contributor_verified: false,
         contributor_signature: None,
+        leaf: String::new(),
     }
 }
 

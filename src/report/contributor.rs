@@ -308,6 +308,7 @@ mod tests {
             last_appended: time,
             contributor_verified: false,
             contributor_signature: None,
+            leaf: String::new(),
         }
     }
 

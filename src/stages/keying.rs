@@ -126,16 +126,17 @@ fn job(batch: &Batch, message: &Message<'_>, out: &mut Outputs<'_>) -> Result<()
         }
     };
     let position = Position { topic: batch.topic().to_owned(), partition: batch.partition(), offset: message.offset };
+    let asked = TrainingJob { position, requested_at: message.timestamp, ..TrainingJob::default() };
     let job = match read {
         Ok(Asked::Run(request)) => {
             let run_id = run_id(&request.request_id);
-            TrainingJob { run_id, position, request: Some(*request), ..TrainingJob::default() }
+            TrainingJob { run_id, request: Some(*request), ..asked }
         }
         Ok(Asked::Refused(refusal)) => {
             let run_id = run_id(&refusal.request_id);
-            TrainingJob { run_id, position, refusal: Some(refusal), ..TrainingJob::default() }
+            TrainingJob { run_id, refusal: Some(refusal), ..asked }
         }
-        Ok(Asked::Cancel(run_id)) => TrainingJob { run_id, position, cancel: true, ..TrainingJob::default() },
+        Ok(Asked::Cancel(run_id)) => TrainingJob { run_id, cancel: true, ..asked },
         Err(error) if error.is_retriable() => return Err(error.into()),
         Err(error @ WireError::TooLarge { .. }) => {
             out.dead_letter(batch, message, "TOO_LARGE", error.to_string());
@@ -169,7 +170,8 @@ fn answered(batch: &Batch, message: &Message<'_>, out: &mut Outputs<'_>) -> Resu
     };
     let position = Position { topic: batch.topic().to_owned(), partition: batch.partition(), offset: message.offset };
     let run_id = answer.run_id.clone();
-    let job = TrainingJob { run_id, position, answer: Some(answer), ..TrainingJob::default() };
+    let requested_at = message.timestamp;
+    let job = TrainingJob { run_id, position, answer: Some(answer), requested_at, ..TrainingJob::default() };
     out.send(topics::TRAINING_JOBS, Destination::ByKey, job.run_id.as_bytes(), &job)
 }
 

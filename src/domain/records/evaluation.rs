@@ -17,6 +17,9 @@ pub struct EvaluationRequest {
     pub acknowledgement: Option<EvaluationAcknowledgement>,
     /// The attempt is over: written by the stage itself, so that its place among the requests is a fact of the log.
     pub outcome: Option<EvaluationOutcome>,
+    /// Whoever asked took the request back, by the record at this place: an attempt that is not scored yet is over.
+    #[serde(default)]
+    pub cancel: Option<Position>,
 }
 record!(EvaluationRequest, "evaluation_request");
 
@@ -45,6 +48,9 @@ pub struct EvaluationAttempt {
     pub recipe_digest: String,
     /// Rows that the candidate was trained on.
     pub dataset: Option<Dataset>,
+    /// When that request was appended, milliseconds since 1970 UTC; 0 when it is not known.
+    #[serde(default)]
+    pub requested_at: i64,
 }
 
 /// The preregistration stands under a signed tree head.

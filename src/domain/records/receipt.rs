@@ -90,6 +90,9 @@ pub struct Receipt {
     /// How: `ed25519` or `eip191`; none when the contributor is not verified.
     #[serde(default)]
     pub contributor_signature: Option<String>,
+    /// Leaf hash of its statement in the log of attestations, hex; empty in receipts that were made before it.
+    #[serde(default)]
+    pub leaf: String,
 }
 record!(Receipt, "receipt");
 

@@ -85,6 +85,9 @@ pub struct TrainingJob {
     /// What an external trainer answered, well formed.
     #[serde(default)]
     pub answer: Option<TrainingAnswer>,
+    /// When the record at that position was appended, milliseconds since 1970 UTC; 0 when it is not known.
+    #[serde(default)]
+    pub requested_at: i64,
 }
 record!(TrainingJob, "training_job");
 
@@ -217,6 +220,9 @@ pub struct TrainingRun {
     /// What an external trainer needs: a description that names all else by its digest; none for own learners.
     #[serde(default)]
     pub job: Option<Artefact>,
+    /// When its request was appended, milliseconds since 1970 UTC; 0 when it is not known.
+    #[serde(default)]
+    pub requested_at: i64,
 }
 record!(TrainingRun, "training_run");
 

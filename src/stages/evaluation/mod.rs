@@ -119,7 +119,7 @@ impl Evaluation {
         request: EvaluationRequest,
         out: &mut Outputs<'_>,
     ) -> Result<Result<(), Aside>, StageError> {
-        let EvaluationRequest { family, evaluation_id, attempt, acknowledgement, outcome } = request;
+        let EvaluationRequest { family, evaluation_id, attempt, acknowledgement, outcome, .. } = request;
         let Some(id) = family_id(&family).filter(|_| key.is_none_or(|key| key == family.as_bytes())) else {
             return Ok(Err(Aside("REQUEST_MISKEYED", "its key is no attempts family, or another one".to_owned())));
         };

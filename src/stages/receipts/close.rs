@@ -7,6 +7,7 @@ use super::model::{Chunk, Closed, Header, Held, Phase, Verdicts, content, party}
 use super::store::{Contents, PAGE};
 use crate::attest::receipt::statement;
 use crate::attest::row::chunk_leaf;
+use crate::attest::statement::leaf_of;
 use crate::attest::tree::{CompactRange, Hash, empty_root};
 use crate::domain::quality::{QualityInputs, merge_counts, score};
 use crate::domain::reason::Reason;
@@ -58,9 +59,10 @@ pub fn close(desk: &mut Desk<'_, '_, '_>, id: &str, header: &Header) -> Result<C
         only: tally.only,
     };
     let root = tally.tree.root();
-    let receipt = receipt(id, header, tally, status, admitted, quality)?;
+    let mut receipt = receipt(id, header, tally, status, admitted, quality)?;
+    let request = attested(&mut receipt, &root, header)?;
     desk.out.send(topics::RECEIPTS, Destination::ByKey, id.as_bytes(), &receipt)?;
-    attest(desk, &receipt, &root, header)?;
+    desk.out.send(topics::ATTESTATION_REQUESTS, Destination::ByKey, topics::LOG_KEY, &request)?;
     desk.store.forget_parts(id)?;
     Ok(closed)
 }
@@ -192,18 +194,17 @@ fn receipt(
         last_appended: header.last_appended,
         contributor_verified: !header.signature.is_empty(),
         contributor_signature: Some(header.signature.clone()).filter(|scheme| !scheme.is_empty()),
+        leaf: String::new(),
     })
 }
 
-/// Asks for a statement of the receipt.
-fn attest(desk: &mut Desk<'_, '_, '_>, receipt: &Receipt, root: &Hash, header: &Header) -> Result<(), StageError> {
+/// The statement of a receipt, whose leaf the receipt then names.
+fn attested(receipt: &mut Receipt, root: &Hash, header: &Header) -> Result<AttestationRequest, StageError> {
     let statement = statement(receipt, root, &header.pseudonyms);
-    let request = AttestationRequest {
-        predicate_type: statement.predicate.uri().to_owned(),
-        statement: statement.payload().map_err(|e| account_error(&receipt.contribution_id, e.to_string()))?,
-        acknowledge: None,
-    };
-    desk.out.send(topics::ATTESTATION_REQUESTS, Destination::ByKey, topics::LOG_KEY, &request)
+    let predicate_type = statement.predicate.uri().to_owned();
+    let payload = statement.payload().map_err(|e| account_error(&receipt.contribution_id, e.to_string()))?;
+    receipt.leaf = data_encoding::HEXLOWER.encode(&leaf_of(&payload));
+    Ok(AttestationRequest { predicate_type, statement: payload, acknowledge: None })
 }
 
 fn not_admitted(

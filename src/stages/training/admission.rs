@@ -84,8 +84,9 @@ pub(super) fn refuse<T>(code: &'static str, detail: impl std::fmt::Display) -> R
 
 /// The run of a request, as far as it is known from the request alone.
 #[must_use]
-pub fn requested(run_id: &str, position: &Position, request: &TrainingRequest) -> TrainingRun {
+pub fn requested(run_id: &str, (position, at): (&Position, i64), request: &TrainingRequest) -> TrainingRun {
     TrainingRun {
+        requested_at: at,
         run_id: run_id.to_owned(),
         request_id: request.request_id.clone(),
         model: request.model.clone(),

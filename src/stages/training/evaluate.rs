@@ -96,6 +96,7 @@ pub fn request(wanted: &Wanted, run: &TrainingRun, made: &Made) -> Option<Evalua
         baseline_version: wanted.baseline_version.clone(),
         recipe_digest: made.recipe_digest.clone(),
         dataset: Some(made.dataset.clone()),
+        requested_at: run.requested_at,
     };
     let family = wanted.family.clone();
     Some(EvaluationRequest { family, evaluation_id, attempt: Some(attempt), ..EvaluationRequest::default() })

@@ -120,7 +120,7 @@ impl Training {
         job: TrainingJob,
         out: &mut Outputs<'_>,
     ) -> Result<(), StageError> {
-        let TrainingJob { run_id, position, request, refusal, cancel, trial, answer } = job;
+        let TrainingJob { run_id, position, request, refusal, cancel, trial, answer, requested_at } = job;
         if cancel {
             return cancelled(state, &run_id, &position, out);
         }
@@ -135,8 +135,8 @@ impl Training {
             return Ok(());
         }
         let admitted = match (request, refusal) {
-            (Some(request), _) => self.admit(context, state, requested(&run_id, &position, &request), &request)?,
-            (None, Some(refusal)) => Err(refused_in_form(run_id, position, refusal)),
+            (Some(request), _) => self.admit(context, state, requested(&run_id, (&position, requested_at), &request), &request)?,
+            (None, Some(refusal)) => Err(TrainingRun { requested_at, ..refused_in_form(run_id, position, refusal) }),
             (None, None) => return Ok(()),
         };
         match admitted {

@@ -15,7 +15,7 @@ use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 use super::outside::Outside;
-use crate::attest::tree::CompactRange;
+use crate::attest::tree::{Hash, root};
 use crate::codec::ipc;
 use crate::codec::wire::{Wire, WireError};
 use crate::domain::records::{Accepted, Receipt, TopicEnd};
@@ -62,7 +62,7 @@ pub struct Rows {
     pub batches: Vec<RecordBatch>,
     /// Contributions that the rows come from.
     pub contributions: i64,
-    /// Root over them: see `schemas/training_run.avsc`.
+    /// Root over their receipts' leaves: see `schemas/training_run.avsc`.
     pub contributions_root: String,
 }
 
@@ -71,7 +71,8 @@ pub struct Rows {
 struct Admitted {
     /// Digest by chunk; none for a receipt that lists no chunks.
     chunks: HashMap<String, Option<HashMap<i64, String>>>,
-    roots: BTreeMap<String, String>,
+    /// Leaf of the receipt by contribution, of those with accepted rows.
+    leaves: BTreeMap<String, String>,
     rows: i64,
     bound: usize,
     /// What all this takes in memory, about.
@@ -106,13 +107,13 @@ impl Admitted {
             return Err(too_large("chunks", MAX_CHUNKS));
         }
         let digests = chunks.iter().flat_map(HashMap::values).map(|digest| ENTRY + digest.len()).sum::<usize>();
-        self.bytes += 2 * (ENTRY + receipt.contribution_id.len()) + receipt.merkle_root.len() + digests;
+        self.bytes += 2 * (ENTRY + receipt.contribution_id.len()) + receipt.leaf.len() + digests;
         if self.bytes > limit {
             return Err(too_large("bytes of receipts", limit));
         }
         self.rows += receipt.accepted;
         if receipt.accepted > 0 {
-            self.roots.insert(receipt.contribution_id.clone(), receipt.merkle_root);
+            self.leaves.insert(receipt.contribution_id.clone(), receipt.leaf);
         }
         self.chunks.insert(receipt.contribution_id, chunks);
         Ok(())
@@ -126,12 +127,12 @@ impl Admitted {
         }
     }
 
-    fn root(&self) -> String {
-        let mut tree = CompactRange::new();
-        for (id, root) in &self.roots {
-            tree.append(format!("{id}\0{root}").as_bytes());
-        }
-        data_encoding::HEXLOWER.encode(&tree.root())
+    /// Root over the sorted leaf hashes; none when a receipt was made before receipts named theirs.
+    fn root(&self) -> Option<String> {
+        let leaf = |hex: &String| data_encoding::HEXLOWER.decode(hex.as_bytes()).ok()?.try_into().ok();
+        let mut leaves: Vec<Hash> = self.leaves.values().map(leaf).collect::<Option<_>>()?;
+        leaves.sort_unstable();
+        Some(data_encoding::HEXLOWER.encode(&root(&leaves)))
     }
 }
 
@@ -229,8 +230,8 @@ pub fn read(
         let detail = format!("the receipts admit {} rows, {found} are on the topic; help: restore it", admitted.rows);
         return Err(Refusal::new("INCOMPLETE_DATASET", detail).into());
     }
-    let contributions = i64::try_from(admitted.roots.len()).unwrap_or(i64::MAX);
-    Ok(Rows { batches: gathered.finish()?, contributions, contributions_root: admitted.root() })
+    let contributions = i64::try_from(admitted.leaves.len()).unwrap_or(i64::MAX);
+    Ok(Rows { batches: gathered.finish()?, contributions, contributions_root: admitted.root().unwrap_or_default() })
 }
 
 /// Batches of records, joined: a column of a record keeps the whole record in memory, with the columns that nobody learns from.

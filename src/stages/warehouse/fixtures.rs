@@ -94,6 +94,7 @@ pub(crate) fn receipt(contribution: &str, status: &str) -> Receipt {
         last_appended: 1_700_000_000_123,
         contributor_verified: false,
         contributor_signature: None,
+        leaf: String::new(),
     }
 }
 

@@ -306,6 +306,7 @@ impl World {
             last_appended: 0,
             contributor_verified: signed,
             contributor_signature: signed.then(|| "eip191".to_owned()),
+            leaf: String::new(),
         };
         self.shelf.put(topics::RECEIPTS, &receipt);
     }

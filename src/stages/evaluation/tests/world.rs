@@ -298,6 +298,7 @@ impl World {
             baseline_version: "1.0.0".to_owned(),
             recipe_digest,
             dataset: None,
+            requested_at: 1_700_000_000_123,
         };
         asked(self.family(0), attempt)
     }

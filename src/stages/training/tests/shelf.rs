@@ -196,5 +196,6 @@ fn receipt(id: &str, digest: &str, rows: i64, status: &str) -> Receipt {
         last_appended: 0,
         contributor_verified: false,
         contributor_signature: None,
+        leaf: data_encoding::HEXLOWER.encode(&crate::attest::tree::leaf_hash(id.as_bytes())),
     }
 }
