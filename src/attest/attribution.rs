@@ -69,12 +69,16 @@ pub struct Game {
     pub algorithm: String,
     /// Rows of the game that belong to nobody.
     pub base_rows: i64,
+    /// Root over the rows that the baseline was trained on, hex: players are contributors of rows that are not among them.
+    pub baseline_dataset_root: String,
     /// Benchmark rows that each model is measured on.
     pub benchmark_rows: i64,
     /// Contract that says what is learned, by its digest.
     pub contract_digest: String,
     /// Root over the rows that the candidate was trained on, hex.
     pub dataset_root: String,
+    /// What rows, benchmark rows and orders are drawn by, together with what is drawn: the evaluation's id.
+    pub draws: String,
     /// `enumerated` or `permutations`.
     pub method: String,
     /// Primary metric: the utility.
@@ -206,9 +210,11 @@ pub(crate) mod tests {
         let game = Game {
             algorithm: "trees".to_owned(),
             base_rows: 40,
+            baseline_dataset_root: "04".repeat(32),
             benchmark_rows: 500,
             contract_digest: "03".repeat(32),
             dataset_root: "05".repeat(32),
+            draws: "e".to_owned(),
             method: "enumerated".to_owned(),
             metric: "auroc".to_owned(),
             parameters: "{\"iterations\":50}".to_owned(),

@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 
 use super::benchmark::SealedRows;
 use super::decision::NamedArtefact;
-use super::jcs::{self, JcsError};
-use super::samples::SampledRows;
+use super::eval_result::{Claim, Commitments, Evaluator, Evidence, Harness, LaidDown, NamedModel, Suite};
+use super::figures::FullRecord;
 use crate::domain::keys::MacKey;
 
 const SALT: &[u8] = b"hk-att/v1/evaluation-salt\0";
@@ -32,6 +32,8 @@ pub struct Preregistration {
     pub benchmark: SealedBenchmark,
     /// What is to be shown to be better.
     pub candidate: Candidate,
+    /// How the improvement has to lie to the minimum effect: [`AT_LEAST`](super::eval_result::AT_LEAST).
+    pub comparator: String,
     /// Contract that says how they are compared.
     pub contract_digest: String,
     /// The evaluation.
@@ -99,10 +101,23 @@ pub struct Candidate {
     pub dataset_rows: Option<i64>,
     /// SHA-256 of its artefact, hex; the subject's digest.
     pub digest: String,
+    /// What binds the contributions that the rows come from; left out when they are not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipts: Option<Receipts>,
     /// Digest of its recipe, hex.
     pub recipe_digest: String,
     /// Run that made it.
     pub run_id: String,
+}
+
+/// Attested receipts, by what binds all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Receipts {
+    /// How many they are.
+    pub count: i64,
+    /// RFC 6962 root over the sorted leaf hashes of their statements, hex.
+    pub root: String,
 }
 
 /// How much worse a candidate may look before it counts as worse.
@@ -115,10 +130,13 @@ pub struct Margin {
     pub name: String,
 }
 
-/// The outcome of an attempt. The subject is the candidate's artefact.
+/// The outcome of an attempt. The subject is the candidate's artefact. A superset of the fields of in-toto's proposed eval-result
+/// v0.2: see [`super::eval_result`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Outcome {
+    /// Who vouches for it.
+    pub assurance_level: String,
     /// Which attempt it was, and what it has spent.
     pub attempt: SpentLevel,
     /// What the candidate was compared with.
@@ -127,21 +145,40 @@ pub struct Outcome {
     pub benchmark: SealedBenchmark,
     /// What was to be shown to be better.
     pub candidate: Candidate,
+    /// What was claimed of it: one claim.
+    pub claims: Vec<Claim>,
+    /// What binds rows and labels.
+    pub commitments: Commitments,
+    /// When the newest record was appended that an outsider gave for it, the training request: RFC 3339 in whole seconds. No clock is
+    /// read, so that the same log gives the same bytes.
+    pub evaluated_at: String,
     /// The evaluation.
     pub evaluation_id: String,
+    /// Who ran it.
+    pub evaluator: Evaluator,
+    /// What it rests on: the preregistration, by the digest of its statement.
+    pub evidence: Vec<Evidence>,
+    /// The program that ran it.
+    pub harness: Harness,
     /// The metric that decides.
     pub metric: String,
-    /// Model.
-    pub model: String,
-    /// Leaf hash of its preregistration, hex.
-    pub preregistration: String,
+    /// The candidate as a model.
+    pub model: NamedModel,
+    /// Its preregistration.
+    pub pre_registration: LaidDown,
     /// Reason codes, sorted; empty when it is accepted.
     pub reasons: Vec<String>,
     /// By how much; only when it is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<FullRecord>,
-    /// `accepted`, `refused` or `failed`.
+    /// Sealed rows.
+    pub sample_size: i64,
+    /// `accepted`, `refused`, `failed` or `cancelled`.
     pub status: String,
+    /// What the subject is.
+    pub subject_profile: String,
+    /// The sealed rows, as a suite.
+    pub suite: Suite,
     /// Salted digest of the full record, hex: it is kept for the benchmark's owner. Only when it is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub withheld: Option<String>,
@@ -150,106 +187,6 @@ pub struct Outcome {
 impl Outcome {
     /// URI of the type.
     pub const TYPE: &'static str = "https://hokus.ai/attestation/evaluation/v1";
-}
-
-/// All figures of an evaluation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct FullRecord {
-    /// Rows by who was right; of a classification.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub counts: Option<RightCounts>,
-    /// Lower bound of the primary metric's improvement at the attempt's level; left out without one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lower_ppm: Option<String>,
-    /// Every metric of the task that is defined on the rows, in a fixed order.
-    pub metrics: Vec<MetricFacts>,
-    /// Rows.
-    pub n: i64,
-    /// Reason codes, each with what it concerns; empty when it is accepted.
-    pub reasons: Vec<ReasonFacts>,
-    /// What binds each row's label and scores; left out in records that were made before it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub samples: Option<SampledRows>,
-    /// The primary metric by stratum.
-    pub strata: Vec<StratumFacts>,
-}
-
-/// Rows by who was right.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct RightCounts {
-    /// The baseline alone was right.
-    pub baseline_only: i64,
-    /// The candidate alone was right.
-    pub candidate_only: i64,
-}
-
-/// A metric of both models, rounded against the candidate.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct MetricFacts {
-    /// The baseline's value.
-    pub baseline_ppm: String,
-    /// The candidate's value.
-    pub candidate_ppm: String,
-    /// The improvement, positive = better.
-    pub delta_ppm: String,
-    /// 95 % bootstrap interval of the improvement, rounded outwards; left out when there is none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interval_ppm: Option<[String; 2]>,
-    /// Lower bound of the improvement, one-sided at 5 %; left out when it is no number.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lower_ppm: Option<String>,
-    /// The metric.
-    pub name: String,
-    /// One-sided p of the deciding method; left out when it is no number.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub p_e9: Option<String>,
-    /// One-sided p by exchanging rows; left out when there is none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub permutation_p_e9: Option<String>,
-}
-
-/// A reason with what it concerns.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ReasonFacts {
-    /// The code.
-    pub code: String,
-    /// Guardrail or stratum; empty for the attempt itself.
-    pub subject: String,
-}
-
-/// The primary metric in one stratum.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct StratumFacts {
-    /// The improvement, rounded down.
-    pub delta_ppm: String,
-    /// Its lower bound, one-sided at 5 %.
-    pub lower_ppm: String,
-    /// By how much it may be worse.
-    pub margin_ppm: String,
-    /// The stratum.
-    pub name: String,
-    /// Its rows.
-    pub n: i64,
-    /// Holm's adjusted p of "better in this stratum"; left out when it is no number.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub p_e9: Option<String>,
-    /// Whether it is shown not to be worse.
-    pub passed: bool,
-}
-
-impl FullRecord {
-    /// The record as canonical JSON.
-    ///
-    /// # Errors
-    /// A text without canonical form; these have one.
-    pub fn to_canonical(&self) -> Result<Vec<u8>, JcsError> {
-        jcs::to_canonical(self)
-    }
 }
 
 /// A preregistration in a log.
@@ -271,7 +208,7 @@ impl Outcome {
     /// # Errors
     /// What is missing, late or miscounted.
     pub fn follows(&self, index: u64, laid: &[Laid]) -> Result<String, String> {
-        let Some(own) = laid.iter().find(|own| own.leaf == self.preregistration) else {
+        let Some(own) = laid.iter().find(|own| own.leaf == self.pre_registration.value) else {
             return Err("its preregistration does not stand in the log".to_owned());
         };
         if own.evaluation_id != self.evaluation_id || own.attempt != self.attempt {
@@ -311,6 +248,11 @@ pub fn withheld(salt: &[u8; 16], record: &[u8]) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::super::benchmark::BENCHMARK_TREE;
+    use super::super::eval_result::{
+        AT_LEAST, Commitment, LABELS, RELEASE_GATE, SELF_ATTESTED, Sha256Digest, claim_of,
+    };
+    use super::super::figures::MetricFacts;
+    use super::super::statement::PAYLOAD_TYPE;
     use super::*;
 
     /// A preregistration with every field.
@@ -333,10 +275,12 @@ pub(crate) mod tests {
             candidate: Candidate {
                 dataset_root: Some("05".repeat(32)),
                 dataset_rows: Some(1_000),
+                receipts: Some(Receipts { count: 3, root: "0b".repeat(32) }),
                 digest: "06".repeat(32),
                 recipe_digest: "07".repeat(32),
                 run_id: "run".to_owned(),
             },
+            comparator: AT_LEAST.to_owned(),
             contract_digest: "03".repeat(32),
             evaluation_id: "e".to_owned(),
             guardrails: vec![margin("brier")],
@@ -354,15 +298,40 @@ pub(crate) mod tests {
     pub fn outcome() -> Outcome {
         let Preregistration { attempt, baseline, benchmark, candidate, evaluation_id, metric, model, .. } =
             preregistration();
+        let commitment =
+            |alg: &str, value: &String| Commitment { alg: alg.to_owned(), salted: true, value: value.clone() };
+        let sha256 = |byte: &str| Sha256Digest { sha256: byte.repeat(32) };
         Outcome {
+            assurance_level: SELF_ATTESTED.to_owned(),
+            claims: vec![Claim {
+                comparator: AT_LEAST.to_owned(),
+                metric: claim_of(&metric),
+                passed: false,
+                threshold: "0.005000".to_owned(),
+            }],
+            commitments: Commitments {
+                dataset: commitment(BENCHMARK_TREE, &benchmark.rows.root),
+                labels: commitment(LABELS, &benchmark.label_commitment),
+            },
+            evaluated_at: "2023-11-14T22:13:20Z".to_owned(),
+            evaluator: Evaluator::of(&"0c".repeat(32)),
+            evidence: vec![Evidence {
+                digest: sha256("0d"),
+                media_type: PAYLOAD_TYPE.to_owned(),
+                name: "preregistration".to_owned(),
+            }],
+            harness: Harness { digest: sha256("0e"), name: "hokusai".to_owned(), version: "0.1.0".to_owned() },
+            model: NamedModel { digest: Sha256Digest { sha256: candidate.digest.clone() }, name: model },
+            sample_size: benchmark.rows.n,
+            subject_profile: RELEASE_GATE.to_owned(),
+            suite: Suite { name: "holdout".to_owned(), version: "1".to_owned() },
             attempt,
             baseline,
             benchmark,
             candidate,
             evaluation_id,
             metric,
-            model,
-            preregistration: "09".repeat(32),
+            pre_registration: LaidDown::leaf("09".repeat(32)),
             reasons: vec!["NOT_SIGNIFICANT".to_owned()],
             record: None,
             status: "refused".to_owned(),
@@ -394,6 +363,84 @@ pub(crate) mod tests {
             let found = outcome.follows(8, &bad).unwrap_err();
             assert!(found.contains(problem), "{found}");
         }
+    }
+
+    #[test]
+    fn what_an_outcome_says_twice_it_says_the_same() {
+        assert_eq!(outcome().restated(), Ok(()));
+        let changes: [(&str, fn(&mut Outcome)); 10] = [
+            ("assuranceLevel", |own| own.assurance_level = "reproduced".to_owned()),
+            ("claims", |own| own.claims.clear()),
+            ("claims", |own| own.claims[0].passed = true),
+            ("claims", |own| own.claims[0].metric = claim_of("brier")),
+            ("commitments.dataset", |own| own.commitments.dataset.value = "ff".repeat(32)),
+            ("commitments.labels", |own| own.commitments.labels.salted = false),
+            ("model", |own| own.model.digest.sha256 = "ff".repeat(32)),
+            ("sampleSize", |own| own.sample_size += 1),
+            ("subjectProfile", |own| own.subject_profile = "receipt".to_owned()),
+            ("suite", |own| own.suite.version = "2".to_owned()),
+        ];
+        for (field, change) in changes {
+            let mut changed = outcome();
+            change(&mut changed);
+            assert_eq!(changed.restated(), Err(field));
+        }
+    }
+
+    #[test]
+    fn who_is_accepted_shows_figures_that_suffice_and_who_is_not_shows_none() {
+        assert!(outcome().earns_its_status().is_ok());
+        let facts = MetricFacts {
+            baseline_bps: Some(7_300),
+            baseline_ppm: "730000".to_owned(),
+            candidate_bps: Some(7_350),
+            candidate_ppm: "735000".to_owned(),
+            delta_ppm: "5000".to_owned(),
+            interval_ppm: None,
+            lower_ppm: None,
+            name: "auroc".to_owned(),
+            p_e9: Some("30396355".to_owned()),
+            permutation_p_e9: None,
+        };
+        let record = FullRecord {
+            calibration: None,
+            counts: None,
+            lower_ppm: Some("1".to_owned()),
+            metrics: vec![facts],
+            n: 500,
+            reasons: Vec::new(),
+            samples: None,
+            strata: Vec::new(),
+        };
+        let accepted = Outcome {
+            status: "accepted".to_owned(),
+            reasons: Vec::new(),
+            record: Some(record),
+            withheld: None,
+            ..outcome()
+        };
+        assert!(accepted.earns_its_status().is_ok(), "{:?}", accepted.earns_its_status());
+        fn figures(own: &mut Outcome) -> &mut MetricFacts {
+            &mut own.record.as_mut().unwrap().metrics[0]
+        }
+        let changes: [fn(&mut Outcome); 9] = [
+            |own| own.record = None,
+            |own| own.reasons.push("GUARDRAIL".to_owned()),
+            |own| own.withheld = Some(String::new()),
+            |own| own.metric = "brier".to_owned(),
+            |own| own.claims[0].threshold = "0.005001".to_owned(),
+            |own| own.claims[0].threshold = "0.005".to_owned(),
+            |own| figures(own).delta_ppm = "4999".to_owned(),
+            |own| figures(own).p_e9 = Some("30396357".to_owned()),
+            |own| own.attempt.level_e12 = "30396354000".to_owned(),
+        ];
+        for (place, change) in changes.into_iter().enumerate() {
+            let mut changed = accepted.clone();
+            change(&mut changed);
+            assert!(changed.earns_its_status().is_err(), "{place}");
+        }
+        assert!(Outcome { reasons: Vec::new(), ..outcome() }.earns_its_status().is_err());
+        assert!(Outcome { record: accepted.record, ..outcome() }.earns_its_status().is_err());
     }
 
     #[test]

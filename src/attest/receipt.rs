@@ -57,10 +57,15 @@ fn contributor(receipt: &Receipt, pseudonyms: &[String]) -> Contributor {
     }
 }
 
-/// Milliseconds since 1970-01-01 UTC as RFC 3339 in whole seconds, rounded down.
-fn seconds(milliseconds: i64) -> String {
-    let time = chrono::DateTime::from_timestamp(milliseconds.div_euclid(1_000), 0);
-    time.map_or_else(String::new, |t| t.to_rfc3339_opts(chrono::SecondsFormat::Secs, true))
+/// The last second that RFC 3339 can tell: its years have four digits.
+const LAST_SECOND: i64 = 253_402_300_799;
+
+/// Milliseconds since 1970-01-01 UTC as RFC 3339 in whole seconds, rounded down; what lies outside 1970 to 9999, which a producer can
+/// write into its records, is told as the nearer end.
+#[must_use]
+pub fn seconds(milliseconds: i64) -> String {
+    let time = chrono::DateTime::from_timestamp(milliseconds.div_euclid(1_000).clamp(0, LAST_SECOND), 0);
+    time.unwrap_or_default().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }
 
 /// The root over the chunks that a receipt lists; none when it lists none.

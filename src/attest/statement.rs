@@ -181,6 +181,11 @@ impl Statement {
             KeyEvent::TYPE => Self::typed(text, Predicate::KeyEvent)?,
             _ => return Err(StatementError::UnknownPredicate),
         };
+        if let Predicate::Evaluation(told) = &statement.predicate
+            && let Err(field) = told.restated()
+        {
+            return Err(StatementError::Form(format!("`{field}` says something else than the rest of the statement")));
+        }
         // Also what a lenient reader would let pass, such as a null for a field that is left out, has one form only.
         if statement.payload()? != payload {
             return Err(StatementError::NotCanonical("not the form that this statement is written in".to_owned()));

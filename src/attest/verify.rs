@@ -354,6 +354,10 @@ fn whole_log(bundle: &Bundle, leaf: &Hash, against: &Against<'_>, report: &mut R
 fn preregistration(bundle: &Bundle, statement: &Statement, against: &Against<'_>, report: &mut Report) {
     const NAME: &str = "preregistration";
     let Predicate::Evaluation(outcome) = &statement.predicate else { return };
+    match outcome.earns_its_status() {
+        Ok(found) => report.passed("threshold", found),
+        Err(problem) => report.failed("threshold", 17, problem),
+    }
     match against.laid.map(|laid| outcome.follows(bundle.proof.index, laid)) {
         None => {
             report.left_out(NAME, "no --log: neither its place before the outcome nor the number of attempts is known")

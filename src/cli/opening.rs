@@ -247,7 +247,9 @@ fn case(settings: &Settings, statements: &Statements) -> Outcome<(Model, Case, u
         benchmark,
         spec,
         metric: plan.declared.name(&plan.declared.primary).to_owned(),
+        minimum_effect: plan.declared.minimum_effect,
         preregistration: statements.preregistration.leaf.clone(),
+        preregistered: String::new(),
     };
     let laid = case.preregister(&plan).map_err(Failure::failed)?;
     if laid != statements.preregistration.payload {

@@ -248,7 +248,7 @@ fn leaves(path: &Path) -> Outcome<Log> {
             }
             Ok(Predicate::Evaluation(own)) => {
                 acceptances.extend(Acceptance::of(&own));
-                answered.insert(own.preregistration);
+                answered.insert(own.pre_registration.value);
             }
             _ => {}
         }

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::folder::{BASELINE, CANDIDATE, CONTRACT, Inputs, PREREGISTRATION, RECORD};
 use super::{Mismatch, artefact};
-use crate::attest::evaluation::{FullRecord, Outcome as Told, Preregistration};
+use crate::attest::evaluation::{Outcome as Told, Preregistration};
+use crate::attest::figures::FullRecord;
 use crate::attest::statement::{Predicate, Statement, leaf_of};
 use crate::domain::contract::Spec;
 use crate::domain::records::{Artefact, Benchmark, Dataset, Evaluation, EvaluationAttempt};
@@ -45,7 +46,7 @@ impl Bound {
     pub fn open(inputs: &Inputs, told: &Told) -> Result<Self, Mismatch> {
         let Laid { said, spec, plan, case } = preregistered(inputs, &laid_down(inputs, told)?)?;
         let same = (&said.attempt, &said.baseline, &said.benchmark, &said.candidate, &said.metric, &said.model)
-            == (&told.attempt, &told.baseline, &told.benchmark, &told.candidate, &told.metric, &told.model);
+            == (&told.attempt, &told.baseline, &told.benchmark, &told.candidate, &told.metric, &told.model.name);
         if !same || said.evaluation_id != told.evaluation_id {
             return Err(artefact("the outcome is of another attempt than its preregistration"));
         }
@@ -65,8 +66,9 @@ impl Bound {
 pub fn laid_down(inputs: &Inputs, told: &Told) -> Result<Vec<u8>, Mismatch> {
     let payload = inputs.read(PREREGISTRATION)?;
     let leaf = data_encoding::HEXLOWER.encode(&leaf_of(&payload));
-    if leaf != told.preregistration {
-        return Err(artefact(format!("{PREREGISTRATION}: leaf {leaf}; the statement names {}", told.preregistration)));
+    let named = &told.pre_registration.value;
+    if leaf != *named {
+        return Err(artefact(format!("{PREREGISTRATION}: leaf {leaf}; the statement names {named}")));
     }
     Ok(payload)
 }
@@ -111,11 +113,12 @@ pub fn preregistered(inputs: &Inputs, payload: &[u8]) -> Result<Laid, Mismatch> 
 /// The facts of an attempt, as its preregistration tells them.
 fn case(said: &Preregistration, spec: String) -> Case {
     let named = |digest: &String| Artefact { digest: digest.clone(), size: 0, media_type: String::new() };
+    let receipts = said.candidate.receipts.as_ref();
     let dataset = said.candidate.dataset_root.clone().map(|digest| Dataset {
         digest,
         rows: said.candidate.dataset_rows.unwrap_or(0),
-        contributions: 0,
-        contributions_root: String::new(),
+        contributions: receipts.map_or(0, |own| own.count),
+        contributions_root: receipts.map_or_else(String::new, |own| own.root.clone()),
     });
     Case {
         family: said.attempt.family.clone(),
@@ -146,7 +149,9 @@ fn case(said: &Preregistration, spec: String) -> Case {
         },
         spec,
         metric: said.metric.clone(),
+        minimum_effect: said.minimum_effect_ppm.parse().unwrap_or(0),
         preregistration: String::new(),
+        preregistered: String::new(),
     }
 }
 

@@ -67,12 +67,12 @@ impl Acceptance {
         let accepted = told.status == crate::domain::records::Evaluation::ACCEPTED;
         let benchmark = told.benchmark.name.clone();
         let (family, number) = (told.attempt.family.clone(), told.attempt.number);
-        accepted.then(|| Self { family, model: told.model.clone(), benchmark, number })
+        accepted.then(|| Self { family, model: told.model.name.clone(), benchmark, number })
     }
 
     fn is_before(&self, told: &Told) -> bool {
         let Self { family, model, benchmark, number } = self;
-        (family, model, benchmark) == (&told.attempt.family, &told.model, &told.benchmark.name)
+        (family, model, benchmark) == (&told.attempt.family, &told.model.name, &told.benchmark.name)
             && *number < told.attempt.number
     }
 }

@@ -377,7 +377,7 @@ fn scores_that_the_models_do_not_give_are_found_although_the_samples_bind_them()
     manifest.files.insert(PREREGISTRATION.to_owned(), FileFacts { sha256, size });
     std::fs::write(told.path(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
     let leaf = data_encoding::HEXLOWER.encode(&crate::attest::statement::leaf_of(&laid));
-    let payload = forged(&rename(&told.payload), |said| said["preregistration"] = json!(leaf));
+    let payload = forged(&rename(&told.payload), |said| said["preRegistration"]["value"] = json!(leaf));
     let (code, levels, detail) = outcome(&told.checks_of(&payload, None));
     assert_eq!((code, levels), (Some(16), [Passed, Outcome::Failed(16), NotChecked]), "{detail}");
     assert!(detail.contains("candidate's score") && detail.contains("the samples say"), "{detail}");
@@ -450,7 +450,7 @@ fn a_declared_metric_is_recomputed_at_every_level_and_a_value_that_its_sql_does_
     }
     std::fs::write(told.path(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
     let leaf = data_encoding::HEXLOWER.encode(&crate::attest::statement::leaf_of(&laid));
-    let payload = forged(&rename(&told.payload), |said| said["preregistration"] = json!(leaf));
+    let payload = forged(&rename(&told.payload), |said| said["preRegistration"]["value"] = json!(leaf));
     let (code, levels, detail) = outcome(&told.checks_of(&payload, None));
     assert_eq!((code, levels), (Some(16), [Passed, Outcome::Failed(16), NotChecked]), "{detail}");
     assert!(detail.contains("declared metric") && detail.contains("the samples say"), "{detail}");

@@ -6,7 +6,8 @@
 use serde::Serialize;
 
 use super::aggregate::{self, Bin, Roc};
-use crate::attest::evaluation::{FullRecord, Outcome, Preregistration};
+use crate::attest::evaluation::{Outcome, Preregistration};
+use crate::attest::figures::FullRecord;
 use crate::domain::records::{Attribution, Evaluation};
 use crate::stages::evaluation::columns::Columns;
 use crate::stats::rows::Task;

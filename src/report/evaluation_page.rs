@@ -5,7 +5,8 @@ use super::drawing::{self, Bound};
 use super::evaluation::{Drawn, EvaluationReport};
 use super::markup::{self, Markup};
 use super::table::{Cell, table};
-use crate::attest::evaluation::{FullRecord, Margin, MetricFacts, Preregistration, StratumFacts};
+use crate::attest::evaluation::{Margin, Preregistration};
+use crate::attest::figures::{CalibrationFacts, FullRecord, MetricFacts, StratumFacts};
 use crate::domain::records::{Attribution, Evaluation, Player};
 use crate::stats::fixed::micro_string;
 
@@ -178,8 +179,24 @@ fn figures(out: &mut Markup, report: &EvaluationReport) {
     ));
     if let Some(counts) = &figures.counts {
         out.paragraph(format_args!(
-            "Rows that the candidate alone got right: {}; the baseline alone: {}.",
-            counts.candidate_only, counts.baseline_only
+            "Rows that the candidate got right: {}, alone: {}; the baseline: {}, alone: {}. Beside the deciding test: 95 % interval of the \
+             difference of both shares (Newcombe) {} to {}, two-sided mid-p {}.",
+            counts.candidate_right,
+            counts.candidate_only,
+            counts.baseline_right,
+            counts.baseline_only,
+            decimal(&counts.newcombe_ppm[0]),
+            decimal(&counts.newcombe_ppm[1]),
+            billionths(&counts.mid_p_e9),
+        ));
+    }
+    if let Some(CalibrationFacts { baseline, bins, candidate }) = &figures.calibration {
+        out.paragraph(format_args!(
+            "Distance of mean score and share in {bins} bins, on average and at most: candidate {} and {}, baseline {} and {}.",
+            decimal(&candidate.expected_ppm),
+            decimal(&candidate.largest_ppm),
+            decimal(&baseline.expected_ppm),
+            decimal(&baseline.largest_ppm),
         ));
     }
     table(

@@ -1,8 +1,10 @@
 use super::*;
 use crate::attest::benchmark::SealedRows;
 use crate::attest::decision::NamedArtefact;
-use crate::attest::evaluation::{
-    Candidate, Margin, MetricFacts, ReasonFacts, RightCounts, SealedBenchmark, SpentLevel, StratumFacts,
+use crate::attest::eval_result::LaidDown;
+use crate::attest::evaluation::{Candidate, Margin, SealedBenchmark, SpentLevel, tests::outcome};
+use crate::attest::figures::{
+    CalibrationErrors, CalibrationFacts, MetricFacts, ReasonFacts, RightCounts, StratumFacts,
 };
 use crate::stats::rows::Frame;
 
@@ -26,6 +28,7 @@ fn candidate() -> Candidate {
         dataset_root: Some("da".repeat(32)),
         dataset_rows: Some(1_000),
         digest: "ca".repeat(32),
+        receipts: None,
         recipe_digest: "4e".repeat(32),
         run_id: "run".into(),
     }
@@ -41,6 +44,7 @@ fn laid() -> Preregistration {
         baseline: NamedArtefact { digest: "ba".repeat(32), version: "1.0.0".into() },
         benchmark: benchmark(),
         candidate: candidate(),
+        comparator: ">=".into(),
         contract_digest: "c0".repeat(32),
         evaluation_id: "e1".into(),
         guardrails: vec![margin("log_loss")],
@@ -56,7 +60,9 @@ fn laid() -> Preregistration {
 
 fn figures() -> FullRecord {
     let metric = |name: &str| MetricFacts {
+        baseline_bps: Some(7_310),
         baseline_ppm: "731000".into(),
+        candidate_bps: Some(7_654),
         candidate_ppm: "765432".into(),
         delta_ppm: "34432".into(),
         interval_ppm: Some(["10000".into(), "50000".into()]),
@@ -66,7 +72,19 @@ fn figures() -> FullRecord {
         permutation_p_e9: None,
     };
     FullRecord {
-        counts: Some(RightCounts { baseline_only: 11, candidate_only: 44 }),
+        calibration: Some(CalibrationFacts {
+            baseline: CalibrationErrors { expected_ppm: "21000".into(), largest_ppm: "52000".into() },
+            bins: 10,
+            candidate: CalibrationErrors { expected_ppm: "12000".into(), largest_ppm: "43000".into() },
+        }),
+        counts: Some(RightCounts {
+            baseline_only: 11,
+            baseline_right: 300,
+            candidate_only: 44,
+            candidate_right: 333,
+            mid_p_e9: "8000".into(),
+            newcombe_ppm: ["45000".into(), "118000".into()],
+        }),
         lower_ppm: Some("8000".into()),
         metrics: vec![metric("auroc"), metric("log_loss")],
         n: 400,
@@ -109,12 +127,12 @@ fn report(status: &str) -> EvaluationReport {
         candidate: candidate(),
         evaluation_id: "e1".into(),
         metric: "auroc".into(),
-        model: HOSTILE.into(),
-        preregistration: "11".repeat(32),
+        pre_registration: LaidDown::leaf("11".repeat(32)),
         reasons: told.reasons.clone(),
         record: is_accepted.then(figures),
         status: status.into(),
         withheld: (!is_accepted).then(|| "99".repeat(32)),
+        ..outcome()
     };
     let statements = (
         Logged { index: 7, leaf: "11".repeat(32), said: laid() },

@@ -191,8 +191,7 @@ fn comparison(rows: &PairedRows, metric: &Metric, values: (Value, Value), eviden
 fn accuracy(rows: &PairedRows, metric: &Metric) -> Result<Comparison, CompareError> {
     let counts = PairedCounts::of(rows);
     let value = |model| counts.counts(model).value(metric).ok_or(CompareError::Undefined);
-    let (baseline_only, candidate_only) = counts.discordant_correct();
-    let discordance = Discordance { baseline_only, candidate_only };
+    let discordance = counts.right().discordance();
     let evidence = Evidence::Binomial { discordance, rows: rows.len() as u64 };
     Ok(comparison(rows, metric, (value(Model::Baseline)?, value(Model::Candidate)?), evidence))
 }

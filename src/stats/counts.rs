@@ -2,6 +2,7 @@
 
 use super::fixed::Ratio;
 use super::metric::{Metric, Value};
+use super::proportion::PairedTable;
 use super::rows::{Model, PairedRows};
 use crate::math;
 use std::collections::BTreeMap;
@@ -155,16 +156,20 @@ impl PairedCounts {
         Counts::of(self.classes, cells.map(|((label, predicted), rows)| (label, predicted, rows)))
     }
 
-    /// Rows that only the baseline has right, and rows that only the candidate has right.
+    /// Rows by who is right.
     #[must_use]
-    pub fn discordant_correct(&self) -> (u64, u64) {
-        self.cells.iter().fold((0, 0), |(base, cand), ((label, baseline, candidate), rows)| {
-            match (label == baseline, label == candidate) {
-                (true, false) => (base + rows, cand),
-                (false, true) => (base, cand + rows),
-                _ => (base, cand),
-            }
-        })
+    pub fn right(&self) -> PairedTable {
+        let mut table = PairedTable::default();
+        for ((label, baseline, candidate), rows) in &self.cells {
+            let cell = match (label == baseline, label == candidate) {
+                (true, true) => &mut table.both,
+                (true, false) => &mut table.baseline_only,
+                (false, true) => &mut table.candidate_only,
+                (false, false) => &mut table.neither,
+            };
+            *cell += rows;
+        }
+        table
     }
 
     /// Rows for which the models predict different classes.

@@ -59,7 +59,7 @@ pub fn wilson(successes: u64, trials: u64, tail: f64) -> (f64, f64) {
 }
 
 /// A 2 × 2 table of paired outcomes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PairedTable {
     /// Both right.
     pub both: u64,
@@ -69,6 +69,14 @@ pub struct PairedTable {
     pub baseline_only: u64,
     /// Neither.
     pub neither: u64,
+}
+
+impl PairedTable {
+    /// The cells that say which is better.
+    #[must_use]
+    pub fn discordance(self) -> Discordance {
+        Discordance { baseline_only: self.baseline_only, candidate_only: self.candidate_only }
+    }
 }
 
 /// Newcombe's square-and-add interval of (candidate − baseline) for paired proportions (Newcombe 1998, method 10; Fagerland

@@ -143,7 +143,7 @@ fn mcnemar_agrees_with_statsmodels() {
                 (integers(labels), integers(&case["hard_baseline"]), integers(&case["hard_candidate"]));
             let scores = |hard: &[i64]| hard.iter().map(|h| h * PICO).collect::<Vec<_>>();
             let rows = PairedRows::new(frame(Task::Binary), y, scores(&base), scores(&cand)).unwrap();
-            assert_eq!(PairedCounts::of(&rows).discordant_correct(), (table.baseline_only, table.candidate_only));
+            assert_eq!(PairedCounts::of(&rows).right().discordance(), table);
         }
         close(table.p_two_sided(), &case["p_exact_two_sided"], 1e-9, "p_exact_two_sided");
         if case.get("p_mid").is_none() {

@@ -3,7 +3,8 @@
     attestation.py BUNDLE.json TRUST.json LOG.jsonl
 
 securesystemslib verifies the DSSE envelope, in-toto-attestation parses the statement, proofbundle verifies inclusion and the signed tree
-head (C2SP tlog-proof), scitt-cose verifies inclusion and consistency by RFC 9162. Prints one line of JSON with what was checked.
+head (C2SP tlog-proof) and reads an evaluation as an eval-result, scitt-cose verifies inclusion and consistency by RFC 9162. Prints one
+line of JSON with what was checked.
 """
 import base64
 import copy
@@ -17,6 +18,7 @@ import tempfile
 from google.protobuf import json_format
 from in_toto_attestation.v1 import statement_pb2
 from in_toto_attestation.v1.statement import Statement
+from proofbundle.intoto import classify_eval_result_v02_predicate
 from scitt_cose import merkle
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
@@ -68,6 +70,14 @@ Envelope.from_dict(json.loads(trust_path.read_text())).verify([key(k) for k in t
 # The statement.
 parsed = json_format.Parse(payload.decode(), statement_pb2.Statement())
 Statement.copy_from_pb(parsed).validate()
+statement = json.loads(payload)
+evaluation = statement["predicateType"] == "https://hokus.ai/attestation/evaluation/v1"
+if evaluation:
+    fits, problems = classify_eval_result_v02_predicate(statement)
+    assert fits, problems
+    for field in ["evaluator", "evaluatedAt", "suite", "claims", "sampleSize", "model", "assuranceLevel"]:
+        without = {name: value for name, value in statement["predicate"].items() if name != field}
+        assert not classify_eval_result_v02_predicate({**statement, "predicate": without})[0], field
 
 # The log: inclusion and signed tree head, the leaf being the payload byte for byte.
 origin = trust["origin"]
@@ -108,4 +118,4 @@ if "consistency" in bundle:
     shown = [base64.b64decode(p).hex() for p in bundle["consistency"]["path"]]
     assert merkle.verify_consistency(merkle.merkle_root(leaves[:old]), root, old, size, shown), "consistency"
     assert not merkle.verify_consistency(merkle.merkle_root(leaves[:old]), root, old, size, shown + [root])
-print(json.dumps({"changed_bytes": changed, "leaves": size, "consistency": "consistency" in bundle}))
+print(json.dumps({"changed_bytes": changed, "leaves": size, "consistency": "consistency" in bundle, "eval_result": evaluation}))

@@ -26,6 +26,7 @@ Examples:
   hokusai attestation list --contribution c-1
   hokusai attestation export --contribution c-1 -o bundle.json
   hokusai attestation trust -o trust.json                      the development trust root, signed by one key
+  hokusai attestation trust -o next.json --after trust.json --revoke KEYID@1200     a key that got out
   hokusai verify bundle.json --trust trust.json --inputs receipts/
   hokusai attestation checkpoint > last.ckpt                   the newest signed tree head
   hokusai attestation export LEAF --since last.ckpt -o bundle.json

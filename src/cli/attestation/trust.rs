@@ -39,6 +39,9 @@ pub(super) struct TrustArgs {
     /// The trust root that this one follows: its version is one higher, and its root keys must sign
     #[arg(long, value_name = "FILE")]
     after: Option<PathBuf>,
+    /// A key of the log that got out: it counts for no index from INDEX on; repeat it. Later trust roots made with --after keep it
+    #[arg(long, value_name = "KEYID@INDEX", value_parser = revocation)]
+    revoke: Vec<Revocation>,
     /// A witness of tree heads, NAME+ID+BASE64 as other tools write it; repeat it
     #[arg(long, value_name = "VKEY")]
     witness: Vec<String>,
@@ -48,6 +51,20 @@ pub(super) struct TrustArgs {
     /// Days until verifiers want its successor
     #[arg(long, default_value_t = 365, value_name = "DAYS")]
     expires: u64,
+}
+
+/// A key that counts no longer, and from which index on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Revocation {
+    keyid: String,
+    from: u64,
+}
+
+fn revocation(text: &str) -> Result<Revocation, String> {
+    let read = text.split_once('@').and_then(|(keyid, index)| Some((keyid, index.parse().ok()?)));
+    let (keyid, from) =
+        read.ok_or("KEYID@INDEX, such as 5f0c…@1200: the key's id (64 hex digits) and the first index")?;
+    Ok(Revocation { keyid: keyid.to_owned(), from })
 }
 
 pub(super) async fn run(args: TrustArgs, settings: Settings) -> Outcome<()> {
@@ -95,8 +112,9 @@ fn make(args: &TrustArgs, settings: &Settings, dir: &Path, signers: &[SigningKey
         }
         Ok(())
     })?;
-    let (origin, keys) = keys(&events, &own)?;
+    let (origin, mut keys) = keys(&events, &own)?;
     let before = args.after.as_ref().map(|file| open(file)).transpose()?;
+    narrow(&mut keys, before.as_ref().map_or(&[], |before| &before.keys), &args.revoke)?;
     let roots: Vec<_> = signers.iter().map(SigningKey::verifying_key).collect();
     let parse = |text: &String| NoteKey::parse(text).map_err(|e| Failure::Usage(format!("--witness: {e}")));
     let root = TrustRoot {
@@ -153,10 +171,73 @@ fn keys(events: &[KeyEvent], own: &LogKeys) -> Outcome<(String, Vec<RangedKey>)>
     Ok((first.origin.clone(), keys))
 }
 
+/// Ends the ranges of keys where they were revoked, now or by the trust root before.
+fn narrow(keys: &mut [RangedKey], before: &[RangedKey], revoked: &[Revocation]) -> Outcome<()> {
+    let end = |key: &mut RangedKey, to: u64| key.to = Some(key.to.map_or(to, |end| end.min(to)).max(key.from));
+    for key in &mut *keys {
+        let same = |own: &&RangedKey| (own.role, own.key, own.from) == (key.role, key.key, key.from);
+        if let Some(to) = before.iter().find(same).and_then(|own| own.to) {
+            end(key, to);
+        }
+    }
+    for Revocation { keyid, from } in revoked {
+        let mut found = false;
+        for key in keys.iter_mut().filter(|key| key_id(&key.key) == *keyid) {
+            found = true;
+            end(key, *from);
+        }
+        if !found {
+            let help = "`hokusai verify` and `hokusai attestation list` name keys by their ids";
+            return Err(Failure::Usage(format!("--revoke {keyid}: the log has no such key\nhelp: {help}")));
+        }
+    }
+    Ok(())
+}
+
 fn expires(days: u64) -> Outcome<String> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_err(Failure::failed)?;
     let end = days.checked_mul(DAY).and_then(|seconds| i64::try_from(now.as_secs().checked_add(seconds)?).ok());
     let end = end.and_then(|seconds| chrono::DateTime::from_timestamp(seconds, 0));
     let end = end.map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)).filter(|text| text.len() == 20);
     end.ok_or_else(|| Failure::Usage("--expires: too many days".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(byte: u8, from: u64, to: Option<u64>) -> RangedKey {
+        RangedKey { role: Role::Attester, key: SigningKey::from_bytes(&[byte; 32]).verifying_key(), from, to }
+    }
+
+    fn covered(keys: &[RangedKey]) -> Vec<bool> {
+        [0, 9, 10, 19, 20, 30].map(|index| keys.iter().any(|key| key.covers(index))).to_vec()
+    }
+
+    #[test]
+    fn a_revoked_key_counts_below_its_index_alone_and_stays_revoked_in_later_trust_roots() {
+        let whole = || vec![key(1, 0, Some(20)), key(2, 20, None)];
+        let revoked = Revocation { keyid: key_id(&key(1, 0, None).key), from: 10 };
+        let mut first = whole();
+        narrow(&mut first, &[], std::slice::from_ref(&revoked)).unwrap();
+        assert_eq!(covered(&first), [true, true, false, false, true, true]);
+        let mut next = whole();
+        narrow(&mut next, &first, &[]).unwrap();
+        assert_eq!(covered(&next), covered(&first), "nobody has to say it again");
+        let later = Revocation { from: 15, ..revoked.clone() };
+        narrow(&mut next, &first, &[later]).unwrap();
+        assert_eq!(covered(&next), covered(&first), "what was taken back is not given again");
+        let mut none = whole();
+        narrow(&mut none, &[], &[Revocation { from: 0, ..revoked }]).unwrap();
+        assert_eq!(covered(&none), [false, false, false, false, true, true]);
+    }
+
+    #[test]
+    fn a_revocation_of_no_key_or_without_an_index_is_refused() {
+        let unknown = Revocation { keyid: "00".repeat(32), from: 3 };
+        assert!(narrow(&mut [key(1, 0, None)], &[], &[unknown]).is_err());
+        for bad in ["", "00", "00@", "00@x", "00@-1"] {
+            assert!(revocation(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -149,9 +149,11 @@ pub fn statement(case: &Case, played: &Played, pseudonym: &dyn Fn(&str) -> Strin
     let game = Game {
         algorithm: case.algorithm.clone(),
         base_rows: played.rows.first().copied().map_or(0, count),
+        baseline_dataset_root: case.base_dataset.clone(),
         benchmark_rows: count(played.benchmark_rows),
         contract_digest: case.contract_digest.clone(),
         dataset_root: case.dataset.clone(),
+        draws: case.evaluation.evaluation_id.clone(),
         method: method(played).to_owned(),
         metric: case.evaluation.metric.clone(),
         parameters: case.parameters.clone(),

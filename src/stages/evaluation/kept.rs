@@ -6,7 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::attest::evaluation::{FullRecord, withheld};
+use crate::attest::evaluation::withheld;
+use crate::attest::figures::FullRecord;
 use crate::domain::keys::{PublicKey, SealingKey};
 use crate::stages::beside::Refusal;
 

@@ -39,6 +39,7 @@ use self::plan::{Case, facts};
 use self::score::Scored;
 use self::work::{Found, Shop, Work};
 use crate::attest::checkpoint::Checkpoint;
+use crate::attest::dsse::key_id;
 use crate::attest::evaluation::{Preregistration, salt, withheld};
 use crate::attest::statement::{StatementError, leaf_of, statement_hash};
 use crate::attest::trust::LiveTrust;
@@ -167,7 +168,9 @@ impl Evaluation {
             benchmark: crate::domain::records::Benchmark::default(),
             spec: String::new(),
             metric: String::new(),
+            minimum_effect: 0,
             preregistration: String::new(),
+            preregistered: String::new(),
         };
         let model = self.models.get(&case.attempt.model);
         let (benchmark, spec, plan) = match facts(&case.attempt, &case.family, model) {
@@ -176,6 +179,7 @@ impl Evaluation {
         };
         (case.benchmark, case.spec, case.metric) =
             (benchmark, spec, plan.declared.name(&plan.declared.primary).to_owned());
+        case.minimum_effect = plan.declared.minimum_effect;
         let key = case.benchmark.key();
         if case.benchmark.retired && !ledger.family(id)?.is_retired(&key) {
             ledger.fold(id, Noted::Retired { benchmark: key.clone() })?;
@@ -192,6 +196,7 @@ impl Evaluation {
         }
         let statement = case.preregister(&plan).map_err(compute)?;
         case.preregistration = data_encoding::HEXLOWER.encode(&leaf_of(&statement));
+        case.preregistered = data_encoding::HEXLOWER.encode(&statement_hash(&statement));
         attest(Preregistration::TYPE, statement, Some(case.evaluation_id.clone()), out)?;
         metrics::counter!("hokusai_evaluation_attempts_total").increment(1);
         ledger.open(&case)
@@ -247,7 +252,7 @@ impl Evaluation {
             }
             _ => None,
         };
-        case.conclude(|outcome| {
+        case.conclude(&key_id(&self.key.verifying_key()), |outcome| {
             outcome.status.clone_from(&record.status);
             outcome.reasons.clone_from(&record.reasons);
             outcome.record = scored.filter(|scored| scored.accepted).map(|scored| scored.record.clone());

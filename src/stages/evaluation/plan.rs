@@ -6,14 +6,19 @@ use sha2::{Digest, Sha256};
 use crate::attest::benchmark::BENCHMARK_TREE;
 use crate::attest::benchmark::SealedRows;
 use crate::attest::decision::NamedArtefact;
-use crate::attest::evaluation::{Candidate, Margin, Outcome, Preregistration, SealedBenchmark, SpentLevel};
-use crate::attest::statement::{Predicate, Statement, StatementError, Subject};
+use crate::attest::eval_result::{
+    AT_LEAST, Claim, Commitment, Commitments, Evaluator, Evidence, Harness, LABELS, LaidDown, NamedModel, RELEASE_GATE,
+    SELF_ATTESTED, Sha256Digest, Suite, claim_of,
+};
+use crate::attest::evaluation::{Candidate, Margin, Outcome, Preregistration, Receipts, SealedBenchmark, SpentLevel};
+use crate::attest::receipt::seconds;
+use crate::attest::statement::{PAYLOAD_TYPE, Predicate, Statement, StatementError, Subject};
 use crate::domain::contract::Spec;
-use crate::domain::records::{Benchmark, EvaluationAttempt, Model};
+use crate::domain::records::{Benchmark, Evaluation as Record, EvaluationAttempt, Model};
 use crate::stages::beside::Refusal;
 use crate::stats::bootstrap::REPLICATES;
 use crate::stats::declare::{Declared, declared};
-use crate::stats::fixed::floor_real;
+use crate::stats::fixed::{floor_real, micro_string};
 use crate::stats::metric::Metric;
 use crate::stats::multiplicity::attempt_level;
 
@@ -37,8 +42,14 @@ pub struct Case {
     pub spec: String,
     /// Primary metric.
     pub metric: String,
+    /// The least improvement worth accepting, in millionths of the metric's unit.
+    #[serde(default)]
+    pub minimum_effect: i64,
     /// Leaf hash of its preregistration, hex.
     pub preregistration: String,
+    /// SHA-256 of its preregistration's statement, hex.
+    #[serde(default)]
+    pub preregistered: String,
 }
 
 /// Names of strata, each with the margin by which the primary metric may be worse there, in millionths.
@@ -169,6 +180,9 @@ impl Case {
             dataset_root: dataset.map(|dataset| dataset.digest.clone()),
             dataset_rows: dataset.map(|dataset| dataset.rows),
             digest: self.attempt.candidate.digest.clone(),
+            receipts: dataset
+                .filter(|dataset| !dataset.contributions_root.is_empty())
+                .map(|dataset| Receipts { count: dataset.contributions, root: dataset.contributions_root.clone() }),
             recipe_digest: self.attempt.recipe_digest.clone(),
             run_id: self.attempt.run_id.clone(),
         }
@@ -206,6 +220,7 @@ impl Case {
             baseline: self.baseline(),
             benchmark: self.sealed(),
             candidate: self.candidate(),
+            comparator: AT_LEAST.to_owned(),
             contract_digest: self.attempt.contract_digest.clone(),
             evaluation_id: self.evaluation_id.clone(),
             guardrails: guardrails.map(|(metric, own)| margin(plan.declared.name(metric), *own)).collect(),
@@ -220,26 +235,58 @@ impl Case {
         self.statement(Predicate::Preregistration(Box::new(laid)))
     }
 
-    /// The outcome: the statement's bytes. `said` fills in what came of it.
+    /// The outcome: the statement's bytes. `evaluator` is the id of the stage's key, `said` fills in what came of it.
     ///
     /// # Errors
     /// A text without canonical form.
-    pub fn conclude(&self, said: impl FnOnce(&mut Outcome)) -> Result<Vec<u8>, StatementError> {
+    pub fn conclude(&self, evaluator: &str, said: impl FnOnce(&mut Outcome)) -> Result<Vec<u8>, StatementError> {
+        let (benchmark, candidate) = (self.sealed(), self.candidate());
+        let commitment =
+            |alg: &str, value: &String| Commitment { alg: alg.to_owned(), salted: true, value: value.clone() };
+        let (name, version) = benchmark.name.rsplit_once('@').unwrap_or((&benchmark.name, ""));
+        let evidence = (!self.preregistered.is_empty()).then(|| Evidence {
+            digest: Sha256Digest { sha256: self.preregistered.clone() },
+            media_type: PAYLOAD_TYPE.to_owned(),
+            name: "preregistration".to_owned(),
+        });
         let mut outcome = Outcome {
+            assurance_level: SELF_ATTESTED.to_owned(),
             attempt: self.level(),
             baseline: self.baseline(),
-            benchmark: self.sealed(),
-            candidate: self.candidate(),
+            claims: vec![Claim {
+                comparator: AT_LEAST.to_owned(),
+                metric: claim_of(&self.metric),
+                passed: false,
+                threshold: micro_string(i128::from(self.minimum_effect)),
+            }],
+            commitments: Commitments {
+                dataset: commitment(BENCHMARK_TREE, &benchmark.rows.root),
+                labels: commitment(LABELS, &benchmark.label_commitment),
+            },
+            evaluated_at: seconds(self.attempt.requested_at),
             evaluation_id: self.evaluation_id.clone(),
+            evaluator: Evaluator::of(evaluator),
+            evidence: evidence.into_iter().collect(),
+            harness: Harness::own(),
             metric: self.metric.clone(),
-            model: self.attempt.model.clone(),
-            preregistration: self.preregistration.clone(),
+            model: NamedModel {
+                digest: Sha256Digest { sha256: candidate.digest.clone() },
+                name: self.attempt.model.clone(),
+            },
+            pre_registration: LaidDown::leaf(self.preregistration.clone()),
             reasons: Vec::new(),
             record: None,
+            sample_size: benchmark.rows.n,
             status: String::new(),
+            subject_profile: RELEASE_GATE.to_owned(),
+            suite: Suite { name: name.to_owned(), version: version.to_owned() },
             withheld: None,
+            benchmark,
+            candidate,
         };
         said(&mut outcome);
+        let accepted = outcome.status == Record::ACCEPTED;
+        outcome.claims.iter_mut().for_each(|claim| claim.passed = accepted);
         self.statement(Predicate::Evaluation(Box::new(outcome)))
     }
 }

@@ -2,14 +2,18 @@
 
 use super::plan::{Case, level_string};
 use super::score::Scored;
-use crate::attest::evaluation::{FullRecord, MetricFacts, ReasonFacts, RightCounts, StratumFacts};
+use crate::attest::figures::{
+    CalibrationErrors, CalibrationFacts, FullRecord, MetricFacts, ReasonFacts, RightCounts, StratumFacts,
+};
 use crate::domain::records::{Evaluation as Record, EvaluationStratum};
+use crate::stats::calibration::calibration;
 use crate::stats::compare::Comparison;
 use crate::stats::counts::PairedCounts;
 use crate::stats::evaluation::{Evaluation, MetricReport, Plan};
 use crate::stats::fixed::{ceil_real, floor_real, micro_string, p_value_string};
 use crate::stats::metric::{Metric, publish};
-use crate::stats::rows::{PairedRows, Task};
+use crate::stats::proportion::{PairedTable, newcombe_paired};
+use crate::stats::rows::{Model, PairedRows, Task};
 use crate::stats::strata::{NON_INFERIORITY_LEVEL, NonInferiority, non_inferior};
 
 fn ppm(value: f64) -> Option<String> {
@@ -37,11 +41,8 @@ pub fn full_record(done: &Evaluation, levels: &[(&PairedRows, &Plan)]) -> FullRe
         (0..).zip(&plan.strata).map(move |(level, (name, margin))| (rows, level, name, *margin))
     });
     FullRecord {
-        counts: rows.filter(|rows| rows.frame().task != Task::Regression).map(|rows| {
-            let (baseline_only, candidate_only) = PairedCounts::of(rows).discordant_correct();
-            let long = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-            RightCounts { baseline_only: long(baseline_only), candidate_only: long(candidate_only) }
-        }),
+        calibration: rows.and_then(calibrated),
+        counts: rows.filter(|rows| rows.frame().task != Task::Regression).and_then(right),
         lower_ppm: done.decision.lower_bound.and_then(ppm),
         metrics: metrics.collect(),
         n: rows.map_or(0, |rows| count(rows.len())),
@@ -51,6 +52,39 @@ pub fn full_record(done: &Evaluation, levels: &[(&PairedRows, &Plan)]) -> FullRe
         samples: None,
         strata: strata.filter_map(|(rows, level, name, margin)| stratum(done, rows, level, name, margin)).collect(),
     }
+}
+
+/// Bins of the calibration that is recorded.
+const BINS: u32 = 10;
+/// On each side of a two-sided interval of 95 %.
+const TAIL: f64 = 0.025;
+
+fn calibrated(rows: &PairedRows) -> Option<CalibrationFacts> {
+    let errors = |model| {
+        let own = calibration(rows, model, BINS)?;
+        let ppm = |error| Some(ceil_real(error, 1e6)?.to_string());
+        Some(CalibrationErrors { expected_ppm: ppm(own.expected_error)?, largest_ppm: ppm(own.largest_error)? })
+    };
+    Some(CalibrationFacts {
+        baseline: errors(Model::Baseline)?,
+        bins: i64::from(BINS),
+        candidate: errors(Model::Candidate)?,
+    })
+}
+
+fn right(rows: &PairedRows) -> Option<RightCounts> {
+    let table = PairedCounts::of(rows).right();
+    let (lower, upper) = newcombe_paired(table, TAIL);
+    let PairedTable { both, candidate_only, baseline_only, .. } = table;
+    let long = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    Some(RightCounts {
+        baseline_only: long(baseline_only),
+        baseline_right: long(both + baseline_only),
+        candidate_only: long(candidate_only),
+        candidate_right: long(both + candidate_only),
+        mid_p_e9: e9(table.discordance().p_mid())?,
+        newcombe_ppm: [floor_real(lower, 1e6)?.to_string(), ceil_real(upper, 1e6)?.to_string()],
+    })
 }
 
 fn metric_facts(name: String, report: &MetricReport) -> Option<MetricFacts> {
@@ -66,7 +100,9 @@ fn metric_facts(name: String, report: &MetricReport) -> Option<MetricFacts> {
         Some([floor_real(interval.lower, 1e6)?.to_string(), ceil_real(interval.upper, 1e6)?.to_string()])
     });
     Some(MetricFacts {
+        baseline_bps: published.baseline_bps,
         baseline_ppm: places(&published.baseline),
+        candidate_bps: published.candidate_bps,
         candidate_ppm: places(&published.candidate),
         delta_ppm: published.delta_micro.to_string(),
         interval_ppm: interval,

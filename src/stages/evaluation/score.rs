@@ -14,7 +14,7 @@ use super::columns::{Columns, columns};
 use super::plan::{Case, Plan, alpha, plan, seed};
 use super::report::full_record;
 use super::samples::{self, Sampled};
-use crate::attest::evaluation::FullRecord;
+use crate::attest::figures::FullRecord;
 use crate::attest::samples::SampledRows;
 use crate::attest::tree::Hash;
 use crate::domain::contract::Spec;

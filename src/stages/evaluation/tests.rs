@@ -33,11 +33,28 @@ fn a_real_improvement_is_accepted_and_tells_by_how_much_behind_its_preregistrati
         ("mcnemar_exact", 1, "10000")
     );
     assert_eq!((laid.guardrails.len(), laid.strata.len(), &laid.attempt), (1, 4, &told.attempt));
-    assert_eq!((&told.preregistration, &told.withheld), (&record.preregistration, &None));
+    assert_eq!((&told.pre_registration.value, &told.withheld), (&record.preregistration, &None));
+    let hash = statement_hash(&desk.payloads()[0]);
+    assert_eq!(told.evidence[0].digest.sha256, data_encoding::HEXLOWER.encode(&hash));
+    assert_eq!((told.evaluated_at.as_str(), told.sample_size), ("2023-11-14T22:13:20Z", 600));
+    let claim = &told.claims[0];
+    assert_eq!(
+        (claim.metric.as_str(), claim.threshold.as_str(), claim.passed),
+        ("improvement of accuracy", "0.010000", true)
+    );
     let full = told.record.as_ref().unwrap();
     let (alone, n) = (full.counts.clone().unwrap(), full.n);
     let from_counts = (alone.candidate_only - alone.baseline_only) as f64 / n as f64;
     assert!((from_counts - delta).abs() < 2e-6 && n == 600, "{alone:?}");
+    assert!((alone.candidate_right as f64 / n as f64 - cand).abs() < 2e-6, "{alone:?}");
+    let [lower, upper] = alone.newcombe_ppm.map(|ppm| ppm.parse::<f64>().unwrap() / 1e6);
+    assert!(0.0 < lower && lower < delta && delta < upper, "{lower} {delta} {upper}");
+    let (mid, exact) = (&alone.mid_p_e9, full.metrics.iter().find(|own| own.name == "accuracy").unwrap());
+    assert!(mid.parse::<i64>().unwrap() <= 2 * exact.p_e9.as_ref().unwrap().parse::<i64>().unwrap(), "{mid}");
+    let bps = (exact.baseline_bps.unwrap(), exact.candidate_bps.unwrap());
+    assert_eq!(bps, ((base * 1e4).ceil() as i64, (cand * 1e4).floor() as i64));
+    let calibration = full.calibration.as_ref().unwrap();
+    assert!(calibration.candidate.expected_ppm.parse::<i64>().unwrap() > 0, "{calibration:?}");
 
     let events = desk.task.sent::<RegistryEvent>(topics::REGISTRY_EVENTS);
     let [(_, key, event)] = events.as_slice() else { panic!("{events:?}") };

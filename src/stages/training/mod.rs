@@ -135,7 +135,9 @@ impl Training {
             return Ok(());
         }
         let admitted = match (request, refusal) {
-            (Some(request), _) => self.admit(context, state, requested(&run_id, (&position, requested_at), &request), &request)?,
+            (Some(request), _) => {
+                self.admit(context, state, requested(&run_id, (&position, requested_at), &request), &request)?
+            }
             (None, Some(refusal)) => Err(TrainingRun { requested_at, ..refused_in_form(run_id, position, refusal) }),
             (None, None) => return Ok(()),
         };

@@ -96,6 +96,14 @@ fn a_receipt_is_attested_and_checked_offline_and_no_byte_of_it_can_be_changed(cl
     std::fs::write(given.folder.join("receipts/mine.json"), other.to_string()).expect("a receipt");
     given.verify("bundle.json", &["--inputs", &inputs]).lines(15);
 
+    // Its signer's key got out: from the index on at which that is said to have been, it signs nothing that counts.
+    let signed: Value = serde_json::from_str(&bundle).expect("JSON");
+    let keyid = signed["envelope"]["signatures"][0]["keyid"].as_str().expect("a key id");
+    let (trust, revoked) = (given.file("trust.json"), given.file("revoked.json"));
+    let revocation = format!("{keyid}@0");
+    cluster.lines(&["attestation", "trust", "-o", &revoked, "--after", &trust, "--revoke", &revocation]);
+    given.verify("bundle.json", &["--trust", &revoked]).lines(12);
+
     // The state remembers the tree head; a later bundle has to continue it.
     let state = given.file("last.ckpt");
     given.verify("bundle.json", &["--state", &state]).lines(19);

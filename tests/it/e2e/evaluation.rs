@@ -140,7 +140,10 @@ fn attested(cluster: &Cluster, model: &str, told: &Value) {
     assert!(entries[0]["index"].as_i64() < entries[1]["index"].as_i64(), "{entries:?}");
     let shown = cluster.lines(&["attestation", "show", text(&entries[1], "/leaf")]).remove(0);
     let statement = &shown["statement"]["predicate"];
-    assert_eq!((&statement["preregistration"], &statement["status"]), (&told["preregistration"], &told["status"]));
+    assert_eq!(
+        (&statement["preRegistration"]["value"], &statement["status"]),
+        (&told["preregistration"], &told["status"])
+    );
     assert!(statement["record"]["n"] == 300 && statement["withheld"].is_null(), "{statement}");
     let folder = cluster.scratch().join(unique("stranger"));
     std::fs::create_dir_all(folder.join("models")).expect("a folder");
@@ -165,8 +168,10 @@ fn attested(cluster: &Cluster, model: &str, told: &Value) {
     assert_eq!(outcome("level 1, figures"), Some(json!("not_checked")), "{whole}");
     if cluster.broker.kind == Kind::Embedded && cluster.workers().count() == 1 {
         cluster.lines(&["attestation", "export", text(&entries[0], "/leaf"), "-o", &file("preregistration.json")]);
-        for bundle in ["preregistration.json", "bundle.json"] {
-            others_agree(&file(bundle), &file("trust.json"), &file("log.jsonl"));
+        for (bundle, is_outcome) in [("preregistration.json", false), ("bundle.json", true)] {
+            if let Some(checked) = others_agree(&file(bundle), &file("trust.json"), &file("log.jsonl")) {
+                assert_eq!(checked["eval_result"], is_outcome, "{bundle}: {checked}");
+            }
         }
     }
     // Without one of the models it is about something else.
@@ -174,14 +179,15 @@ fn attested(cluster: &Cluster, model: &str, told: &Value) {
     check(&file("log.jsonl")).lines(15);
 }
 
-/// Verifiers that are not ours accept the statement and refuse it with any byte changed.
-fn others_agree(bundle: &str, trust: &str, log: &str) {
-    let Some(python) = super::attestation::python() else { return };
+/// Verifiers that are not ours accept the statement and refuse it with any byte changed; what they say they checked.
+fn others_agree(bundle: &str, trust: &str, log: &str) -> Option<Value> {
+    let python = super::attestation::python()?;
     let script = root().join("tests/python/attestation.py");
     let output = Command::new(python).arg(script).args([bundle, trust, log]).output().expect("Python starts");
     assert!(output.status.success(), "{bundle}: {}", String::from_utf8_lossy(&output.stderr));
     let checked: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert!(checked["changed_bytes"].as_i64() > Some(1_000), "{bundle}: {checked}");
+    Some(checked)
 }
 
 fn what_cannot_be_evaluated_is_refused_by_name_before_anything_is_learned(cluster: &Cluster) {

@@ -259,7 +259,9 @@ impl World {
             benchmark: self.model.benchmarks[0].clone(),
             spec: self.model.contracts[0].spec.clone(),
             metric: record.metric.clone(),
+            minimum_effect: 10_000,
             preregistration: record.preregistration.clone(),
+            preregistered: String::new(),
         }
     }
 
@@ -385,8 +387,12 @@ impl Desk {
         self.task.values(topics::EVALUATIONS)
     }
 
-    pub(crate) fn statements(&self) -> Vec<Predicate> {
+    pub(crate) fn payloads(&self) -> Vec<Vec<u8>> {
         let requests = self.task.values::<AttestationRequest>(topics::ATTESTATION_REQUESTS);
-        requests.iter().map(|request| Statement::read(&request.statement).unwrap().predicate).collect()
+        requests.into_iter().map(|request| request.statement).collect()
+    }
+
+    pub(crate) fn statements(&self) -> Vec<Predicate> {
+        self.payloads().iter().map(|payload| Statement::read(payload).unwrap().predicate).collect()
     }
 }
