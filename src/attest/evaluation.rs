@@ -140,7 +140,7 @@ pub struct Outcome {
     /// By how much; only when it is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<FullRecord>,
-    /// `accepted`, `refused` or `failed`.
+    /// `accepted`, `refused`, `failed` or `cancelled`.
     pub status: String,
     /// Salted digest of the full record, hex: it is kept for the benchmark's owner. Only when it is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
