@@ -94,7 +94,7 @@ pub async fn opening(settings: &Settings, keys: &Path, which: &str, why: &str, t
     .await?;
     let said = &statements.outcome.said;
     let id = said.evaluation_id.clone();
-    if said.status == Evaluation::FAILED {
+    if Evaluation::is_unscored(&said.status) {
         let why = said.reasons.join(", ");
         return Err(Failure::because(format!("evaluation {id} was not scored ({why}): there is nothing to open")));
     }

@@ -53,6 +53,11 @@ the run's record, and the run goes on waiting; the first that can counts.
 
 Exit codes: 0 done (also when the candidate was not accepted: the result says so), 1 failed, 2 usage, 3 no broker reached, 4 the request was refused.";
 
+const CANCELLATION: &str = "\
+A run that is not over ends `cancelled`. One that is finished stays finished, and its version stays; the evaluation that it asked for
+ends `cancelled` unless it is over or being scored already. It stays counted: its level is spent, and the same recipe on the same
+benchmark is that attempt. Attempts of the family behind it go on.";
+
 /// Arguments of `train`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -108,7 +113,8 @@ pub struct TrainArgs {
 
 #[derive(Debug, Subcommand)]
 enum Instead {
-    /// End a run that is not over
+    /// End a run that is not over, or take back the evaluation that a finished one asked for
+    #[command(after_help = CANCELLATION)]
     Cancel(CancelArgs),
     /// List runs that wait for an external trainer
     Jobs(external::JobsArgs),
@@ -127,7 +133,7 @@ struct CancelArgs {
     /// Id of the request that asked for the run, instead
     #[arg(long, value_name = "ID", conflicts_with = "run_id")]
     request_id: Option<String>,
-    /// Wait until the run is over, however it ends, and print it; an id that no run has is waited for, too
+    /// Wait until the run and its evaluation are over, however they end, and print them; an id that no run has is waited for, too
     #[arg(long)]
     wait: bool,
     /// Give up waiting after this many seconds
@@ -182,7 +188,7 @@ pub async fn run(args: TrainArgs, settings: Settings) -> Outcome<()> {
     blocking(move || wait(args.timeout, &settings, &before, &run_id, &stop)).await
 }
 
-/// Asks for the end of a run. With `--wait` its end is success, whatever it is: it may have come before.
+/// Asks for the end of a run, or of its evaluation. With `--wait` their end is success, whatever it is: it may have come before.
 async fn cancel(args: CancelArgs, settings: Settings, stop: CancellationToken) -> Outcome<()> {
     let run_id = match (args.run_id, args.request_id) {
         (Some(run_id), _) => run_id,
@@ -202,8 +208,18 @@ async fn cancel(args: CancelArgs, settings: Settings, stop: CancellationToken) -
     }
     blocking(move || {
         let deadline = args.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-        let run = over(&settings, &Start::Beginning, &run_id, &Patience { deadline, stop: &stop })?;
-        if settings.json() { say(serde_json::to_value(&run).map_err(Failure::failed)?) } else { show(&run, None) }
+        let patience = Patience { deadline, stop: &stop };
+        let run = over(&settings, &Start::Beginning, &run_id, &patience)?;
+        let evaluation = evaluation_of(&settings, &run, &patience)?;
+        if settings.json() {
+            return say(line(&run, evaluation.as_ref())?);
+        }
+        let version = match &run.artefact {
+            Some(artefact) => registered(&settings, &run.model, &artefact.digest)?,
+            None => None,
+        };
+        show(&run, version.as_deref())?;
+        evaluation.as_ref().map_or(Ok(()), show_evaluation)
     })
     .await
 }
@@ -270,7 +286,7 @@ impl Patience<'_> {
         }
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Err(Failure::because(format!(
-                "run {run_id} is not over within --timeout\nhelp: it goes on; `hokusai doctor` tells whether the stages keying, training, trials and registry run"
+                "run {run_id} is not over within --timeout\nhelp: it goes on; `hokusai doctor` tells whether the stages keying, training, trials, registry and evaluation run"
             )));
         }
         Ok(())
@@ -287,23 +303,19 @@ fn wait(
     let deadline = timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let patience = Patience { deadline, stop };
     let run = over(settings, &before.runs, run_id, &patience)?;
-    let mut line = serde_json::to_value(&run).map_err(Failure::failed)?;
-    let mut version = None;
+    let (mut decided, mut version) = (None, None);
     if let Some(artefact) = &run.artefact {
-        let decision = decision(settings, before, run_id, &patience)?;
+        decided = Some(decision(settings, before, run_id, &patience)?);
         version = registered(settings, &run.model, &artefact.digest)?;
-        line["version"] = json!(version);
-        line["registered"] = json!(decision.allowed);
-        line["decision"] = json!(decision.reason);
     }
-    let evaluation = match &run.evaluation_id {
-        Some(id) => Some(evaluation(settings, id, &run, &patience)?),
-        None => None,
-    };
-    if let Some(evaluation) = &evaluation {
-        line["evaluation"] = serde_json::to_value(evaluation).map_err(Failure::failed)?;
-    }
+    let evaluation = evaluation_of(settings, &run, &patience)?;
     if settings.json() {
+        let mut line = line(&run, evaluation.as_ref())?;
+        if let Some(decision) = decided {
+            line["version"] = json!(version);
+            line["registered"] = json!(decision.allowed);
+            line["decision"] = json!(decision.reason);
+        }
         say(line)?;
     } else {
         show(&run, version.as_deref())?;
@@ -365,6 +377,20 @@ fn decision(settings: &Settings, before: &Before, run_id: &str, patience: &Patie
     }
 }
 
+/// A run as one line of JSON, with the evaluation that it asked for.
+fn line(run: &TrainingRun, evaluation: Option<&Evaluation>) -> Outcome<Value> {
+    let mut line = serde_json::to_value(run).map_err(Failure::failed)?;
+    if let Some(evaluation) = evaluation {
+        line["evaluation"] = serde_json::to_value(evaluation).map_err(Failure::failed)?;
+    }
+    Ok(line)
+}
+
+/// What may be told of the evaluation that a run asked for, if it asked for one.
+fn evaluation_of(settings: &Settings, run: &TrainingRun, patience: &Patience<'_>) -> Outcome<Option<Evaluation>> {
+    run.evaluation_id.as_ref().map(|id| evaluation(settings, id, run, patience)).transpose()
+}
+
 /// Waits for what may be told of the evaluation that a run asked for. One that was asked for before may be told already; that another
 /// request for it was no attempt is no answer to this one.
 fn evaluation(settings: &Settings, id: &str, run: &TrainingRun, patience: &Patience<'_>) -> Outcome<Evaluation> {
@@ -383,13 +409,18 @@ fn evaluation(settings: &Settings, id: &str, run: &TrainingRun, patience: &Patie
     }
 }
 
-/// An attempt that could not be scored is a failure, and a request that was no attempt is refused; that a candidate is not accepted
-/// is a result.
+/// An attempt that could not be scored, or was taken back before it was, is a failure, and a request that was no attempt is refused;
+/// that a candidate is not accepted is a result.
 fn unscored(evaluation: &Evaluation) -> Outcome<()> {
     let text =
         || format!("evaluation {}: {}: {}", evaluation.evaluation_id, evaluation.reasons.join(", "), evaluation.detail);
     match evaluation.status.as_str() {
         Evaluation::FAILED => Err(Failure::because(text())),
+        Evaluation::CANCELLED => {
+            let help = "help: the same recipe on the same benchmark is that attempt; another seed or other parameters are another";
+            let (id, why) = (&evaluation.evaluation_id, &evaluation.detail);
+            Err(Failure::because(format!("evaluation {id} was cancelled, {why}\n{help}")))
+        }
         _ if evaluation.attempt == 0 => Err(Failure::Refused(text())),
         _ => Ok(()),
     }

@@ -99,7 +99,7 @@ pub fn checks(folder: &Path, statement: &Statement, payload: &[u8], with: &With<
     };
     Some(match &statement.predicate {
         Predicate::Preregistration(_) => preregistered(&inputs, payload),
-        Predicate::Evaluation(told) if told.status == crate::domain::records::Evaluation::FAILED => {
+        Predicate::Evaluation(told) if crate::domain::records::Evaluation::is_unscored(&told.status) => {
             let mut checks = preregistered_outcome(&inputs, told);
             checks.extend(LEVELS.iter().map(|name| left_out(name, "the attempt was not scored: it has no figures")));
             checks

@@ -45,6 +45,9 @@ fn verdict(out: &mut Markup, report: &EvaluationReport) {
             out.text("Accepted: the candidate is shown to be better, and nothing protected to suffer.")
         }
         (Evaluation::FAILED, _) => out.text("Failed: the attempt could not be scored. Its level is spent."),
+        (Evaluation::CANCELLED, _) => {
+            out.text("Cancelled: the attempt was taken back before it was scored. Its level is spent.")
+        }
         (_, 0) => out.text("Refused before it was an attempt: no level was spent."),
         _ => out.text("Refused: the candidate is not shown to be better without anything protected suffering."),
     };
@@ -66,7 +69,7 @@ fn verdict(out: &mut Markup, report: &EvaluationReport) {
     if !told.detail.is_empty() {
         out.paragraph(&told.detail);
     }
-    if !is_accepted && !report.is_opened && told.attempt > 0 {
+    if !is_accepted && !report.is_opened && told.attempt > 0 && !Evaluation::is_unscored(&told.status) {
         out.paragraph(
             "Of an attempt that is not accepted nothing else is told before the benchmark is retired: from more, candidates could be \
              climbed towards the sealed rows. The benchmark's owner can open it (`hokusai report EVALUATION --open`), which is audited.",
@@ -111,6 +114,7 @@ fn meaning(reason: &str) -> &'static str {
         "NOT_PREREGISTERED" | "ATTEMPT_UNKNOWN" | "ALPHA_INVALID" => {
             "the attempt's place in its family is not laid down."
         }
+        "CANCELLED" => "whoever asked for the attempt took it back.",
         _ => "see the detail, or the documentation of the code.",
     }
 }

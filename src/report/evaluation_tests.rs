@@ -174,6 +174,15 @@ fn a_refused_attempt_tells_nobody_but_its_owner_a_figure() {
 }
 
 #[test]
+fn an_attempt_without_a_score_says_why_and_offers_nobody_to_open_it() {
+    for (status, says) in [(Evaluation::FAILED, "could not be scored"), (Evaluation::CANCELLED, "was taken back")] {
+        let page = report(status).html();
+        assert!(page.contains(says) && !page.contains("can open it"), "{status}");
+    }
+    assert!(report(Evaluation::REFUSED).html().contains("can open it"));
+}
+
+#[test]
 fn an_accepted_one_tells_its_figures_and_drawings_of_scores_only_to_the_owner() {
     let published = report(Evaluation::ACCEPTED);
     let page = published.html();

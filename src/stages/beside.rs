@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::domain::records::Position;
+
 /// Pause before what is out of reach is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -24,6 +26,12 @@ impl Refusal {
     pub fn new(code: &'static str, detail: impl std::fmt::Display) -> Self {
         let detail = detail.to_string().replace("\nhelp:", "; help:");
         Self { code, detail: detail.chars().filter(|c| !c.is_control()).take(1_000).collect() }
+    }
+
+    /// There is no result because the record at this place took the request back.
+    #[must_use]
+    pub fn cancelled(by: &Position) -> Self {
+        Self::new("CANCELLED", format!("as asked for by the record {by}"))
     }
 }
 

@@ -100,11 +100,11 @@ pub struct Evaluation {
     pub attempt: i64,
     /// Level that this attempt may spend, decimal string, rounded down; 0 when it was not counted.
     pub alpha: String,
-    /// `accepted`, `refused` or `failed`.
+    /// `accepted`, `refused`, `failed` or `cancelled`.
     pub status: String,
     /// Reason codes, sorted; empty when it is accepted.
     pub reasons: Vec<String>,
-    /// The way out when it was not scored; empty otherwise.
+    /// Why it was not scored, or the way out; empty otherwise.
     pub detail: String,
     /// Primary metric; empty when it was not counted.
     pub metric: String,
@@ -153,6 +153,14 @@ impl Evaluation {
     pub const REFUSED: &'static str = "refused";
     /// It could not be scored.
     pub const FAILED: &'static str = "failed";
+    /// Whoever asked took the request back before it was scored.
+    pub const CANCELLED: &'static str = "cancelled";
+
+    /// Whether an attempt of this status is over without a score, so that there are no figures of it anywhere.
+    #[must_use]
+    pub fn is_unscored(status: &str) -> bool {
+        matches!(status, Self::FAILED | Self::CANCELLED)
+    }
 
     /// The evaluation of a recipe on a benchmark of its model: it follows from them alone, so that asking again meets the first.
     #[must_use]

@@ -198,7 +198,7 @@ pub struct VersionEvaluation {
     pub benchmark: String,
     /// SHA-256 of the baseline's artefact, hex.
     pub baseline: String,
-    /// `accepted`, `refused` or `failed`.
+    /// `accepted`, `refused`, `failed` or `cancelled`.
     pub status: String,
     /// Reason codes, sorted.
     pub reasons: Vec<String>,

@@ -47,6 +47,11 @@ pub enum Noted {
         /// Index of the leaf.
         leaf_index: u64,
     },
+    /// Whoever asked took an attempt back: it is over, unless it was being scored.
+    Cancelled {
+        /// Id that the asker chose.
+        request_id: String,
+    },
     /// An attempt is over.
     Ended {
         /// The attempt.
@@ -68,13 +73,14 @@ impl Noted {
                 Event::Requested(Request { request_id, recipe, benchmark })
             }
             Self::Acknowledged { attempt, leaf_index } => Event::Acknowledged { attempt, leaf_index },
+            Self::Cancelled { request_id } => Event::Cancelled { request_id },
             Self::Ended { attempt, status } => Event::Ended { attempt, end: end(&status)? },
             Self::Retired { benchmark } => Event::Retired { benchmark },
         })
     }
 }
 
-/// How an attempt of this status ended.
+/// How an attempt of this status was ended by its outcome. A cancelled one has none: its cancellation stands in the log.
 #[must_use]
 pub fn end(status: &str) -> Option<End> {
     match status {
@@ -183,6 +189,14 @@ impl<'a> Ledger<'a> {
     /// See [`oldest`].
     pub fn close(&mut self, due: &[u8], evaluation_id: &str) -> Result<(), StageError> {
         self.state.delete(due.to_vec())?;
+        self.forget(evaluation_id)
+    }
+
+    /// An attempt that was not to be scored yet is over: nothing more is kept of its case.
+    ///
+    /// # Errors
+    /// See [`oldest`].
+    pub fn forget(&mut self, evaluation_id: &str) -> Result<(), StageError> {
         self.state.delete(named(b'c', evaluation_id))
     }
 

@@ -6,13 +6,15 @@
 //!  transaction m    acknowledgement ──► released, once every earlier attempt of the family is over
 //!  beside the task  sealed rows, both models ──► scores, paired tests, decision ──► full record, encrypted, into the store
 //!  transaction k    evaluations · registry.events · the outcome's statement · the outcome into evaluation.requests
+//!
+//!  cancellation     of an attempt that is not being scored: the transaction that reads it ends it, and tells its outcome like any other
 //! ```
 //!
 //! Invariants:
 //! * an attempt is counted when its request is read, and stays counted however it ends;
 //! * nothing is scored before the acknowledgement of exactly its own preregistration, nor out of the family's order;
 //! * who is attempt t, who is refused and what is scored when follow from the order of `evaluation.requests` alone: the end of an
-//!   attempt is a record there too;
+//!   attempt is a record there too, its outcome or its cancellation;
 //! * of an attempt that is not accepted nothing is told but its number, its level, reason codes and the Ladder's score; the full
 //!   record is bound by a salted digest and kept for the benchmark's owner;
 //! * acceptance promotes nothing.
@@ -47,13 +49,13 @@ use crate::codec::wire::Wire;
 use crate::domain::keys::{LiveKeys, SealingKey};
 use crate::domain::records::{
     AttestationRequest, Evaluation as Record, EvaluationAcknowledgement, EvaluationAttempt, EvaluationOutcome,
-    EvaluationRequest,
+    EvaluationRequest, Position,
 };
 use crate::domain::topics;
 use crate::stages::beside::Refusal;
 use crate::stages::models::KnownModels;
 use crate::stages::registry::result::{self, EvaluationResult, Found as Finding, StageResult};
-use crate::stats::attempts::{Refusal as Uncounted, Step};
+use crate::stats::attempts::{End, Progress, Refusal as Uncounted, Step};
 use crate::stats::fixed::micro_string;
 use crate::stats::ladder::Ladder;
 use crate::stream::stage::{Batch, Context, Destination, Outputs, Stage, StageError};
@@ -120,24 +122,28 @@ impl Evaluation {
         request: EvaluationRequest,
         out: &mut Outputs<'_>,
     ) -> Result<Result<(), Aside>, StageError> {
-        let EvaluationRequest { family, evaluation_id, attempt, acknowledgement, outcome, .. } = request;
+        let EvaluationRequest { family, evaluation_id, attempt, acknowledgement, outcome, cancel } = request;
         let Some(id) = family_id(&family).filter(|_| key.is_none_or(|key| key == family.as_bytes())) else {
             return Ok(Err(Aside("REQUEST_MISKEYED", "its key is no attempts family, or another one".to_owned())));
         };
-        let steps = match (attempt, acknowledgement, outcome) {
-            (Some(attempt), None, None) => {
+        let steps = match (attempt, acknowledgement, outcome, cancel) {
+            (Some(attempt), None, None, None) => {
                 return self.request(context, ledger, (&id, family), evaluation_id, attempt, out).map(Ok);
             }
-            (None, Some(acknowledgement), None) => match released(ledger, &evaluation_id, &acknowledgement)? {
+            (None, Some(acknowledgement), None, None) => match released(ledger, &evaluation_id, &acknowledgement)? {
                 Ok(Some(noted)) => ledger.fold(&id, noted)?,
                 Ok(None) => Vec::new(),
                 Err(detail) => return Ok(Err(Aside("ACKNOWLEDGEMENT_REFUSED", detail))),
             },
-            (None, None, Some(EvaluationOutcome { attempt, status })) => {
+            (None, None, Some(EvaluationOutcome { attempt, status }), None) => {
                 let attempt = u64::try_from(attempt).unwrap_or(0);
                 ledger.fold(&id, Noted::Ended { attempt, status })?
             }
-            _ => return Ok(Err(Aside("REQUEST_UNREADABLE", "exactly one of its three forms is due".to_owned()))),
+            (None, None, None, Some(by)) => match self.cancel(ledger, (&id, &family), &evaluation_id, &by, out)? {
+                Ok(steps) => steps,
+                Err(detail) => return Ok(Err(Aside("CANCELLATION_REFUSED", detail))),
+            },
+            _ => return Ok(Err(Aside("REQUEST_UNREADABLE", "exactly one of its four forms is due".to_owned()))),
         };
         release(ledger, &id, offset, &steps)?;
         Ok(Ok(()))
@@ -202,7 +208,32 @@ impl Evaluation {
         ledger.open(&case)
     }
 
-    /// Tells what came of an attempt, all of it in one transaction.
+    /// Takes back an attempt that is not being scored: it is over, and what came of it is told. What is being scored is seen to its
+    /// end, because its result may be known already.
+    fn cancel(
+        &self,
+        ledger: &mut Ledger<'_>,
+        (id, family): (&FamilyId, &str),
+        evaluation_id: &str,
+        by: &Position,
+        out: &mut Outputs<'_>,
+    ) -> Result<Result<Vec<Step>, String>, StageError> {
+        let case = match unfinished(ledger, evaluation_id)? {
+            Ok(Some(case)) if case.family == family => case,
+            Ok(Some(_)) => return Ok(Err("the evaluation is of another attempts family".to_owned())),
+            Ok(None) => return Ok(Ok(Vec::new())),
+            Err(detail) => return Ok(Err(detail)),
+        };
+        let steps = ledger.fold(id, Noted::Cancelled { request_id: case.attempt.request_id.clone() })?;
+        let progress = ledger.family(id)?.get(case.number).map(|own| own.progress);
+        if progress == Some(Progress::Over(End::Cancelled)) {
+            self.tell(&case, unscored(&case, Record::CANCELLED, &Refusal::cancelled(by)), None, out)?;
+            ledger.forget(evaluation_id)?;
+        }
+        Ok(Ok(steps))
+    }
+
+    /// Tells what came of a scoring, all of it in one transaction.
     fn conclude(
         &self,
         ledger: &mut Ledger<'_>,
@@ -211,25 +242,13 @@ impl Evaluation {
         found: Found,
         out: &mut Outputs<'_>,
     ) -> Result<(), StageError> {
-        let benchmark = case.benchmark.key();
-        let mut record = report::counted(case);
-        let statement = match &found {
+        let record = match &found {
             Ok(scored) => {
-                record = report::told(record, scored);
-                record.ladder_score = climb(ledger, &benchmark, &case.metric, scored)?;
-                self.outcome(case, &record, Some(scored))
+                let ladder_score = climb(ledger, &case.benchmark.key(), &case.metric, scored)?;
+                Record { ladder_score, ..report::told(report::counted(case), scored) }
             }
-            Err(refusal) => {
-                record.status = Record::FAILED.to_owned();
-                record.reasons = vec![refusal.code.to_owned()];
-                record.detail.clone_from(&refusal.detail);
-                self.outcome(case, &record, None)
-            }
+            Err(refusal) => unscored(case, Record::FAILED, refusal),
         };
-        let statement = statement.map_err(compute)?;
-        record.statement = data_encoding::HEXLOWER.encode(&statement_hash(&statement));
-        self.register(case, &record, out)?;
-        attest(crate::attest::evaluation::Outcome::TYPE, statement, None, out)?;
         let outcome = EvaluationOutcome { attempt: record.attempt, status: record.status.clone() };
         let ended = EvaluationRequest {
             family: case.family.clone(),
@@ -238,10 +257,25 @@ impl Evaluation {
             ..EvaluationRequest::default()
         };
         out.send(topics::EVALUATION_REQUESTS, Destination::ByKey, case.family.as_bytes(), &ended)?;
-        metrics::counter!("hokusai_evaluations_total", "status" => record.status.clone()).increment(1);
-        send(&record, out)?;
+        self.tell(case, record, found.as_deref().ok(), out)?;
         crate::failpoint!("evaluation.concluding");
         ledger.close(key, &due.evaluation_id)
+    }
+
+    /// Tells the outcome of an attempt to the registry, to the log of attestations and to whoever reads evaluations.
+    fn tell(
+        &self,
+        case: &Case,
+        mut record: Record,
+        scored: Option<&Scored>,
+        out: &mut Outputs<'_>,
+    ) -> Result<(), StageError> {
+        let statement = self.outcome(case, &record, scored).map_err(compute)?;
+        record.statement = data_encoding::HEXLOWER.encode(&statement_hash(&statement));
+        self.register(case, &record, out)?;
+        attest(crate::attest::evaluation::Outcome::TYPE, statement, None, out)?;
+        metrics::counter!("hokusai_evaluations_total", "status" => record.status.clone()).increment(1);
+        send(&record, out)
     }
 
     fn outcome(&self, case: &Case, record: &Record, scored: Option<&Scored>) -> Result<Vec<u8>, StatementError> {
@@ -299,15 +333,25 @@ fn climb(
     Ok(released.map(|loss| micro_string(value(loss))))
 }
 
+/// The case of an attempt that is not over; none of one that is.
+fn unfinished(ledger: &Ledger<'_>, evaluation_id: &str) -> Result<Result<Option<Case>, String>, StageError> {
+    let case = ledger.case(evaluation_id)?;
+    if case.is_none() && !ledger.knows(evaluation_id)? {
+        return Ok(Err("no attempt of that evaluation was counted".to_owned()));
+    }
+    Ok(Ok(case))
+}
+
 /// An acknowledgement releases its own preregistration and no other; one of an attempt that is over releases nothing.
 fn released(
     ledger: &Ledger<'_>,
     evaluation_id: &str,
     said: &EvaluationAcknowledgement,
 ) -> Result<Result<Option<Noted>, String>, StageError> {
-    let Some(case) = ledger.case(evaluation_id)? else {
-        let unknown = || "no attempt of that evaluation was counted".to_owned();
-        return Ok(if ledger.knows(evaluation_id)? { Ok(None) } else { Err(unknown()) });
+    let case = match unfinished(ledger, evaluation_id)? {
+        Ok(Some(case)) => case,
+        Ok(None) => return Ok(Ok(None)),
+        Err(detail) => return Ok(Err(detail)),
     };
     let (Ok(leaf_index), true) = (u64::try_from(said.index), said.leaf == case.preregistration) else {
         return Ok(Err("it is of another leaf than the attempt's preregistration".to_owned()));
@@ -346,6 +390,16 @@ fn way_out(refusal: Uncounted) -> &'static str {
             "the attempts family has had all its attempts; help: seal rows that overlap with none of it"
         }
         Uncounted::TooManyOpen => "too many attempts of the family wait already; help: send it again later",
+    }
+}
+
+/// The record of an attempt that has no score: it has spent its level all the same.
+fn unscored(case: &Case, status: &str, refusal: &Refusal) -> Record {
+    Record {
+        status: status.to_owned(),
+        reasons: vec![refusal.code.to_owned()],
+        detail: refusal.detail.clone(),
+        ..report::counted(case)
     }
 }
 

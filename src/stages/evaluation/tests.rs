@@ -310,6 +310,105 @@ fn an_attempt_that_no_worker_brings_to_its_end_is_given_up_and_holds_nobody_up()
     assert_eq!(desk.evaluate(world.ask("2", &world.good, &world.noise)).status, Record::ACCEPTED);
 }
 
+/// A record that takes an evaluation back.
+fn taken_back(request: &EvaluationRequest) -> EvaluationRequest {
+    let by = Position { topic: topics::TRAINING_REQUESTS.to_owned(), partition: 0, offset: 9 };
+    EvaluationRequest { attempt: None, cancel: Some(by), ..request.clone() }
+}
+
+#[test]
+fn an_attempt_that_is_taken_back_before_it_is_scored_has_spent_its_level_tells_so_and_holds_nobody_up() {
+    let world = World::new();
+    let mut desk = world.desk();
+    let [first, second, third] = [
+        world.ask("1", &world.other_noise, &world.noise),
+        world.ask("2", &world.good, &world.noise),
+        world.ask("3", &world.noise, &world.good),
+    ];
+    for request in [&first, &second, &third] {
+        desk.feed(request.clone());
+    }
+    let acknowledgements = desk.acknowledgements();
+    desk.feed(acknowledgements[1].clone());
+    desk.feed(acknowledgements[2].clone());
+    // One that waits for its turn, then one that waits for its acknowledgement.
+    desk.feed(taken_back(&third));
+    assert!(!desk.task.stage.owes(&desk.task.state).unwrap(), "the second waits for the first");
+    desk.feed(taken_back(&first));
+    let record = desk.records().pop().unwrap();
+    assert_eq!((record.status.as_str(), record.attempt), (Record::CANCELLED, 1), "{record:?}");
+    assert_eq!((record.alpha.as_str(), record.request_id.as_str()), ("0.030396355092", "1"));
+    assert_eq!((&record.reasons, &record.ladder_score), (&vec!["CANCELLED".to_owned()], &None));
+    assert_eq!(record.detail, "as asked for by the record training.requests/0/9");
+    let Some(Predicate::Evaluation(told)) = desk.statements().pop() else { panic!() };
+    assert_eq!((told.status.as_str(), told.attempt.number), ("cancelled", 1));
+    assert_eq!((&told.reasons, &told.pre_registration.value), (&record.reasons, &record.preregistration));
+    assert_eq!((told.record, told.withheld), (None, None));
+    let (_, _, event) = desk.task.sent::<RegistryEvent>(topics::REGISTRY_EVENTS).pop().unwrap();
+    let envelope = Envelope::from_json(event.envelope.as_bytes()).unwrap();
+    let Finding::Evaluation(found) = result::read(&envelope).unwrap().found else { panic!() };
+    assert_eq!((found.status.as_str(), found.delta), ("cancelled", None));
+    assert_eq!(found.statement, Some(record.statement));
+
+    // The same for whoever goes on.
+    desk.task.end(End::Elsewhere).unwrap();
+    desk.work_off();
+    let order = |desk: &Desk| -> Vec<(i64, String)> {
+        desk.records().into_iter().map(|told| (told.attempt, told.status)).collect()
+    };
+    let expected = [(3, Record::CANCELLED), (1, Record::CANCELLED), (2, Record::ACCEPTED)];
+    assert_eq!(order(&desk), expected.map(|(number, status)| (number, status.to_owned())));
+    // What comes late changes nothing: its acknowledgement, another cancellation, the same request.
+    desk.feed(acknowledgements[0].clone());
+    desk.feed(taken_back(&first));
+    desk.feed(first);
+    desk.work_off();
+    assert_eq!((desk.records().len(), desk.task.dead_letters.len()), (3, 0));
+    assert_eq!(desk.evaluate(world.ask("4", &world.other_noise, &world.noise)).attempt, 4, "they stay counted");
+}
+
+#[test]
+fn what_is_being_scored_is_seen_to_its_end_and_what_is_over_stays_as_it_is() {
+    let world = World::new();
+    let mut desk = world.desk();
+    let request = world.ask("r", &world.good, &world.noise);
+    desk.feed(request.clone());
+    let acknowledgement = desk.acknowledgements().remove(0);
+    desk.feed(acknowledgement);
+    desk.feed(taken_back(&request));
+    assert!(desk.records().is_empty());
+    while desk.records().is_empty() {
+        desk.task.commit(&[]).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    // Its outcome is told, and has not come back yet.
+    desk.feed(taken_back(&request));
+    desk.work_off();
+    desk.feed(taken_back(&request));
+    desk.work_off();
+    let records = desk.records();
+    assert_eq!(records.iter().map(|told| told.status.as_str()).collect::<Vec<_>>(), [Record::ACCEPTED]);
+    assert!(desk.task.dead_letters.is_empty(), "{:?}", desk.task.dead_letters);
+    assert_eq!(desk.evaluate(world.ask("s", &world.other_noise, &world.noise)).attempt, 2);
+}
+
+#[test]
+fn a_cancellation_of_what_was_never_counted_is_set_aside() {
+    let world = World::new();
+    let mut desk = world.desk();
+    let request = world.ask("r", &world.good, &world.noise);
+    desk.feed(taken_back(&request));
+    desk.feed(request.clone());
+    desk.feed(EvaluationRequest { family: world.family(1), ..taken_back(&request) });
+    desk.feed(EvaluationRequest { cancel: taken_back(&request).cancel, ..request });
+    let reasons: Vec<&str> = desk.task.dead_letters.iter().map(|letter| letter.reason.as_str()).collect();
+    assert_eq!(reasons, ["CANCELLATION_REFUSED", "CANCELLATION_REFUSED", "REQUEST_UNREADABLE"]);
+    let acknowledgement = desk.acknowledgements().remove(0);
+    desk.feed(acknowledgement);
+    desk.work_off();
+    assert_eq!(desk.records()[0].status, Record::ACCEPTED);
+}
+
 /// What a wrong answer costs, more in the north, and more the surer it was.
 const COST: &str = "CASE WHEN predicted = label THEN 0 WHEN region = 'north' THEN 5 * abs(score - 0.5) ELSE 2 END";
 

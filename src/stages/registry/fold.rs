@@ -370,11 +370,11 @@ fn sound(e: &EvaluationResult) -> Result<(), Denial> {
             deny("MALFORMED", "an accepted evaluation says by how much")
         }
         "accepted" => Ok(()),
-        "refused" | "failed" if e.delta.is_some() || e.lower.is_some() => {
+        "refused" | "failed" | "cancelled" if e.delta.is_some() || e.lower.is_some() => {
             deny("TELLS_TOO_MUCH", "an evaluation that did not accept says nothing but its reasons")
         }
-        "refused" | "failed" => Ok(()),
-        _ => deny("MALFORMED", "an evaluation is accepted, refused or failed"),
+        "refused" | "failed" | "cancelled" => Ok(()),
+        _ => deny("MALFORMED", "an evaluation is accepted, refused, failed or cancelled"),
     }
 }
 

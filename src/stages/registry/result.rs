@@ -40,7 +40,7 @@ pub struct EvaluationResult {
     pub baseline: String,
     /// Benchmark.
     pub benchmark: String,
-    /// `accepted`, `refused` or `failed`.
+    /// `accepted`, `refused`, `failed` or `cancelled`.
     pub status: String,
     /// Reason codes, sorted.
     #[serde(default)]

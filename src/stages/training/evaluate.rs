@@ -1,5 +1,7 @@
 //! The evaluation that a run asks for: fixed when the run is admitted, sent in the transaction that tells its result.
 //!
+//! Whoever cancels a run that is finished takes that evaluation back; whether it still can be is decided where attempts are counted.
+//!
 //! The baseline is `base_version` if the request names one, else the version in production, else the newest version that is not
 //! archived when the run is admitted. Without any there is nothing to be better than, and the request is refused.
 
@@ -8,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::learn::Made;
 use crate::domain::contract::Spec;
 use crate::domain::records::{
-    Artefact, Benchmark, Evaluation, EvaluationAttempt, EvaluationRequest, Model, ModelVersion, TrainingRun,
+    Artefact, Benchmark, Evaluation, EvaluationAttempt, EvaluationRequest, Model, ModelVersion, Position, TrainingRun,
     benchmark::parts,
 };
 use crate::stages::beside::Refusal;
@@ -100,4 +102,23 @@ pub fn request(wanted: &Wanted, run: &TrainingRun, made: &Made) -> Option<Evalua
     };
     let family = wanted.family.clone();
     Some(EvaluationRequest { family, evaluation_id, attempt: Some(attempt), ..EvaluationRequest::default() })
+}
+
+/// The evaluation that a finished run asked for: kept until somebody takes it back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// Its attempts family.
+    pub family: String,
+    /// The evaluation.
+    pub evaluation_id: String,
+}
+
+impl Asked {
+    /// What takes it back, because the record at this place asks for that.
+    #[must_use]
+    pub fn cancel(self, by: Position) -> EvaluationRequest {
+        let Self { family, evaluation_id } = self;
+        EvaluationRequest { family, evaluation_id, cancel: Some(by), ..EvaluationRequest::default() }
+    }
 }

@@ -12,7 +12,8 @@
 //!                   then the winner's parameters are learned as if they had been asked for
 //!  external         before the learner: beside the task a job, durable in the store ──► training.runs: waiting; an answer ──► training.jobs;
 //!                   beside the task its model is read and measured ──► transaction m, or the run goes on waiting
-//!  cancellation     a job like others: the transaction that reads it ends the run, unless it has ended before
+//!  cancellation     a job like others: the transaction that reads it ends the run, unless it has ended before; of a finished run it
+//!                   takes the evaluation back: evaluation.requests
 //! ```
 //!
 //! Invariants:
@@ -77,6 +78,10 @@ const OPEN: u8 = b'o';
 const WAITING: u8 = b'w';
 /// Known runs, by id: the offset of their job.
 const KNOWN: u8 = b'r';
+/// Evaluations that finished runs asked for, by the run's id: a cancellation takes them back, once.
+const ASKED: u8 = b'e';
+/// What entries of that kind are called in errors.
+const EVALUATION: &str = "a run's evaluation";
 
 /// The stage: see the module.
 pub struct Training {
@@ -122,7 +127,7 @@ impl Training {
     ) -> Result<(), StageError> {
         let TrainingJob { run_id, position, request, refusal, cancel, trial, answer, requested_at } = job;
         if cancel {
-            return cancelled(state, &run_id, &position, out);
+            return cancelled(state, &run_id, position, out);
         }
         if let Some(result) = trial {
             return heard(state, &run_id, &result, out);
@@ -130,7 +135,7 @@ impl Training {
         if let Some(answer) = answer {
             return answers::answered(state, &run_id, position, answer, out);
         }
-        let known = [&[KNOWN], run_id.as_bytes()].concat();
+        let known = of_run(KNOWN, &run_id);
         if state.get(&known)?.is_some() {
             return Ok(());
         }
@@ -213,7 +218,9 @@ impl Training {
                 self.register(&run, &made, out)?;
                 if let Some(asked) = wanted.and_then(|wanted| evaluate::request(&wanted, &run, &made)) {
                     out.send(topics::EVALUATION_REQUESTS, Destination::ByKey, asked.family.as_bytes(), &asked)?;
-                    run.evaluation_id = Some(asked.evaluation_id);
+                    run.evaluation_id = Some(asked.evaluation_id.clone());
+                    let asked = evaluate::Asked { family: asked.family, evaluation_id: asked.evaluation_id };
+                    state.put(of_run(ASKED, &run.run_id), entry::encode(VERSION, &EVALUATION, &asked)?)?;
                 }
                 send(&run, out)?;
                 metrics::counter!("hokusai_training_runs_total").increment(1);
@@ -373,6 +380,11 @@ fn key_of(prefix: u8, offset: i64) -> Vec<u8> {
     key
 }
 
+/// The key of what is kept by a run's id.
+fn of_run(prefix: u8, run_id: &str) -> Vec<u8> {
+    [&[prefix], run_id.as_bytes()].concat()
+}
+
 /// The key of the same run under another prefix.
 fn moved(key: &[u8], prefix: u8) -> Vec<u8> {
     std::iter::once(prefix).chain(key.iter().skip(1).copied()).collect()
@@ -380,7 +392,7 @@ fn moved(key: &[u8], prefix: u8) -> Vec<u8> {
 
 /// A run that is not over, by its id.
 fn find(state: &KeyValue, run_id: &str) -> Result<Option<(Vec<u8>, Open)>, StageError> {
-    let Some(known) = state.get(&[&[KNOWN], run_id.as_bytes()].concat())? else { return Ok(None) };
+    let Some(known) = state.get(&of_run(KNOWN, run_id))? else { return Ok(None) };
     for prefix in [OPEN, WAITING] {
         if known.len() > 1 {
             let key = moved(&known, prefix);
@@ -400,15 +412,23 @@ fn find(state: &KeyValue, run_id: &str) -> Result<Option<(Vec<u8>, Open)>, Stage
     Ok(None)
 }
 
-/// Ends a run, if it is not over: whoever works on it finds it gone.
-fn cancelled(state: &mut KeyValue, run_id: &str, position: &Position, out: &mut Outputs<'_>) -> Result<(), StageError> {
-    let Some((key, open)) = find(state, run_id)? else { return Ok(()) };
+/// Ends a run, if it is not over: whoever works on it finds it gone. Of one that is, the evaluation is taken back.
+fn cancelled(state: &mut KeyValue, run_id: &str, by: Position, out: &mut Outputs<'_>) -> Result<(), StageError> {
+    let Some((key, open)) = find(state, run_id)? else { return taken_back(state, run_id, by, out) };
     if key.first() == Some(&WAITING) {
         issue(&open, true, out)?;
     }
-    let Position { topic, partition, offset } = position;
-    let refusal = Refusal::new("CANCELLED", format!("as asked for by the record {topic}/{partition}/{offset}"));
-    send(&ended(open.run, TrainingRun::CANCELLED, &refusal), out)?;
+    send(&ended(open.run, TrainingRun::CANCELLED, &Refusal::cancelled(&by)), out)?;
+    state.delete(key)
+}
+
+/// Takes back the evaluation that a finished run asked for. The run stays finished, and it is sent once: it says all there is to say.
+fn taken_back(state: &mut KeyValue, run_id: &str, by: Position, out: &mut Outputs<'_>) -> Result<(), StageError> {
+    let key = of_run(ASKED, run_id);
+    let Some(bytes) = state.get(&key)? else { return Ok(()) };
+    let asked: evaluate::Asked = entry::decode(VERSION, &EVALUATION, &bytes)?;
+    let request = asked.cancel(by);
+    out.send(topics::EVALUATION_REQUESTS, Destination::ByKey, request.family.as_bytes(), &request)?;
     state.delete(key)
 }
 

@@ -106,7 +106,7 @@ fn verified(cluster: &Cluster, entry: &Value, told: &Value) {
 }
 
 #[test]
-fn a_worker_that_dies_over_a_game_changes_no_byte_of_it() {
+fn a_worker_that_dies_over_a_game_changes_no_byte_of_its_record() {
     let whole = Cluster::start(Kind::Embedded, &Settings::default()).expect("the embedded broker");
     let (model, base, first, second) = (unique("flights"), base(), unique("first"), unique("second"));
     prepared(&whole, &model, base, &first);
@@ -125,12 +125,12 @@ fn a_worker_that_dies_over_a_game_changes_no_byte_of_it() {
     dying.forget("HOKUSAI_FAILPOINT");
     dying.start_again();
     assert_eq!(attribution(&dying, &improved(&dying, &model, &second)), expected);
-    let leaves = |cluster: &Cluster| {
+    // It names the evaluation's statement, which is of its own log: see `crash::improvement` for the same bytes from one log.
+    for cluster in [&whole, &dying] {
         let of_it = |entry: &Value| entry["subject"].as_str().is_some_and(|subject| subject.contains(" attribution "));
-        eventually("its statement", || {
+        eventually("its one statement", || {
             let found: Vec<Value> = cluster.lines(&["attestation", "list"]).into_iter().filter(of_it).collect();
-            if found.len() == 1 { Ok(found[0]["leaf"].clone()) } else { Err(format!("{found:?}")) }
-        })
-    };
-    assert_eq!(leaves(&whole), leaves(&dying));
+            if found.len() == 1 { Ok(()) } else { Err(format!("{found:?}")) }
+        });
+    }
 }

@@ -224,8 +224,8 @@ pub(super) fn copied(from: &Path, to: &Path) {
 }
 
 #[test]
-fn a_worker_that_dies_between_the_acknowledgement_and_the_outcome_changes_no_byte() {
-    // The worker that lives is profiled, and the other is not: that changes no byte either.
+fn a_worker_that_dies_between_the_acknowledgement_and_the_outcome_changes_no_figure() {
+    // The worker that lives is profiled, and the other is not: that changes none either.
     let flames = tempfile::tempdir().expect("a folder");
     let environment = vec![("HOKUSAI_PROFILE".to_owned(), flames.path().to_string_lossy().into_owned())];
     let profiled = Settings { environment, ..Settings::default() };
@@ -261,12 +261,16 @@ fn a_worker_that_dies_between_the_acknowledgement_and_the_outcome_changes_no_byt
     dying.forget("HOKUSAI_FAILPOINT");
     dying.start_again();
     let told = train(&dying, &model, &id, &["--benchmark", "holdout"])["evaluation"].clone();
-    assert_eq!(told, expected);
-    let leaves = |cluster: &Cluster| -> Vec<Value> {
-        let entries = logged(cluster, &model, text(&expected, "/evaluation_id"));
-        entries.into_iter().map(|entry| entry["leaf"].clone()).collect()
+    // Receipts say when their rows were appended, and statements bind them: those of another log are others. That the same log gives
+    // the same bytes is for `crash::improvement` to show.
+    let figures = |told: &Value| {
+        let mut told = told.as_object().expect("an object").clone();
+        told.retain(|name, _| !["preregistration", "statement"].contains(&name.as_str()));
+        told
     };
-    assert_eq!(leaves(&dying), leaves(&whole), "both statements, byte for byte, and each stands once");
+    assert_eq!(figures(&told), figures(&expected));
+    let statements = |cluster: &Cluster| logged(cluster, &model, text(&expected, "/evaluation_id"));
+    assert_eq!((statements(&dying).len(), statements(&whole).len()), (2, 2), "each stands once");
 }
 
 #[test]

@@ -164,6 +164,18 @@ fn a_stage_may_say_its_own_results_and_nothing_else() {
 }
 
 #[test]
+fn an_attempt_that_was_taken_back_stands_beside_its_version_and_opens_nothing() {
+    let task = ran(&[
+        apply(1, 0),
+        run_event(1, "run-1"),
+        evaluation_event(1, evaluation("cancelled", 9, "b")),
+        to_production("1.0.0", 3),
+    ]);
+    assert_eq!(codes(&task), ["ok", "ok", "ok", "EVALUATION_REFUSED"], "{:?}", task.values::<Audit>(topics::AUDIT));
+    assert_eq!(last_model(&task).versions[0].evaluations[0].status, "cancelled");
+}
+
+#[test]
 fn what_a_result_must_not_say_is_refused_by_name() {
     let of = |change: &dyn Fn(&mut EvaluationResult)| {
         let mut result = evaluated(1, evaluation("accepted", 9, "b"));
@@ -177,6 +189,7 @@ fn what_a_result_must_not_say_is_refused_by_name() {
     };
     for (event, code) in [
         (of(&|e| e.status = "refused".into()), "TELLS_TOO_MUCH"),
+        (of(&|e| e.status = "cancelled".into()), "TELLS_TOO_MUCH"),
         (of(&|e| e.delta = None), "MALFORMED"),
         (of(&|e| e.status = "perhaps".into()), "MALFORMED"),
         (of(&|e| e.delta = Some("1e3".into())), "MALFORMED"),

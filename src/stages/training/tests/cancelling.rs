@@ -1,6 +1,7 @@
 //! Runs that are ended before their end.
 
 use super::*;
+use crate::domain::records::EvaluationRequest;
 
 fn of<'a>(runs: &'a [TrainingRun], request_id: &str) -> Vec<&'a str> {
     runs.iter().filter(|run| run.request_id == request_id).map(|run| run.status.as_str()).collect()
@@ -86,4 +87,48 @@ fn a_run_whose_entry_is_of_an_earlier_version_is_found_too() {
     cancel(&mut task, 2, "second");
     let run = last(&task);
     assert_eq!((run.request_id.as_str(), run.status.as_str()), ("second", TrainingRun::CANCELLED));
+}
+
+#[test]
+fn cancelling_a_finished_run_takes_its_evaluation_back_once_and_leaves_the_run_as_it_is() {
+    let shelf = Arc::new(Shelf::default());
+    shelf.contribute("a", 0..300, "admitted");
+    let filter = MatchFilter::new(&[hash(5_000)], &[]);
+    shelf.keep(filter.bytes().to_vec().into()).unwrap();
+    let family = "ab".repeat(32);
+    let benchmark = Benchmark {
+        benchmark: "holdout@1".to_owned(),
+        model: "shop".to_owned(),
+        family: family.clone(),
+        match_filter: Artefact { digest: Digest::of(filter.bytes()).to_string(), ..Artefact::default() },
+        ..Benchmark::default()
+    };
+    let version = ModelVersion { version: "1.0.0".to_owned(), ..ModelVersion::default() };
+    let spec = SPEC.replace("schema:", "evaluation:\n  primary: accuracy\n  minimumEffect: 0.01\nschema:");
+    let mut task = Task::new(stage(&shelf, 1), 0, &[]);
+    tell_under(&spec, &mut task.stage, vec![benchmark], vec![version]);
+    let measured = |id: &str| TrainingRequest { benchmark: Some("holdout".to_owned()), ..asked(id) };
+    ask(&mut task, 0, measured("r"));
+    work_off(&mut task);
+    let run = last(&task);
+    assert_eq!((run.status.as_str(), run.reason.as_str()), (TrainingRun::FINISHED, ""), "{}", run.detail);
+    let evaluation_id = run.evaluation_id.clone().unwrap();
+    // Whoever goes on knows what the run asked for.
+    task.end(End::Elsewhere).unwrap();
+    cancel(&mut task, 1, "r");
+    cancel(&mut task, 2, "r");
+    let sent = task.sent::<EvaluationRequest>(topics::EVALUATION_REQUESTS);
+    let [(_, _, first), (_, key, second)] = sent.as_slice() else { panic!("{sent:?}") };
+    assert!(first.attempt.is_some() && first.cancel.is_none() && first.evaluation_id == evaluation_id, "{first:?}");
+    assert_eq!(key.as_slice(), family.as_bytes());
+    let by = Position { topic: topics::TRAINING_REQUESTS.to_owned(), partition: 0, offset: 9 };
+    let expected = EvaluationRequest { family, evaluation_id, cancel: Some(by), ..EvaluationRequest::default() };
+    assert_eq!(*second, expected);
+    assert_eq!(last(&task), run, "the run stays finished");
+    // A run that never came to ask for an evaluation has none to take back.
+    ask(&mut task, 3, measured("open"));
+    cancel(&mut task, 4, "open");
+    cancel(&mut task, 5, "open");
+    assert_eq!(last(&task).status, TrainingRun::CANCELLED);
+    assert_eq!(task.sent::<EvaluationRequest>(topics::EVALUATION_REQUESTS).len(), 2);
 }

@@ -46,7 +46,12 @@ fn tell(stage: &mut impl Stage, benchmarks: Vec<Benchmark>) {
 
 /// Tells it of versions too.
 fn tell_of(stage: &mut impl Stage, benchmarks: Vec<Benchmark>, versions: Vec<ModelVersion>) {
-    let spec = Spec::parse_yaml(SPEC, "f").unwrap();
+    tell_under(SPEC, stage, benchmarks, versions);
+}
+
+/// The same under another contract.
+fn tell_under(spec: &str, stage: &mut impl Stage, benchmarks: Vec<Benchmark>, versions: Vec<ModelVersion>) {
+    let spec = Spec::parse_yaml(spec, "f").unwrap();
     let contract =
         ModelContract { digest: spec.contract_digest().unwrap(), revision: 1, spec: spec.canonical_json().unwrap() };
     let model = Model {
