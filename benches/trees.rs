@@ -5,6 +5,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use hokusai::ml::bins::{Binned, Cut, cuts};
 use hokusai::ml::encoding::{Encoded, Features};
+use hokusai::ml::fold::Fold;
 use hokusai::ml::histogram::{Histogram, Partial, pack};
 use hokusai::ml::model::{Model, Predictor};
 use hokusai::ml::random::{Purpose, draw, uniform};
@@ -77,6 +78,7 @@ fn whole(c: &mut Criterion) {
             labels: &labels,
             task: &task,
             row_keys: &keys,
+            fold: &Fold::Rows,
             seed: 1,
             threads,
             warm: None,

@@ -14,6 +14,7 @@ use arrow::array::RecordBatch;
 use hokusai::ml::arrow::{classes, declared_by, frame};
 use hokusai::ml::artefact::digest;
 use hokusai::ml::encoding::{Declared, Encoding};
+use hokusai::ml::fold::Fold;
 use hokusai::ml::model::Model;
 use hokusai::ml::random::{Purpose, draw};
 use hokusai::ml::{Task, Training, Unattended, learner};
@@ -53,6 +54,7 @@ fn main() -> Result<()> {
         labels: &labels,
         task: &task,
         row_keys: &row_keys,
+        fold: &Fold::Rows,
         seed: SEED,
         threads,
         warm: None,

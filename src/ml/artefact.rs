@@ -202,6 +202,7 @@ pub(crate) fn run_digest(training: &Training<'_>, parameters: &Parameters, binne
     for key in training.row_keys {
         hash.update(key.to_le_bytes());
     }
+    training.fold.absorb(&mut hash);
     for cut in cuts {
         match cut {
             Cut::Number(thresholds) => {

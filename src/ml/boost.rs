@@ -6,11 +6,12 @@ use serde_json::Value;
 
 use crate::ml::artefact;
 use crate::ml::bins::{Binned, Cut, cuts};
+use crate::ml::fold::folds;
 use crate::ml::grow::{Grower, Job, Leaf, Size};
 use crate::ml::model::{Forest, Predictor};
 use crate::ml::objective::{Objective, Rounding, Scored, Units};
 use crate::ml::parameters::Parameters;
-use crate::ml::random::{Purpose, draw};
+use crate::ml::random::{Purpose, draw, share};
 use crate::ml::split::{Monotone, Rules};
 use crate::ml::tree::Tree;
 use crate::ml::{Control, LearnError, Learned, Learner, Progress, Training, completed, parameters_of};
@@ -59,23 +60,6 @@ impl Learner for Trees {
 /// Refuses before the model would be more than an artefact may hold: nobody could read it.
 fn bounded(what: &'static str, found: usize, limit: usize) -> Result<(), LearnError> {
     if found > limit { Err(LearnError::TooLarge { what, found, limit }) } else { Ok(()) }
-}
-
-/// Positions of the rows to learn from and of those that only judge, cut by the rows' hashes.
-pub(crate) fn folds(training: &Training<'_>, validation: f64) -> (Vec<u32>, Vec<u32>) {
-    let rows = 0..training.labels.len() as u32;
-    if validation == 0.0 {
-        return (rows.collect(), Vec::new());
-    }
-    let limit = share(validation);
-    let judges = |row: &u32| draw(training.seed, Purpose::Validation, 0, training.row_keys[*row as usize]) < limit;
-    let (judge, learn) = rows.partition(judges);
-    (learn, judge)
-}
-
-/// The part of all draws of 64 bits that lies below `share`.
-fn share(share: f64) -> u64 {
-    (share * 18_446_744_073_709_551_616.0) as u64
 }
 
 /// Where boosting begins: a model's iterations are replayed like those of a checkpoint, but no result is judged within them.

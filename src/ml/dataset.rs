@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::attest::jcs::{JcsError, to_canonical};
 use crate::attest::tree::{CompactRange, Hash};
+use crate::domain::contract::learning::Split;
 use crate::ml::derivation::Derivation;
 use crate::ml::encoding::Declared;
 use crate::ml::search::Search;
@@ -115,6 +116,9 @@ pub struct Recipe {
     /// What SQL does before, with the digests of its tables; not there where it does nothing.
     #[serde(skip_serializing_if = "Derivation::is_empty")]
     pub derivation: Derivation,
+    /// How the validation fold is cut, where not row by row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Split>,
     /// Learner.
     pub algorithm: String,
     /// Its complete parameters.
@@ -217,6 +221,7 @@ mod tests {
             label: "late".into(),
             encoding: vec![Declared { column: "x".into(), encode: crate::ml::encoding::Encode::Number }],
             derivation: Derivation::default(),
+            validation: None,
             algorithm: "trees".into(),
             parameters: serde_json::from_str(parameters).unwrap(),
             search: None,

@@ -3,7 +3,7 @@
 //! The contract says it under `learning`; what it does not say follows from the columns ([`learning`](crate::domain::contract::learning)).
 //! A pure function of the contract: the same contract, the same declaration, and so the same recipe.
 
-use crate::domain::contract::learning::{Part, ResolvedEncode, ResolvedFeature, Target};
+use crate::domain::contract::learning::{Part, ResolvedEncode, ResolvedFeature, Split, Target};
 use crate::domain::contract::{Spec, SpecError};
 use crate::ml::Task;
 use crate::ml::derivation::Derivation;
@@ -18,6 +18,8 @@ pub struct Declaration {
     pub task: Task,
     /// Features in the order of the contract's columns, then those that SQL adds.
     pub features: Vec<Declared>,
+    /// How the validation fold is cut; none draws row by row.
+    pub validation: Option<Split>,
     /// What SQL makes of rows before; its tables are fetched by whoever learns.
     pub derivation: Derivation,
 }
@@ -33,7 +35,8 @@ pub fn declaration(spec: &Spec) -> Result<Declaration, SpecError> {
         Target::Number => Task::Number,
     };
     let features = resolved.features.into_iter().map(declared).collect();
-    Ok(Declaration { label: resolved.label, task, features, derivation: Derivation::of(spec) })
+    let derivation = Derivation::of(spec);
+    Ok(Declaration { label: resolved.label, task, features, validation: resolved.validation, derivation })
 }
 
 impl Task {

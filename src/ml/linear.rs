@@ -13,12 +13,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::math;
 use crate::ml::encoding::{Encoded, Features};
+use crate::ml::fold::folds;
 use crate::ml::lbfgs::{Path, minimise};
 use crate::ml::model::Predictor;
 use crate::ml::objective::{Objective, Scored, softmax};
-use crate::ml::{
-    Control, LearnError, Learned, Learner, Progress, Task, Training, boost, completed, parameters_of, within,
-};
+use crate::ml::{Control, LearnError, Learned, Learner, Progress, Task, Training, completed, parameters_of, within};
 
 /// The learner of this name.
 pub struct Linear;
@@ -168,7 +167,7 @@ impl Learner for Linear {
             let problem = "a linear model has one minimum, found from anywhere; help: leave warm_start out".to_owned();
             return Err(LearnError::WarmStart { problem });
         }
-        let (learn, judge) = boost::folds(training, parameters.validation);
+        let (learn, judge) = folds(training, parameters.validation);
         if learn.is_empty() {
             return Err(LearnError::Empty);
         }
@@ -354,6 +353,7 @@ fn run_digest(training: &Training<'_>, parameters: &Parameters) -> [u8; 32] {
     for key in training.row_keys {
         hash.update(key.to_le_bytes());
     }
+    training.fold.absorb(&mut hash);
     for column in &training.features.columns {
         hash.update(column.codes.to_le_bytes());
         column.values.iter().for_each(|value| hash.update(value.to_bits().to_le_bytes()));

@@ -30,6 +30,7 @@ pub mod declare;
 pub mod derivation;
 pub mod describe;
 pub mod encoding;
+pub mod fold;
 pub mod frame;
 pub mod grow;
 pub mod histogram;
@@ -51,6 +52,7 @@ pub(crate) mod tests;
 use std::ops::ControlFlow;
 
 use crate::ml::encoding::Features;
+use crate::ml::fold::Fold;
 use crate::ml::model::{Forest, Predictor};
 
 /// Most features after encoding.
@@ -203,8 +205,10 @@ pub struct Training<'a> {
     pub labels: &'a [f64],
     /// What the labels mean.
     pub task: &'a Task,
-    /// First eight bytes of each row's canonical hash: cuts the validation fold.
+    /// First eight bytes of each row's canonical hash: what is drawn row by row is drawn by them.
     pub row_keys: &'a [u64],
+    /// How the validation fold is cut.
+    pub fold: &'a Fold,
     /// Key of every random draw.
     pub seed: u64,
     /// Threads, at least 1; has no influence on the result.
@@ -220,8 +224,9 @@ impl Training<'_> {
     /// No rows, one class, a label that is no finite number, features that are all constant.
     pub fn check(&self) -> Result<(), LearnError> {
         let rows = self.labels.len();
-        if self.features.rows != rows || self.row_keys.len() != rows {
-            return Err(LearnError::Lengths { labels: rows, rows: self.features.rows, keys: self.row_keys.len() });
+        let keys = self.fold.len().filter(|keys| *keys != rows).unwrap_or(self.row_keys.len());
+        if self.features.rows != rows || keys != rows {
+            return Err(LearnError::Lengths { labels: rows, rows: self.features.rows, keys });
         }
         for (what, found, limit) in [
             ("rows", rows, MAX_ROWS),

@@ -50,6 +50,12 @@ pub fn uniform(seed: u64, purpose: Purpose, step: u32, index: u64) -> f64 {
     (draw(seed, purpose, step, index) >> 11) as f64 / (1u64 << 53) as f64
 }
 
+/// The part of all draws of 64 bits that lies below `share`.
+#[must_use]
+pub fn share(share: f64) -> u64 {
+    (share * 18_446_744_073_709_551_616.0) as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -59,6 +59,7 @@ fn model(algorithm: &str, parameters: &Value, classes: usize) -> (Model, Feature
         labels: &labels,
         task: &task,
         row_keys: &row_keys,
+        fold: &hokusai::ml::fold::Fold::Rows,
         seed: 1,
         threads: 1,
         warm: None,

@@ -41,6 +41,9 @@ pub struct Learning {
     /// What becomes of the columns that neither list names.
     #[serde(default, skip_serializing_if = "Others::is_derive")]
     pub others: Others,
+    /// Which rows judge while the others teach, where a draw row by row would flatter: rows that belong together, or a future behind a past.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Split>,
     /// Tables that SQL may join.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub references: Vec<Reference>,
@@ -60,6 +63,26 @@ pub enum TaskWord {
     Classification,
     /// A number.
     Regression,
+}
+
+/// How the validation fold is cut; how large it is, is a parameter of the learner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Split {
+    /// What the column means.
+    pub by: SplitWord,
+    /// Name of the column; it need not be a feature.
+    pub column: String,
+}
+
+/// What cuts the validation fold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SplitWord {
+    /// Rows with one value judge together or teach together; a missing value is a group of its own.
+    Group,
+    /// The rows with the latest times judge; those without a time teach.
+    Newest,
 }
 
 /// What becomes of columns that are not named.
@@ -152,6 +175,8 @@ pub struct Resolved {
     pub target: Target,
     /// Features, in the order of the columns.
     pub features: Vec<ResolvedFeature>,
+    /// How the validation fold is cut; none draws row by row.
+    pub validation: Option<Split>,
 }
 
 /// What is predicted.
@@ -203,6 +228,7 @@ impl Spec {
         let said = self.learning.as_ref().unwrap_or(&none);
         self.check_sql(said)?;
         self.check_features(said)?;
+        said.validation.as_ref().map_or(Ok(()), |split| self.check_split(split))?;
         let mut features: Vec<ResolvedFeature> = self
             .properties()
             .iter()
@@ -221,7 +247,7 @@ impl Spec {
         let help = "declare a column under `learning.features`";
         require(!features.is_empty(), path, "leaves no feature", help)?;
         check_encoded(&features, path)?;
-        Ok(Resolved { label: label.name.clone(), target, features })
+        Ok(Resolved { label: label.name.clone(), target, features, validation: said.validation.clone() })
     }
 
     fn encoding(&self, said: &Learning, property: &Property) -> Option<ResolvedEncode> {
@@ -296,6 +322,19 @@ impl Spec {
             require(seen.insert(name), &at, "is named twice", "a column is a feature or left out, and named once")?;
         }
         Ok(())
+    }
+
+    /// The column is looked at and enters no artefact, so tokens of personal data may cut, and nothing else of it.
+    fn check_split(&self, split: &Split) -> Check {
+        let at = "learning.validation.column";
+        let property = self.feature_column(&split.column, at)?;
+        let readable = !matches!(property.pii.policy, Policy::Drop | Policy::Keep);
+        let help = "use policy `hash`: rows of one person have one token";
+        require(readable, at, &format!("`{}` is dropped, or kept as it is", property.name), help)?;
+        let kind = property.logical_type;
+        let fits = split.by == SplitWord::Group || matches!(kind, LogicalType::Date | LogicalType::Timestamp);
+        let help = "`by: newest` takes a date or a timestamp, `by: group` any column";
+        require(fits, "learning.validation.by", &format!("does not fit a column of type {}", kind.name()), help)
     }
 
     pub(super) fn feature_column(&self, name: &str, path: &str) -> Result<&Property, SpecError> {

@@ -158,6 +158,9 @@ fn a_feature_that_contradicts_the_columns_is_refused_where_it_stands() {
         ("leaveOut: [country]", "leaveOut: [plan]", "learning.leaveOut[0]"),
         ("leaveOut: [country]", "leaveOut: [nothing]", "learning.leaveOut[0]"),
         ("leaveOut: [country]", "task: regression", "learning.task"),
+        ("leaveOut: [country]", "validation: {by: group, column: nothing}", "learning.validation.column"),
+        ("leaveOut: [country]", "validation: {by: group, column: churned}", "learning.validation.column"),
+        ("leaveOut: [country]", "validation: {by: newest, column: age}", "learning.validation.by"),
     ] {
         assert!(text.contains(from), "{from}");
         let error = Spec::parse_yaml(&text.replacen(from, to, 1), "model.yaml").unwrap_err();

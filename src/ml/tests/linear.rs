@@ -30,7 +30,8 @@ fn known() -> (Features, Vec<f64>, Vec<f64>, Vec<f64>) {
 fn fit(features: &Features, labels: &[f64], task: &Task, l2: f64, threads: usize) -> Weights {
     let parameters = json!({"l2": l2, "tolerance": 1e-10});
     let keys = vec![0; ROWS];
-    let training = Training { features, labels, task, row_keys: &keys, seed: 1, threads, warm: None };
+    let training =
+        Training { features, labels, task, row_keys: &keys, fold: &Fold::Rows, seed: 1, threads, warm: None };
     let learned = learner("linear").unwrap().learn(&training, &parameters, None, &mut Unattended).unwrap();
     let Predictor::Linear(weights) = learned.predictor else { unreachable!() };
     weights

@@ -8,6 +8,7 @@ mod trees;
 use serde_json::{Map, Value, json};
 
 use crate::ml::encoding::{Declared, Encode, Encoding, Features};
+use crate::ml::fold::Fold;
 use crate::ml::frame::{Column, Frame};
 use crate::ml::model::Model;
 use crate::ml::random::{Purpose, draw, uniform};
@@ -69,6 +70,7 @@ impl Rows {
             labels: &self.labels,
             task: &self.task,
             row_keys: &self.keys,
+            fold: &Fold::Rows,
             seed,
             threads,
             warm: None,

@@ -307,7 +307,7 @@ proptest! {
         let fold = |count: usize| {
             let mut training = all.training(seed, 1);
             training.labels = &all.labels[..count];
-            crate::ml::boost::folds(&training, 0.3).1
+            crate::ml::fold::folds(&training, 0.3).1
         };
         let (part, whole) = (fold(cut), fold(400));
         let within: Vec<u32> = whole.into_iter().filter(|&row| (row as usize) < cut).collect();

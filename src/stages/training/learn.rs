@@ -1,20 +1,23 @@
 //! Rows → model: a pure function of the run and its rows. Threads have no influence on the bytes.
 
-use ::arrow::array::RecordBatch;
-use ::arrow::compute::filter_record_batch;
+use ::arrow::array::{AsArray, RecordBatch};
+use ::arrow::compute::{cast, filter_record_batch};
+use ::arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::admission::Open;
 use super::answers::External;
 use super::rows::Rows;
 use super::warm;
+use crate::domain::contract::learning::{Split, SplitWord};
 use crate::domain::records::{Dataset as Named, Metric};
 use crate::math;
 use crate::ml::artefact::{self, MAX_BYTES};
-use crate::ml::boost::folds;
 use crate::ml::dataset::{CODE, Dataset, Recipe};
 use crate::ml::declare::Declaration;
 use crate::ml::encoding::{Encoded, Encoding, Feature, Features};
+use crate::ml::fold::{Fold, folds};
 use crate::ml::model::{Forest, Model, Predictor};
 use crate::ml::{Control, LearnError, Learned, Task, Training, arrow, learner};
 use crate::rowsql::features::{self, Fault};
@@ -59,6 +62,7 @@ pub struct Prepared {
     encoding: Encoding,
     labels: Vec<f64>,
     row_keys: Vec<u64>,
+    fold: Fold,
     /// Trees over these features to go on from.
     warm: Option<Forest>,
 }
@@ -88,7 +92,7 @@ impl Prepared {
     /// Why nothing can be learned from these rows.
     pub fn folds(&self, task: &Task, seed: u64, validation: f64) -> Result<(Vec<u32>, Vec<u32>), Refusal> {
         let (features, labels, row_keys) = (&self.features, &self.labels[..], &self.row_keys[..]);
-        let training = Training { features, labels, task, row_keys, seed, threads: 1, warm: None };
+        let training = Training { features, labels, task, row_keys, fold: &self.fold, seed, threads: 1, warm: None };
         training.check().map_err(|error| Refusal::new(error.code(), error))?;
         Ok(folds(&training, validation))
     }
@@ -137,6 +141,7 @@ pub fn fit(
         labels: &rows.labels,
         task,
         row_keys: &rows.row_keys,
+        fold: &rows.fold,
         seed: way.seed,
         threads: way.threads.max(1),
         warm: rows.warm.as_ref(),
@@ -286,9 +291,32 @@ fn encode_for(
             "the label of an accepted row is missing, or none of the contract's classes; help: it was accepted under another contract",
         ));
     };
+    let fold = fold(declared, &rows, &row_keys)?;
     let (encoding, features) = encoded(declared, rows, from.as_ref().map(|model| &model.encoding))?;
     let warm = from.and_then(|model| if let Predictor::Trees(forest) = model.predictor { Some(forest) } else { None });
-    Ok(Prepared { named, features, encoding, labels, row_keys, warm })
+    Ok(Prepared { named, features, encoding, labels, row_keys, fold, warm })
+}
+
+/// How the contract wants the validation fold cut. The key of a group is taken from its value as text.
+fn fold(declared: &Declaration, rows: &RecordBatch, row_keys: &[u64]) -> Result<Fold, Refusal> {
+    let Some(Split { by, column }) = &declared.validation else { return Ok(Fold::Rows) };
+    let bad = |error: &dyn std::fmt::Display| Refusal::new("BAD_DATASET", error);
+    let missing = || bad(&format_args!("column {column} that cuts the validation fold is missing"));
+    let found = rows.column_by_name(column).ok_or_else(missing)?;
+    Ok(match by {
+        SplitWord::Group => {
+            let texts = cast(found, &DataType::Utf8).map_err(|e| bad(&e))?;
+            let key = |(text, row): (Option<&str>, &u64)| match text.map(|text| Sha256::digest(text.as_bytes())) {
+                Some(digest) => digest.iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte)),
+                None => *row,
+            };
+            Fold::Groups(texts.as_string::<i32>().iter().zip(row_keys).map(key).collect())
+        }
+        SplitWord::Newest => {
+            let times = cast(found, &DataType::Timestamp(TimeUnit::Microsecond, None)).map_err(|e| bad(&e))?;
+            Fold::Newest(times.as_primitive::<TimestampMicrosecondType>().iter().collect())
+        }
+    })
 }
 
 /// The rows that the contract's steps let through.
@@ -370,6 +398,7 @@ fn recipe(open: &Open, declared: &Declaration, parameters: &Value, dataset: &Nam
         label: declared.label.clone(),
         encoding: declared.features.clone(),
         derivation: declared.derivation.clone(),
+        validation: declared.validation.clone(),
         algorithm: open.run.algorithm.clone(),
         parameters,
         search,

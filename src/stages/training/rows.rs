@@ -18,6 +18,7 @@ use super::outside::Outside;
 use crate::attest::tree::{Hash, root};
 use crate::codec::ipc;
 use crate::codec::wire::{Wire, WireError};
+use crate::domain::contract::learning::{Split, SplitWord};
 use crate::domain::records::{Accepted, Receipt, TopicEnd};
 use crate::domain::topics;
 use crate::ml::Task;
@@ -287,7 +288,7 @@ fn unsealed(batch: RecordBatch, sealed: &[MatchFilter]) -> Result<RecordBatch, T
     Ok(rows)
 }
 
-/// Row hash, what SQL reads, features and label, each once, in the types that they are read or learned from in.
+/// Row hash, what SQL reads, features, what cuts the validation fold, and label, each once, in the types that they are read or learned from in.
 fn columns(declared: &Declaration) -> SchemaRef {
     let mut fields = vec![Field::new(ROW_HASH, DataType::FixedSizeBinary(16), false)];
     for read in declared.derivation.reads(true).into_iter().filter(|read| read.name != declared.label) {
@@ -302,6 +303,15 @@ fn columns(declared: &Declaration) -> SchemaRef {
         if !fields.iter().any(|field| field.name() == &feature.column) {
             fields.push(Field::new(&feature.column, kind, true));
         }
+    }
+    if let Some(Split { by, column }) = &declared.validation
+        && !fields.iter().any(|field| field.name() == column)
+    {
+        let kind = match by {
+            SplitWord::Group => DataType::Utf8,
+            SplitWord::Newest => DataType::Timestamp(TimeUnit::Microsecond, None),
+        };
+        fields.push(Field::new(column, kind, true));
     }
     let label = if declared.task == Task::Number { DataType::Float64 } else { DataType::Utf8 };
     fields.push(Field::new(&declared.label, label, true));

@@ -185,3 +185,23 @@ fn neither_the_pace_of_the_tables_nor_their_loss_changes_a_byte_of_the_model() {
     let _worker = plant.start_worker(0);
     assert_same(&left(&plant), wanted);
 }
+
+#[test]
+fn an_attempt_whose_preregistration_nobody_attests_can_be_taken_back_and_holds_nobody_up() {
+    let plant = Plant::start_copy(reference().0.path());
+    // Without the stage `attesting` nothing is acknowledged.
+    let mut worker = plant.start_stages("keying,training,trials,registry,evaluation");
+    eventually("the attempt", || match last_values(&plant, "evaluation.requests").len() {
+        0 => Err(plant.log()),
+        _ => Ok(()),
+    });
+    let cancelled = run(&plant, &["train", "cancel", "--request-id", REQUEST, "--wait"]).remove(0);
+    let evaluation = &cancelled["evaluation"];
+    assert_eq!((&cancelled["status"], &evaluation["status"]), (&json!("finished"), &json!("cancelled")), "{cancelled}");
+    assert_eq!((&evaluation["attempt"], &evaluation["reasons"]), (&json!(1), &json!(["CANCELLED"])), "{cancelled}");
+    assert_eq!(worker.terminate().code(), Some(0), "{}", plant.log());
+    let _worker = plant.start_worker(0);
+    let next = ["train", MODEL, "--benchmark", "holdout", "--param", "min_rows=5", "--seed", "9", "--wait"];
+    let next = run(&plant, &next).remove(0)["evaluation"].clone();
+    assert_eq!((&next["attempt"], &next["status"]), (&json!(2), &json!("accepted")), "{next}");
+}

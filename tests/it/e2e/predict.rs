@@ -56,6 +56,7 @@ fn trained(spec: &str) -> Model {
         labels: &labels,
         task: &declared.task,
         row_keys: &row_keys,
+        fold: &hokusai::ml::fold::Fold::Rows,
         seed: 1,
         threads: 1,
         warm: None,

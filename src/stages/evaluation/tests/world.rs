@@ -114,6 +114,7 @@ pub(crate) fn learned(rows: RecordBatch, scramble: Option<i64>) -> Vec<u8> {
         labels: &labels,
         task: &declared.task,
         row_keys: &row_keys,
+        fold: &crate::ml::fold::Fold::Rows,
         seed: 1,
         threads: 1,
         warm: None,

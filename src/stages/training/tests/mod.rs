@@ -2,6 +2,7 @@
 
 mod cancelling;
 mod external;
+mod folds;
 mod search;
 mod shelf;
 
