@@ -5,7 +5,7 @@
 //!   changes anything ([`guard`]);
 //! * every query sees one version of each table, the newest when it began ([`Session::refresh`]);
 //! * memory, spill files and time of a query are bounded ([`Limits`]); results are streamed;
-//! * a table that does not exist yet has its columns and no rows.
+//! * a table that does not exist yet has its columns and no rows; columns that a table does not have yet are null.
 
 pub mod error;
 pub mod format;

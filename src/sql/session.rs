@@ -8,13 +8,15 @@ use std::time::Duration;
 use arrow::array::{Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
+use datafusion::common::ScalarValue;
+use datafusion::common::metadata::FieldMetadata;
 use datafusion::datasource::MemTable;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::{Expr, SessionConfig, SessionContext, ident};
 use deltalake_core::DeltaTable;
 use tokio::sync::Mutex;
 
@@ -152,7 +154,8 @@ impl Session {
                 Some(delta) => {
                     let found = self.positions_in(table, &delta).await?;
                     positions.extend(found.into_iter().map(|(partition, next)| Position { table, partition, next }));
-                    delta.table_provider().with_session(Arc::new(self.context.state())).await?
+                    let provider = delta.table_provider().with_session(Arc::new(self.context.state())).await?;
+                    self.completed(table, provider)?
                 }
             };
             self.context.deregister_table(table.name())?;
@@ -167,6 +170,22 @@ impl Session {
             self.context.register_table(name, Arc::new(view))?;
         }
         Ok(())
+    }
+
+    /// A table that an earlier version of the program made gets its newest columns with the next commit that has rows,
+    /// which may never come: until then they are null, so that a view that names one does not fail, and all SQL with it.
+    fn completed(&self, table: Table, provider: Arc<dyn TableProvider>) -> Result<Arc<dyn TableProvider>, SqlError> {
+        let (has, wanted) = (provider.schema(), table.schema());
+        let mut columns: Vec<Expr> = has.fields().iter().map(|field| ident(field.name())).collect();
+        for field in wanted.fields().iter().filter(|field| has.index_of(field.name()).is_err()) {
+            let comment = FieldMetadata::from(field.metadata());
+            let null = Expr::Literal(ScalarValue::try_new_null(field.data_type())?, Some(comment));
+            columns.push(null.alias(field.name()));
+        }
+        if columns.len() == has.fields().len() {
+            return Ok(provider);
+        }
+        Ok(self.context.read_table(provider)?.select(columns)?.into_view())
     }
 
     async fn positions_in(&self, table: Table, delta: &DeltaTable) -> Result<BTreeMap<i32, i64>, WarehouseError> {

@@ -10,8 +10,8 @@ use super::tables::Table;
 use crate::codec::wire::Wire;
 use crate::domain::keys::KeyRing;
 use crate::domain::records::{
-    Accepted, ChunkId, PiiCount, Quality, QualityDimension, Receipt, ReceiptChunk, Record, Refusal, Refused,
-    RefusedCount,
+    Accepted, Artefact, ChunkId, PiiCount, Position, Quality, QualityDimension, Receipt, ReceiptChunk, Record, Refusal,
+    Refused, RefusedCount, TrainingRun,
 };
 
 pub(crate) fn decoder(table: Table) -> Decoder {
@@ -95,6 +95,25 @@ pub(crate) fn receipt(contribution: &str, status: &str) -> Receipt {
         contributor_verified: false,
         contributor_signature: None,
         leaf: String::new(),
+    }
+}
+
+/// A finished run; a real one has a search or a job, not both.
+pub(crate) fn run(run_id: &str) -> TrainingRun {
+    TrainingRun {
+        run_id: run_id.to_owned(),
+        request_id: format!("request of {run_id}"),
+        model: "flight-delay".to_owned(),
+        status: TrainingRun::FINISHED.to_owned(),
+        position: Position { topic: "training.requests".to_owned(), partition: 0, offset: 7 },
+        algorithm: "trees".to_owned(),
+        search: Some(r#"{"trials":3}"#.to_owned()),
+        trial: Some(2),
+        benchmark: Some("delays@1".to_owned()),
+        evaluation_id: Some(format!("evaluation of {run_id}")),
+        job: Some(Artefact { digest: "0a".repeat(32), size: 9, media_type: "application/json".to_owned() }),
+        requested_at: 1_700_000_000_123,
+        ..TrainingRun::default()
     }
 }
 

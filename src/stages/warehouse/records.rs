@@ -59,8 +59,12 @@ fn boolean(values: impl Iterator<Item = bool>) -> ArrayRef {
 
 /// Milliseconds of the wire as microseconds UTC.
 fn time(values: impl Iterator<Item = i64>) -> ArrayRef {
-    let micros = values.map(|milliseconds| milliseconds.saturating_mul(1_000));
-    Arc::new(TimestampMicrosecondArray::from_iter_values(micros).with_timezone("UTC"))
+    some_time(values.map(Some))
+}
+
+fn some_time(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
+    let micros = values.map(|value| value.map(|milliseconds| milliseconds.saturating_mul(1_000)));
+    Arc::new(micros.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
 }
 
 fn batch(table: Table, columns: Vec<ArrayRef>) -> Built {
@@ -203,6 +207,7 @@ pub(super) fn receipts(receipts: &[Receipt]) -> Built {
             time(receipts.iter().map(|r| r.last_appended)),
             boolean(receipts.iter().map(|r| r.contributor_verified)),
             some_text(receipts.iter().map(|r| r.contributor_signature.as_deref())),
+            of(|r| &r.leaf),
         ],
     )
 }

@@ -100,13 +100,24 @@ impl Store {
         if let Some(delta) = self.load(table).await? {
             return Ok(delta);
         }
+        self.create(table, &table.schema(), topic, topic_id).await
+    }
+
+    /// Makes a table with these columns of its own, unless another worker is first.
+    pub(super) async fn create(
+        &self,
+        table: Table,
+        schema: &Schema,
+        topic: &str,
+        topic_id: Option<&str>,
+    ) -> Result<DeltaTable, WarehouseError> {
         let fail = |source| WarehouseError::delta(table, "made", source);
         if let Some(folder) = self.folder(table) {
             std::fs::create_dir_all(&folder)
                 .map_err(|e| WarehouseError::Location { store: folder.display().to_string(), detail: e.to_string() })?;
         }
         let empty = DeltaTableBuilder::from_url(self.url(table)?).and_then(DeltaTableBuilder::build).map_err(fail)?;
-        let columns_with_statistics = statistics_columns(table);
+        let columns_with_statistics = statistics_columns(schema);
         let properties = [
             (FORMAT, Some(FORMAT_VERSION)),
             (TOPIC, Some(topic)),
@@ -116,7 +127,7 @@ impl Store {
             ("delta.logRetentionDuration", Some("interval 7 days")),
             ("delta.deletedFileRetentionDuration", Some("interval 1 days")),
         ];
-        let columns = kernel_schema(table, &table.schema())?;
+        let columns = kernel_schema(table, schema)?;
         let made = empty
             .create()
             .with_table_name(table.name())
@@ -136,8 +147,7 @@ impl Store {
 
 /// Columns of which a file's least and greatest values are noted: our own scalars. Not the contracts' columns: the
 /// library notes decimals as floating-point numbers, and a query for an exact value would skip the file that has it.
-fn statistics_columns(table: Table) -> String {
-    let schema = table.schema();
+fn statistics_columns(schema: &Schema) -> String {
     let scalars = schema.fields().iter().filter(|field| !field.data_type().is_nested());
     scalars.map(|field| field.name().as_str()).collect::<Vec<_>>().join(",")
 }

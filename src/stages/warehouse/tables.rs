@@ -1,7 +1,9 @@
 //! The tables: which topic each one holds, and its columns.
 //!
 //! A table's columns only ever grow: a column that stands here keeps its name and type for good. Every column is
-//! nullable in Delta, so that a reader of another version never meets a rule it does not know.
+//! nullable in Delta, so that a reader of another version never meets a rule it does not know. A new column stands
+//! last: a table of an earlier version gets it there, with the first commit that has rows; until then SQL shows it as
+//! null.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -132,7 +134,7 @@ impl Table {
         self.facts().comment
     }
 
-    /// Columns that the table has from its first version on; `rows` adds those of the contracts.
+    /// Columns that a table has when this version makes it; `rows` adds those of the contracts.
     #[must_use]
     pub fn schema(self) -> SchemaRef {
         static SCHEMAS: LazyLock<[SchemaRef; TABLES.len()]> =
@@ -280,6 +282,7 @@ fn receipts() -> Vec<Field> {
             "Every chunk was signed by the key that the contributor's name is",
         ),
         text("contributor_signature", "How: ed25519 or eip191; null when the contributor is not verified"),
+        text("leaf", "Leaf hash of its statement, hex: see attestations; empty (or null) in receipts made before it"),
     ]
 }
 
@@ -431,6 +434,16 @@ fn run_states() -> Vec<Field> {
         text("detail", "What is wrong and the way out; empty otherwise"),
         column("source_partition", DataType::Int32, "Partition of `training.requests` where the request stands"),
         long("source_offset", "Offset of the request in that partition"),
+        text("benchmark", "Sealed benchmark that the model is evaluated on, NAME@VERSION; null without one"),
+        text("evaluation_id", "Evaluation that the finished run asked for: see evaluations; null without one"),
+        text("search", "The declared search over parameters, JSON; null without one"),
+        column(
+            "trial",
+            DataType::Int32,
+            "Trial that won the search: see trials; null without a search and before its end",
+        ),
+        text("job_digest", "SHA-256 of the job's description for an external trainer, hex; null for own learners"),
+        column("requested_at", timestamp(), "When its request was appended; null when it is not known"),
     ]
 }
 

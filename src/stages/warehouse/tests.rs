@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, StringArray, UInt64Array};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::Int64Type;
 
 use super::decode::{Incoming, Unreadable};
 use super::error::WarehouseError;
-use super::fixtures::{accepted, batches, decoder, receipt, refused};
+use super::fixtures::{accepted, batches, decoder, receipt, refused, run};
 use super::lane::{Lane, Taken};
 use super::maintenance;
 use super::store::{self, Store};
-use super::tables::Table;
+use super::tables::{COMMENT, Table};
 use super::writer::TableWriter;
 use crate::codec::wire::Wire;
+use crate::domain::records::{Receipt, TrainingRun};
 use crate::sql::{Limits, Session};
 
 const TOPIC: &str = "t.contributions.accepted";
@@ -230,14 +231,105 @@ async fn of_two_compactions_of_the_same_files_one_is_refused_and_every_row_stand
 async fn receipts_keep_their_nested_parts() {
     let (_folder, store) = temporary();
     let mut first = TableWriter::open(&store, Table::Receipts, "t.receipts", None).await.unwrap();
-    let rows = batches(Table::Receipts, &[receipt("c1", "admitted"), receipt("c2", "refused")]);
+    let named = Receipt { leaf: "1e".repeat(32), ..receipt("c2", "refused") };
+    let rows = batches(Table::Receipts, &[receipt("c1", "admitted"), named]);
     first.commit(&rows, &to(0, 2), None).await.unwrap();
+    let leaf = "1e".repeat(32);
+    let sql = format!("select count(*) from receipts where contribution_id = 'c2' and leaf = '{leaf}'");
+    assert_eq!(count(&store, &sql).await, 1);
+    assert_eq!(count(&store, "select count(*) from receipts where contribution_id = 'c1' and leaf = ''").await, 1);
     assert_eq!(count(&store, "select sum(count) from receipt_refused where reason = 'DUP_IN_POOL'").await, 2);
     assert_eq!(count(&store, "select count(*) from receipts where quality['score'] > 0.9").await, 2);
     assert_eq!(
         count(&store, "select count(*) from receipt_quality where dimension = 'validity' and value = 0.8").await,
         2
     );
+}
+
+/// What an earlier version of the program left behind: a table without `newest` and the columns after it, with rows.
+async fn left_behind(store: &Store, table: Table, topic: &str, newest: &str, rows: &[RecordBatch]) {
+    let known: Vec<usize> = (0..table.schema().index_of(newest).unwrap()).collect();
+    store.create(table, &table.schema().project(&known).unwrap(), topic, None).await.unwrap();
+    let rows: Vec<RecordBatch> = rows.iter().map(|batch| batch.project(&known).unwrap()).collect();
+    let mut writer = TableWriter::open(store, table, topic, None).await.unwrap();
+    writer.commit(&rows, &to(0, 1), None).await.unwrap();
+}
+
+async fn columns(store: &Store, table: Table) -> Vec<String> {
+    let delta = store.load(table).await.unwrap().unwrap();
+    delta.snapshot().unwrap().schema().fields().map(|field| field.name().clone()).collect()
+}
+
+fn own_columns(table: Table) -> Vec<String> {
+    table.schema().fields().iter().map(|field| field.name().clone()).collect()
+}
+
+#[tokio::test]
+async fn columns_that_an_earlier_version_did_not_have_are_null_until_rows_bring_them() {
+    let (_folder, store) = temporary();
+    left_behind(&store, Table::RunStates, "t.training.runs", "benchmark", &batches(Table::RunStates, &[run("r1")]))
+        .await;
+    left_behind(&store, Table::Receipts, "t.receipts", "leaf", &batches(Table::Receipts, &[receipt("c1", "refused")]))
+        .await;
+    assert_eq!(columns(&store, Table::RunStates).await.last().unwrap(), "source_offset");
+    let nothing = "benchmark is null and evaluation_id is null and search is null and trial is null \
+                   and job_digest is null and requested_at is null";
+    for table in ["run_states", "runs"] {
+        assert_eq!(count(&store, &format!("select count(*) from {table} where {nothing}")).await, 1);
+        // A group's key and an argument: what is null everywhere has its type too.
+        let sql = format!("select count(distinct benchmark) from {table} group by trial, requested_at order by trial");
+        assert_eq!(count(&store, &sql).await, 0);
+    }
+    assert_eq!(count(&store, "select count(*) from receipts where leaf is null and received = 5").await, 1);
+    let session = Session::open(store.clone(), "t.", Limits::default()).await.unwrap();
+    for relation in session.relations().await.unwrap().iter().filter(|relation| relation.name == "run_states") {
+        let seen: Vec<String> = relation.schema.fields().iter().map(|field| field.name().clone()).collect();
+        assert_eq!(seen, own_columns(Table::RunStates));
+        assert!(relation.schema.fields().iter().all(|field| field.metadata().contains_key(COMMENT)));
+    }
+
+    let mut runs = TableWriter::open(&store, Table::RunStates, "t.training.runs", None).await.unwrap();
+    assert_eq!(runs.take_over(&[0]).await.unwrap(), to(0, 1));
+    runs.commit(&batches(Table::RunStates, &[run("r2")]), &to(0, 2), None).await.unwrap();
+    let mut receipts = TableWriter::open(&store, Table::Receipts, "t.receipts", None).await.unwrap();
+    assert_eq!(receipts.take_over(&[0]).await.unwrap(), to(0, 1));
+    let named = Receipt { leaf: "1e".repeat(32), ..receipt("c2", "refused") };
+    receipts.commit(&batches(Table::Receipts, &[named]), &to(0, 2), None).await.unwrap();
+    for table in [Table::RunStates, Table::Receipts] {
+        assert_eq!(columns(&store, table).await, own_columns(table), "in the order of a table that is made now");
+    }
+    // In a session that was opened before they came, too.
+    session.refresh().await.unwrap();
+    let stream =
+        session.query("select count(*) from runs where benchmark = 'delays@1' and run_id = 'r2'").await.unwrap();
+    let seen: Vec<_> = futures::TryStreamExt::try_collect(stream).await.unwrap();
+    assert_eq!(seen[0].column(0).as_primitive::<Int64Type>().value(0), 1);
+    assert_eq!(count(&store, &format!("select count(*) from runs where run_id = 'r1' and {nothing}")).await, 1);
+    assert_eq!(count(&store, "select count(*) from receipts where leaf is null").await, 1);
+    assert_eq!(count(&store, "select count(*) from receipts where leaf <> ''").await, 1);
+}
+
+#[tokio::test]
+async fn a_run_tells_its_benchmark_evaluation_search_job_and_the_time_of_its_request() {
+    let (_folder, store) = temporary();
+    let mut first = TableWriter::open(&store, Table::RunStates, "t.training.runs", None).await.unwrap();
+    let plain =
+        TrainingRun { run_id: "r2".to_owned(), status: TrainingRun::REFUSED.to_owned(), ..TrainingRun::default() };
+    first.commit(&batches(Table::RunStates, &[run("r1"), plain]), &to(0, 2), None).await.unwrap();
+    let job = "0a".repeat(32);
+    for table in ["run_states", "runs"] {
+        let told = format!(
+            "select count(*) from {table} where run_id = 'r1' and benchmark = 'delays@1' \
+             and evaluation_id = 'evaluation of r1' and search = '{{\"trials\":3}}' and trial = 2 and job_digest = '{job}' \
+             and requested_at = '2023-11-14T22:13:20.123Z'"
+        );
+        assert_eq!(count(&store, &told).await, 1);
+        let nothing = format!(
+            "select count(*) from {table} where run_id = 'r2' and benchmark is null and evaluation_id is null \
+             and search is null and trial is null and job_digest is null and requested_at is null"
+        );
+        assert_eq!(count(&store, &nothing).await, 1);
+    }
 }
 
 #[tokio::test]

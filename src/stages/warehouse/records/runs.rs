@@ -5,7 +5,7 @@ use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 
 use super::models::named;
-use super::{batch, list, long, some_double, some_integer, some_long, some_text, text};
+use super::{batch, list, long, some_double, some_integer, some_long, some_text, some_time, text};
 use crate::domain::records::{Dataset, Metric, NamedValue, TrainingRun, TrialResult};
 use crate::stages::warehouse::tables::Table;
 
@@ -79,6 +79,13 @@ pub(in super::super) fn states(runs: &[TrainingRun]) -> Result<RecordBatch, Arro
             of(|r| &r.detail),
             some_integer(runs.iter().map(|r| Some(r.position.partition))),
             long(runs.iter().map(|r| r.position.offset)),
+            maybe(|r| r.benchmark.as_deref()),
+            maybe(|r| r.evaluation_id.as_deref()),
+            maybe(|r| r.search.as_deref()),
+            some_integer(runs.iter().map(|r| r.trial)),
+            maybe(|r| r.job.as_ref().map(|job| job.digest.as_str())),
+            // 0 is no time: it stands for none.
+            some_time(runs.iter().map(|r| Some(r.requested_at).filter(|at| *at != 0))),
         ],
     )
 }
