@@ -368,7 +368,8 @@ pub(crate) mod tests {
     #[test]
     fn what_an_outcome_says_twice_it_says_the_same() {
         assert_eq!(outcome().restated(), Ok(()));
-        let changes: [(&str, fn(&mut Outcome)); 10] = [
+        type Change = fn(&mut Outcome);
+        let changes: [(&str, Change); 10] = [
             ("assuranceLevel", |own| own.assurance_level = "reproduced".to_owned()),
             ("claims", |own| own.claims.clear()),
             ("claims", |own| own.claims[0].passed = true),

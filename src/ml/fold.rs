@@ -20,7 +20,7 @@ pub enum Fold {
 impl Fold {
     /// For how many rows it is; none for any number.
     #[must_use]
-    pub fn len(&self) -> Option<usize> {
+    pub fn rows(&self) -> Option<usize> {
         match self {
             Self::Rows => None,
             Self::Groups(keys) => Some(keys.len()),

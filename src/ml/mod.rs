@@ -224,7 +224,7 @@ impl Training<'_> {
     /// No rows, one class, a label that is no finite number, features that are all constant.
     pub fn check(&self) -> Result<(), LearnError> {
         let rows = self.labels.len();
-        let keys = self.fold.len().filter(|keys| *keys != rows).unwrap_or(self.row_keys.len());
+        let keys = self.fold.rows().filter(|keys| *keys != rows).unwrap_or(self.row_keys.len());
         if self.features.rows != rows || keys != rows {
             return Err(LearnError::Lengths { labels: rows, rows: self.features.rows, keys });
         }

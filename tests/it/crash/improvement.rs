@@ -201,7 +201,8 @@ fn an_attempt_whose_preregistration_nobody_attests_can_be_taken_back_and_holds_n
     assert_eq!((&evaluation["attempt"], &evaluation["reasons"]), (&json!(1), &json!(["CANCELLED"])), "{cancelled}");
     assert_eq!(worker.terminate().code(), Some(0), "{}", plant.log());
     let _worker = plant.start_worker(0);
-    let next = ["train", MODEL, "--benchmark", "holdout", "--param", "min_rows=5", "--seed", "9", "--wait"];
-    let next = run(&plant, &next).remove(0)["evaluation"].clone();
+    // The candidate that was taken back is the newest version: it is not what this one has to beat.
+    let next = ["train", MODEL, "--benchmark", "holdout", "--base-version", "1.0.0", "--param", "min_rows=5"];
+    let next = run(&plant, &[&next[..], &["--seed", "9", "--wait"]].concat()).remove(0)["evaluation"].clone();
     assert_eq!((&next["attempt"], &next["status"]), (&json!(2), &json!("accepted")), "{next}");
 }
