@@ -47,6 +47,8 @@ pub struct Contribution {
 }
 
 impl Contribution {
+    /// Status of one whose rows count.
+    pub const ADMITTED: &'static str = "admitted";
     /// URI of the type.
     pub const TYPE: &'static str = "https://hokus.ai/attestation/contribution/v1";
 }

@@ -16,6 +16,7 @@ use crate::attest::bundle;
 use crate::attest::dsse::{self, Envelope};
 use crate::attest::evaluation::Laid;
 use crate::attest::note;
+use crate::attest::predicate::Contribution;
 use crate::attest::receipt;
 use crate::attest::statement::{Predicate, Statement, leaf_of};
 use crate::attest::tree::Hash;
@@ -201,6 +202,8 @@ struct Log {
     laid: Vec<Laid>,
     /// The accepted evaluations among them.
     acceptances: Vec<Acceptance>,
+    /// Leaf hashes of the receipts among them that admit a contribution.
+    receipts: HashSet<Hash>,
     /// Leaf hashes of the preregistrations whose outcome is among them, hex.
     answered: HashSet<String>,
 }
@@ -229,7 +232,7 @@ fn leaves(path: &Path) -> Outcome<Log> {
         #[serde(borrow)]
         envelope: &'a serde_json::value::RawValue,
     }
-    let Log { mut leaves, mut laid, mut acceptances, mut answered } = Log::default();
+    let Log { mut leaves, mut laid, mut acceptances, mut answered, mut receipts } = Log::default();
     for line in lines(path).map_err(|e| Failure::because(format!("{}: {e}", path.display())))? {
         let wrong = |detail: &dyn std::fmt::Display| {
             Failure::because(format!("{}:{}: {detail}", path.display(), leaves.len() + 1))
@@ -250,11 +253,14 @@ fn leaves(path: &Path) -> Outcome<Log> {
                 acceptances.extend(Acceptance::of(&own));
                 answered.insert(own.pre_registration.value);
             }
+            Ok(Predicate::Contribution(own)) if own.status == Contribution::ADMITTED => {
+                receipts.insert(leaf);
+            }
             _ => {}
         }
         leaves.push(leaf);
     }
-    Ok(Log { leaves, laid, acceptances, answered })
+    Ok(Log { leaves, laid, acceptances, answered, receipts })
 }
 
 /// What the files of a folder prove of a statement.
@@ -275,6 +281,7 @@ fn inputs(
             };
             let with = With {
                 acceptances: log.map(|log| log.acceptances.as_slice()),
+                receipts: log.map(|log| &log.receipts),
                 threads: std::thread::available_parallelism().map_or(1, usize::from),
                 tell: &tell,
             };

@@ -3,7 +3,7 @@
 //! | level | file | what | bound by |
 //! |---|---|---|---|
 //! | | `inputs.json` | [`Manifest`]: which files, their digests, what the statement does not say | nothing: it is believed in nothing that counts |
-//! | 1 | `preregistration.json` | the preregistration's signed bytes | the outcome's `preregistration` |
+//! | 1 | `preregistration.json` | the preregistration's signed bytes | the outcome's `preRegistration` |
 //! | 1 | `contract.json` | the contract, canonical JSON | the preregistration's `contractDigest` |
 //! | 1 | `record.json` | of a refused attempt: evaluation id, full record, salt | the outcome's `withheld` |
 //! | 1 | `samples.jsonl` | by sealed row: `{"salt":…,"sample":…}` ([`Sample`]) | the record's `samples`, the label commitment and the rows root |
@@ -11,6 +11,7 @@
 //! | 2 | `baseline.model`, `candidate.model` | the artefacts | their digests |
 //! | 3 | `training.arrow` | row hash, features and label of every training row, an Arrow IPC stream | the candidate's dataset root |
 //! | 3 | `recipe.json` | [`RecipeFile`]: learner, parameters, seed | the candidate's recipe digest |
+//! | 3 | `receipts.jsonl` | leaf hashes of the receipts behind the rows, hex, sorted | the candidate's receipts |
 //!
 //! Every file comes from somebody: sizes are looked at before anything is read, lines and rows are counted, and what is not one of
 //! these names is not opened.
@@ -52,6 +53,8 @@ pub const CANDIDATE: &str = "candidate.model";
 pub const TRAINING: &str = "training.arrow";
 /// The recipe.
 pub const RECIPE: &str = "recipe.json";
+/// Leaf hashes of the receipts behind the training rows.
+pub const RECEIPTS: &str = "receipts.jsonl";
 
 /// Largest small file in bytes.
 const MAX_SMALL: u64 = 4 << 20;
@@ -182,7 +185,7 @@ fn most(name: &str) -> Option<u64> {
         RECORD => crate::stages::evaluation::kept::MAX_BYTES,
         BASELINE | CANDIDATE => MAX_MODEL as u64,
         TRAINING => MAX_TRAINING,
-        SAMPLES | BENCHMARK => MAX_LINES,
+        SAMPLES | BENCHMARK | RECEIPTS => MAX_LINES,
         _ => return None,
     })
 }

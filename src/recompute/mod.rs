@@ -18,12 +18,14 @@ pub mod retraining;
 mod tests;
 pub mod write;
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use self::bound::Bound;
 use self::folder::Inputs;
 use crate::attest::evaluation::Outcome as Told;
 use crate::attest::statement::{Predicate, Statement};
+use crate::attest::tree::Hash;
 use crate::attest::verify::{ARTEFACTS, Check, LEVELS, Outcome};
 
 /// Something that does not agree, with the exit code of `verify`.
@@ -84,6 +86,8 @@ pub type Tell<'a> = dyn Fn(&str, u64, u64) + 'a;
 pub struct With<'a> {
     /// Every acceptance of the log; none without one.
     pub acceptances: Option<&'a [Acceptance]>,
+    /// Leaf of every receipt in the log that admits its contribution; none without one.
+    pub receipts: Option<&'a HashSet<Hash>>,
     /// Threads; no influence on the result.
     pub threads: usize,
     /// Progress.

@@ -6,9 +6,10 @@
 use std::ops::ControlFlow;
 
 use super::bound::{Bound, of_digest};
-use super::folder::{BASELINE, CANDIDATE, Inputs, RECIPE, RecipeFile, TRAINING};
+use super::folder::{BASELINE, CANDIDATE, Inputs, RECEIPTS, RECIPE, RecipeFile, TRAINING, salt};
 use super::{Mismatch, With, artefact, recomputed};
 use crate::attest::evaluation::Outcome as Told;
+use crate::attest::tree::{CompactRange, Hash};
 use crate::codec::ipc;
 use crate::domain::records::{Artefact, TrainingRun};
 use crate::ml::declare::{Declaration, declaration};
@@ -40,7 +41,8 @@ pub fn recompute(inputs: &Inputs, told: &Told, bound: &Bound, with: &With<'_>) -
     let limits = ipc::Limits { rows: Limits::default().rows, bytes: MAX_DECODED };
     let batch = ipc::read(&bytes, limits).map_err(|e| artefact(format!("{TRAINING}: {e}")))?;
     drop(bytes);
-    let rows = Rows { batches: vec![batch], contributions: 0, contributions_root: String::new() };
+    let behind = receipts(inputs, told, with)?;
+    let rows = Rows { batches: vec![batch], contributions: 0, receipts: Vec::new() };
     let from = before(&open, &declared, inputs, told)?;
     let rows = prepare(&declared, rows, from).map_err(|e| artefact(format!("{TRAINING}: {}: {}", e.code, e.detail)))?;
     if rows.named.digest != *root || Some(rows.named.rows) != told.candidate.dataset_rows {
@@ -66,9 +68,45 @@ pub fn recompute(inputs: &Inputs, told: &Told, bound: &Bound, with: &With<'_>) -
     let search = if open.searching.is_some() { "; that these parameters won the search was NOT CHECKED" } else { "" };
     Ok(format!(
         "{} training rows and the recipe give the candidate's {} bytes again; whether each row's values belong to its keyed hash only \
-         the tenant can tell{search}",
+         the tenant can tell{search}; {behind}",
         rows.named.rows, made.size
     ))
+}
+
+/// Shows the receipts behind the rows to be those that are bound, and, with a log, to stand in it; says what was done.
+fn receipts(inputs: &Inputs, told: &Told, with: &With<'_>) -> Result<String, Mismatch> {
+    let Some(said) = &told.candidate.receipts else {
+        return Ok("which contributions the rows come from is not bound: NOT CHECKED".to_owned());
+    };
+    if !inputs.has(RECEIPTS) {
+        return Ok(format!("the {} receipts behind the rows are not among the inputs: NOT CHECKED", said.count));
+    }
+    let wrong = |what: &str| artefact(format!("{RECEIPTS}: {what}"));
+    let count = u64::try_from(said.count).map_err(|_| wrong("the statement binds a number of receipts below 0"))?;
+    let (mut tree, mut last) = (CompactRange::new(), None);
+    let mut missing = 0_u64;
+    inputs.lines(RECEIPTS, count, &mut |_, hex: String| {
+        let leaf: Hash = salt(&hex).map_err(|_| wrong("a line that is no leaf hash"))?;
+        if last.replace(leaf).is_some_and(|last| last >= leaf) {
+            return Err(wrong("its lines are not sorted, or one stands twice"));
+        }
+        tree.push(leaf);
+        missing += u64::from(with.receipts.is_some_and(|log| !log.contains(&leaf)));
+        Ok(())
+    })?;
+    if data_encoding::HEXLOWER.encode(&tree.root()) != said.root {
+        return Err(wrong("their root is not the statement's"));
+    }
+    match with.receipts {
+        _ if missing > 0 => Err(Mismatch {
+            code: 17,
+            detail: format!("{missing} of the {count} receipts behind the training rows do not stand in the log"),
+        }),
+        Some(_) => Ok(format!("the {count} receipts behind them stand in the log")),
+        None => Ok(format!(
+            "the {count} receipts behind them are those that are bound; without --log that they are attested is NOT CHECKED"
+        )),
+    }
 }
 
 /// Reference tables stand in the candidate's artefact, which is bound by its digest, and are bound by theirs.

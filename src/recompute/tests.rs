@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, FixedSizeBinaryArray, Float64Array, RecordBatch, St
 use serde_json::{Map, Value, json};
 
 use super::folder::*;
-use super::write::{Disclosed, write};
+use super::write::{Disclosed, Learned, write};
 use super::*;
 use crate::attest::statement::Statement;
 use crate::codec::ipc::{self, Compression};
@@ -56,6 +56,11 @@ fn recipe() -> RecipeFile {
     }
 }
 
+/// Leaves of the receipts behind the rows.
+fn receipts() -> Vec<Hash> {
+    vec![[3; 32], [9; 32]]
+}
+
 /// The candidate, as a run makes it.
 fn made() -> Made {
     let RecipeFile { algorithm, base_version, parameters, seed, .. } = recipe();
@@ -72,7 +77,7 @@ fn made() -> Made {
         external: None,
         warm: None,
     };
-    let rows = Rows { batches: vec![training()], contributions: 1, contributions_root: String::new() };
+    let rows = Rows { batches: vec![training()], contributions: 2, receipts: receipts() };
     let declared = declaration(&spec()).unwrap();
     learn(&open, &declared, &prepare(&declared, rows, None).unwrap(), 1, None, &mut Unattended).unwrap().unwrap()
 }
@@ -128,7 +133,7 @@ impl Told {
             blobs: &blobs,
             opened: &opened,
             tree_key: keys.tree_key(),
-            training: Some((recipe(), training())),
+            training: Some(Learned { recipe: recipe(), rows: training(), receipts: receipts() }),
         };
         write(folder.path(), level, &disclosed, &|_| ()).unwrap();
         Self { folder, payload: told.statement.clone() }
@@ -139,7 +144,7 @@ impl Told {
     }
 
     fn checks_of(&self, payload: &[u8], acceptances: Option<&[Acceptance]>) -> Vec<Check> {
-        let with = With { acceptances, threads: 1, tell: &|_, _, _| () };
+        let with = With { acceptances, receipts: None, threads: 1, tell: &|_, _, _| () };
         checks(self.folder.path(), &Statement::read(payload).unwrap(), payload, &with).unwrap()
     }
 
@@ -202,7 +207,7 @@ fn each_level_is_reached_as_far_as_the_files_go_and_named() {
 }
 
 fn quiet() -> With<'static> {
-    With { acceptances: None, threads: 1, tell: &|_, _, _| () }
+    With { acceptances: None, receipts: None, threads: 1, tell: &|_, _, _| () }
 }
 
 fn statement() -> Statement {
@@ -274,6 +279,10 @@ fn whatever_is_changed_in_an_input_is_found_although_the_manifest_was_mended() {
         ("one row more", told.with(SAMPLES, |bytes| [&bytes[..], b"{}\n"].concat())),
         ("recipe", told.with(RECIPE, swapped("\"seed\": 5", "\"seed\": 6"))),
         ("row hashes", told.with(TRAINING, |bytes| trained(&bytes, hash))),
+        ("receipt", told.with(RECEIPTS, swapped(&"03".repeat(32), &"04".repeat(32)))),
+        ("one receipt less", told.with(RECEIPTS, |bytes| first_cut(&bytes))),
+        ("receipts in another order", told.with(RECEIPTS, swapped(&"03".repeat(32), &"0a".repeat(32)))),
+        ("no receipt", told.with(RECEIPTS, swapped("03", "zz"))),
         ("no stream", told.with(TRAINING, |bytes| bytes[..bytes.len() / 2].to_vec())),
         ("no model", told.with(BASELINE, |bytes| bytes[1..].to_vec())),
         ("other model", told.with(CANDIDATE, |bytes| [&bytes[..], b" "].concat())),
@@ -288,6 +297,22 @@ fn whatever_is_changed_in_an_input_is_found_although_the_manifest_was_mended() {
     assert_eq!(told.outcome().0, None, "all is back");
 }
 
+#[test]
+fn every_receipt_behind_the_training_rows_stands_in_the_log_that_is_given() {
+    let told = Told::new(true, 3);
+    let statement = Statement::read(&told.payload).unwrap();
+    let with_log = |log: &[Hash]| {
+        let log: HashSet<Hash> = log.iter().copied().collect();
+        let with = With { receipts: Some(&log), ..quiet() };
+        outcome(&checks(told.folder.path(), &statement, &told.payload, &with).unwrap())
+    };
+    let (code, levels, detail) = with_log(&[[1; 32], [3; 32], [9; 32]]);
+    assert_eq!((code, levels), (None, [Passed; 3]), "{detail}");
+    let (code, levels, detail) = with_log(&[[1; 32], [3; 32]]);
+    assert_eq!((code, levels), (Some(17), [Passed, Passed, Outcome::Failed(17)]), "{detail}");
+    assert!(detail.contains("1 of the 2 receipts"), "{detail}");
+}
+
 fn first_cut(bytes: &[u8]) -> Vec<u8> {
     let end = bytes.iter().position(|&byte| byte == b'\n').unwrap();
     bytes[end + 1..].to_vec()
@@ -296,7 +321,7 @@ fn first_cut(bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn one_byte_anywhere_is_found_by_the_manifest() {
     let told = Told::new(true, 3);
-    for name in [PREREGISTRATION, CONTRACT, SAMPLES, BENCHMARK, BASELINE, CANDIDATE, TRAINING, RECIPE] {
+    for name in [PREREGISTRATION, CONTRACT, SAMPLES, BENCHMARK, BASELINE, CANDIDATE, TRAINING, RECIPE, RECEIPTS] {
         let before = std::fs::read(told.path(name)).unwrap();
         let mut changed = before.clone();
         let place = changed.len() / 3;

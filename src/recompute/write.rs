@@ -13,10 +13,11 @@ use serde_json::{Map, Value};
 
 use super::folder::{
     BASELINE, BENCHMARK, CANDIDATE, CONTRACT, ColumnType, FORMAT, FileFacts, MANIFEST, MAX_TRAINING, Manifest,
-    PREREGISTRATION, RECIPE, RECORD, RecipeFile, RowLine, SAMPLES, SampleLine, TRAINING, digest, word,
+    PREREGISTRATION, RECEIPTS, RECIPE, RECORD, RecipeFile, RowLine, SAMPLES, SampleLine, TRAINING, digest, word,
 };
 use crate::attest::benchmark::{BenchmarkTree, label_salt};
 use crate::attest::samples::SampleSalts;
+use crate::attest::tree::Hash;
 use crate::codec::ipc::{self, Compression};
 use crate::domain::keys::MacKey;
 use crate::sealing::rows::RowWriter;
@@ -64,8 +65,19 @@ pub struct Disclosed<'a> {
     pub opened: &'a Opened,
     /// The tenant's tree key: salts.
     pub tree_key: &'a MacKey,
-    /// How the candidate was learned, and from which rows.
-    pub training: Option<(RecipeFile, RecordBatch)>,
+    /// How the candidate was learned.
+    pub training: Option<Learned>,
+}
+
+/// How a candidate was learned, and from what.
+#[derive(Debug)]
+pub struct Learned {
+    /// The recipe.
+    pub recipe: RecipeFile,
+    /// The training rows.
+    pub rows: RecordBatch,
+    /// Leaf hashes of the receipts behind them, sorted; none when they are not known.
+    pub receipts: Vec<Hash>,
 }
 
 struct Writing<'a> {
@@ -92,8 +104,12 @@ pub fn write(folder: &Path, level: u8, said: &Disclosed<'_>, tell: &dyn Fn(&str)
         to.bytes(BASELINE, &said.blobs.baseline)?;
         to.bytes(CANDIDATE, &said.blobs.candidate)?;
     }
-    if let Some((recipe, rows)) = said.training.as_ref().filter(|_| level >= 3) {
+    if let Some(Learned { recipe, rows, receipts }) = said.training.as_ref().filter(|_| level >= 3) {
         to.json(RECIPE, recipe)?;
+        if !receipts.is_empty() {
+            let hex = |leaf: &Hash| data_encoding::HEXLOWER.encode(leaf);
+            to.file(RECEIPTS, |out| receipts.iter().try_for_each(|leaf| line(out, &hex(leaf))))?;
+        }
         let bytes = ipc::write(rows, Compression::Zstd).map_err(form)?;
         if bytes.len() as u64 > MAX_TRAINING {
             let help = "help: --level 2";

@@ -8,6 +8,7 @@ use indicatif::ProgressBar;
 use rdkafka::message::Message;
 use serde_json::{Value, json};
 
+use crate::attest::tree::Hash;
 use crate::cli::common::{KeyFolder, Settings, blocking};
 use crate::cli::exit::{Failure, Outcome, say};
 use crate::cli::opening::{Opening, opening};
@@ -21,7 +22,7 @@ use crate::ml::learner;
 use crate::ops::trainer::Trainer;
 use crate::recompute;
 use crate::recompute::folder::{self, RecipeFile, SearchFile};
-use crate::recompute::write::Disclosed;
+use crate::recompute::write::{Disclosed, Learned};
 use crate::stages::beside::{Refusal, Trouble};
 use crate::stages::training::admission::{EXTERNAL, complete};
 use crate::stages::training::outside::Outside as _;
@@ -110,7 +111,7 @@ fn write(
 }
 
 /// How the candidate's run learned, and its training rows.
-fn training(settings: &Settings, store: Store, opening: &Opening) -> Outcome<(RecipeFile, RecordBatch)> {
+fn training(settings: &Settings, store: Store, opening: &Opening) -> Outcome<Learned> {
     let attempt = &opening.case.attempt;
     let dataset = attempt.dataset.as_ref().ok_or_else(|| Failure::because("the candidate's dataset is not known"))?;
     let (run, job) = run_of(settings, &attempt.run_id)?;
@@ -119,8 +120,8 @@ fn training(settings: &Settings, store: Store, opening: &Opening) -> Outcome<(Re
             "the candidate was learned by an external trainer: nothing here could learn it again\nhelp: --level 2";
         return Err(Failure::Usage(text.to_owned()));
     }
-    let rows = training_rows(settings, store, opening, &run, &dataset.digest)?;
-    Ok((recipe(&run, &job)?, rows))
+    let (rows, receipts) = training_rows(settings, store, opening, &run, &dataset.digest)?;
+    Ok(Learned { recipe: recipe(&run, &job)?, rows, receipts })
 }
 
 /// A run as it was published last, and its request.
@@ -173,7 +174,7 @@ fn training_rows(
     opening: &Opening,
     run: &TrainingRun,
     root: &str,
-) -> Outcome<RecordBatch> {
+) -> Outcome<(RecordBatch, Vec<Hash>)> {
     let trainer = Trainer::new(settings.cluster(), store, None);
     let declared = declaration(&opening.opened.spec).map_err(Failure::failed)?;
     let mut known: Vec<_> = opening.model.benchmarks.iter().collect();
@@ -187,11 +188,11 @@ fn training_rows(
         let sealed = set.iter().map(filter).collect::<Result<Vec<_>, _>>().map_err(troubled)?;
         let wanted =
             Wanted { model: &run.model, declared: &declared, ends: &run.offsets, sealed: &sealed, owner: None };
-        let Rows { batches, .. } =
+        let Rows { batches, receipts, .. } =
             read(&trainer, &settings.wire, wanted, Limits::default(), &|| false).map_err(troubled)?;
         let dataset = Dataset::assemble(batches).map_err(Failure::failed)?;
         if data_encoding::HEXLOWER.encode(&dataset.root) == root {
-            return Ok(dataset.rows);
+            return Ok((dataset.rows, receipts));
         }
     }
     Err(Failure::because(format!(

@@ -10,6 +10,7 @@ use super::admission::Open;
 use super::answers::External;
 use super::rows::Rows;
 use super::warm;
+use crate::attest::tree::root;
 use crate::domain::contract::learning::{Split, SplitWord};
 use crate::domain::records::{Dataset as Named, Metric};
 use crate::math;
@@ -244,7 +245,9 @@ pub(super) fn judged(features: &Features, rows: &[u32]) -> Features {
 /// Why nothing can be learned from these rows.
 pub fn prepare(declared: &Declaration, rows: Rows, from: Option<Model>) -> Result<Prepared, Refusal> {
     let bad = |error: &dyn std::fmt::Display| Refusal::new("BAD_DATASET", error);
-    let (contributions, contributions_root) = (rows.contributions, rows.contributions_root);
+    let (contributions, receipts) = (rows.contributions, rows.receipts);
+    let contributions_root = if receipts.is_empty() { String::new() } else { hex(&root(&receipts)) };
+    drop(receipts);
     let dataset = match Dataset::assemble(rows.batches) {
         Err(crate::ml::dataset::DatasetError::Empty) => {
             let help = "help: contribute rows first, or ask again once their receipts are there";

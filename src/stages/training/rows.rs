@@ -15,7 +15,7 @@ use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 use super::outside::Outside;
-use crate::attest::tree::{Hash, root};
+use crate::attest::tree::Hash;
 use crate::codec::ipc;
 use crate::codec::wire::{Wire, WireError};
 use crate::domain::contract::learning::{Split, SplitWord};
@@ -63,8 +63,8 @@ pub struct Rows {
     pub batches: Vec<RecordBatch>,
     /// Contributions that the rows come from.
     pub contributions: i64,
-    /// Root over their receipts' leaves: see `schemas/training_run.avsc`.
-    pub contributions_root: String,
+    /// Leaf hashes of their receipts' statements, sorted; none when one of them was made before receipts named theirs.
+    pub receipts: Vec<Hash>,
 }
 
 /// What admitted receipts say.
@@ -128,12 +128,12 @@ impl Admitted {
         }
     }
 
-    /// Root over the sorted leaf hashes; none when a receipt was made before receipts named theirs.
-    fn root(&self) -> Option<String> {
+    /// The sorted leaf hashes; none when a receipt was made before receipts named theirs.
+    fn leaves(&self) -> Option<Vec<Hash>> {
         let leaf = |hex: &String| data_encoding::HEXLOWER.decode(hex.as_bytes()).ok()?.try_into().ok();
         let mut leaves: Vec<Hash> = self.leaves.values().map(leaf).collect::<Option<_>>()?;
         leaves.sort_unstable();
-        Some(data_encoding::HEXLOWER.encode(&root(&leaves)))
+        Some(leaves)
     }
 }
 
@@ -232,7 +232,7 @@ pub fn read(
         return Err(Refusal::new("INCOMPLETE_DATASET", detail).into());
     }
     let contributions = i64::try_from(admitted.leaves.len()).unwrap_or(i64::MAX);
-    Ok(Rows { batches: gathered.finish()?, contributions, contributions_root: admitted.root().unwrap_or_default() })
+    Ok(Rows { batches: gathered.finish()?, contributions, receipts: admitted.leaves().unwrap_or_default() })
 }
 
 /// Batches of records, joined: a column of a record keeps the whole record in memory, with the columns that nobody learns from.
