@@ -124,7 +124,7 @@ pub(super) fn accepted(cluster: &Cluster, model: &str, told: &Value) {
         bytes
     };
     let mut files: Vec<String> = names(&stranger.folder.join("inputs"));
-    assert_eq!(files.len(), 9, "{files:?}");
+    assert_eq!(files.len(), 10, "{files:?}");
     files.retain(|name| name != "inputs.json");
     for name in &files {
         stranger.changed(name, false, flipped);
@@ -136,6 +136,10 @@ pub(super) fn accepted(cluster: &Cluster, model: &str, told: &Value) {
     stranger.changed("samples.jsonl", true, swapped("\"label\":1", "\"label\":0"));
     stranger.changed("samples.jsonl", true, swapped("\"cand\":[", "\"cand\":[1"));
     stranger.changed("benchmark.jsonl", true, swapped("\"late\":1", "\"late\":0"));
+    stranger.changed("receipts.jsonl", true, |mut bytes| {
+        bytes[1] = if bytes[1] == b'0' { b'1' } else { b'0' };
+        bytes
+    });
     stranger.changed("contract.json", true, swapped("0.02", "0.01"));
     stranger.changed("recipe.json", true, swapped("\"seed\": 0", "\"seed\": 1"));
     let baseline = std::fs::read(stranger.input("baseline.model")).expect("a model");

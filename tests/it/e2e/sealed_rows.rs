@@ -89,9 +89,10 @@ impl Heard {
 
 /// A word or a figure of a sealed row, as text or as eight bytes.
 static OF_A_SEALED_ROW: LazyLock<Regex> = LazyLock::new(|| {
-    // Every thirtieth figure: a place that holds rows holds more than one of them.
+    // Every thirtieth figure: a place that holds rows holds more than one of them. Not the first: it has six decimals, which a
+    // duration may have too.
     let all = rows(SEALED, false);
-    let figures = all.iter().step_by(30).filter_map(|row| row["x"].as_f64());
+    let figures = all.iter().skip(1).step_by(30).filter_map(|row| row["x"].as_f64());
     let figures = figures.flat_map(|x| {
         let bytes: String = x.to_le_bytes().iter().map(|byte| format!("\\x{byte:02x}")).collect();
         [regex::escape(&x.to_string()), bytes]
