@@ -10,7 +10,7 @@
 //! | 2 | `benchmark.jsonl` | by sealed row: `{"row":…,"salt":…}` | the leaf hashes in the samples |
 //! | 2 | `baseline.model`, `candidate.model` | the artefacts | their digests |
 //! | 3 | `training.arrow` | row hash, features and label of every training row, an Arrow IPC stream | the candidate's dataset root |
-//! | 3 | `recipe.json` | [`RecipeFile`]: learner, parameters, seed | the candidate's recipe digest |
+//! | 3 | `recipe.json` | [`RecipeFile`]: learner, parameters, seed | the candidate's recipe digest; of a search the winner's parameters by playing it |
 //! | 3 | `receipts.jsonl` | leaf hashes of the receipts behind the rows, hex, sorted | the candidate's receipts |
 //!
 //! Every file comes from somebody: sizes are looked at before anything is read, lines and rows are counted, and what is not one of

@@ -4,6 +4,7 @@
 //! level 1   labels, scores ──────────────► every figure, the decision and its reasons       figures.rs
 //! level 2   sealed rows, both artefacts ──► the scores                                      predictions.rs
 //! level 3   training rows, recipe ────────► the candidate's artefact, by learning it again  retraining.rs
+//!           a search ─────────────────────► who won it, by playing every trial              search.rs
 //! ```
 //!
 //! Nothing of a folder is believed: each file is first shown to be what the signed statement binds ([`folder`] says by what), else
@@ -14,6 +15,7 @@ pub mod figures;
 pub mod folder;
 pub mod predictions;
 pub mod retraining;
+pub mod search;
 #[cfg(test)]
 mod tests;
 pub mod write;

@@ -5,9 +5,11 @@
 
 use std::ops::ControlFlow;
 
+use serde_json::Map;
+
 use super::bound::{Bound, of_digest};
 use super::folder::{BASELINE, CANDIDATE, Inputs, RECEIPTS, RECIPE, RecipeFile, TRAINING, salt};
-use super::{Mismatch, With, artefact, recomputed};
+use super::{Mismatch, With, artefact, recomputed, search};
 use crate::attest::evaluation::Outcome as Told;
 use crate::attest::tree::{CompactRange, Hash};
 use crate::codec::ipc;
@@ -19,7 +21,7 @@ use crate::ml::{Control, Progress, learner};
 use crate::stages::training::admission::Open;
 use crate::stages::training::learn::{learn, prepare, recipe_digest};
 use crate::stages::training::rows::{Limits, Rows};
-use crate::stages::training::searching::Searching;
+use crate::stages::training::searching;
 use crate::stages::training::warm;
 
 /// Bytes of training rows, decoded.
@@ -58,6 +60,7 @@ pub fn recompute(inputs: &Inputs, told: &Told, bound: &Bound, with: &With<'_>) -
         let said = &told.candidate.recipe_digest;
         return Err(artefact(format!("{RECIPE}: its digest is {digest}; the statement names {said}")));
     }
+    let searched = search::recompute(&open, &rows, &declared.task, with)?;
     let made = learn(&open, &declared, &rows, with.threads, None, &mut Telling(with))
         .map_err(|e| recomputed(format!("nothing could be learned: {}: {}", e.code, e.detail)))?
         .ok_or_else(|| recomputed("learning was interrupted"))?;
@@ -65,11 +68,13 @@ pub fn recompute(inputs: &Inputs, told: &Told, bound: &Bound, with: &With<'_>) -
         let said = &told.candidate.digest;
         return Err(recomputed(format!("learning again gives the model {}; the statement names {said}", made.digest)));
     }
-    let search = if open.searching.is_some() { "; that these parameters won the search was NOT CHECKED" } else { "" };
+    let search = searched.map(|trials| format!("; {trials} trials say that its parameters won the search"));
     Ok(format!(
         "{} training rows and the recipe give the candidate's {} bytes again; whether each row's values belong to its keyed hash only \
-         the tenant can tell{search}; {behind}",
-        rows.named.rows, made.size
+         the tenant can tell{}; {behind}",
+        rows.named.rows,
+        made.size,
+        search.unwrap_or_default()
     ))
 }
 
@@ -146,11 +151,12 @@ fn opened(text: &[u8], bound: &Bound) -> Result<Open, Mismatch> {
     let parameters = warm::joined(complete(&given)?, from.as_deref()).to_string();
     let searching = match &recipe.search {
         None => None,
-        Some(search) => Some(Searching {
-            declared: search.declared.to_string(),
-            fixed: complete(&search.fixed)?.to_string(),
-            ..Searching::default()
-        }),
+        Some(_) if from.is_some() => return Err(wrong(&"the trials of a search start from scratch")),
+        Some(search) => {
+            let (declared, fixed) = (search.declared.to_string(), complete(&search.fixed)?);
+            let begun = searching::begin(&declared, learner, &Map::new(), &fixed, recipe.seed);
+            Some(begun.map_err(|e| wrong(&e.detail))?)
+        }
     };
     let run = TrainingRun {
         run_id: bound.case.attempt.run_id.clone(),

@@ -22,6 +22,7 @@ use crate::stages::evaluation::tests::world::*;
 use crate::stages::training::admission::Open;
 use crate::stages::training::learn::{Made, learn, prepare};
 use crate::stages::training::rows::Rows;
+use crate::stages::training::searching;
 
 /// The world's training rows, as a dataset holds them.
 fn training() -> RecordBatch {
@@ -63,7 +64,15 @@ fn receipts() -> Vec<Hash> {
 
 /// The candidate, as a run makes it.
 fn made() -> Made {
-    let RecipeFile { algorithm, base_version, parameters, seed, .. } = recipe();
+    made_by(&recipe())
+}
+
+fn made_by(recipe: &RecipeFile) -> Made {
+    let RecipeFile { algorithm, base_version, parameters, search, seed } = recipe.clone();
+    let searching = search.map(|SearchFile { declared, fixed }| {
+        let learner = learner(&algorithm).unwrap();
+        searching::begin(&declared.to_string(), learner, &Map::new(), &Value::Object(fixed), seed).unwrap()
+    });
     let open = Open {
         run: TrainingRun { algorithm, base_version, seed, ..TrainingRun::default() },
         parameters: Value::Object(parameters).to_string(),
@@ -73,7 +82,7 @@ fn made() -> Made {
         evaluation: None,
         sealed: Vec::new(),
         begun: 0,
-        searching: None,
+        searching,
         external: None,
         warm: None,
     };
@@ -91,7 +100,11 @@ struct Told {
 impl Told {
     /// Of a candidate by recipe beside noise: accepted; the other way round, refused.
     fn new(is_accepted: bool, level: u8) -> Self {
-        let (world, made) = (World::new(), made());
+        Self::by(recipe(), is_accepted, level)
+    }
+
+    fn by(recipe: RecipeFile, is_accepted: bool, level: u8) -> Self {
+        let (world, made) = (World::new(), made_by(&recipe));
         let candidate = world.shelf.put(&made.artefact);
         // A refused attempt has the noise for its candidate, which no recipe is known of.
         let mut request = match is_accepted {
@@ -102,10 +115,10 @@ impl Told {
         attempt.dataset = Some(made.dataset.clone());
         attempt.recipe_digest = made.recipe_digest.clone();
         request = asked(request.family.clone(), attempt.clone());
-        Self::of(&world, &request, is_accepted, level)
+        Self::of(&world, &request, recipe, is_accepted, level)
     }
 
-    fn of(world: &World, request: &EvaluationRequest, is_accepted: bool, level: u8) -> Self {
+    fn of(world: &World, request: &EvaluationRequest, recipe: RecipeFile, is_accepted: bool, level: u8) -> Self {
         let mut desk = world.desk();
         let record = desk.evaluate(request.clone());
         let status = if is_accepted { Evaluation::ACCEPTED } else { Evaluation::REFUSED };
@@ -133,7 +146,7 @@ impl Told {
             blobs: &blobs,
             opened: &opened,
             tree_key: keys.tree_key(),
-            training: Some(Learned { recipe: recipe(), rows: training(), receipts: receipts() }),
+            training: Some(Learned { recipe, rows: training(), receipts: receipts() }),
         };
         write(folder.path(), level, &disclosed, &|_| ()).unwrap();
         Self { folder, payload: told.statement.clone() }
@@ -313,6 +326,32 @@ fn every_receipt_behind_the_training_rows_stands_in_the_log_that_is_given() {
     assert!(detail.contains("1 of the 2 receipts"), "{detail}");
 }
 
+#[test]
+fn of_all_trials_of_a_search_only_the_winner_passes_the_third_level() {
+    let learner = learner("linear").unwrap();
+    let fixed = learner.parameters(json!({"validation": 0.25}).as_object().unwrap()).unwrap();
+    let declared = json!({"space": {"l2": {"log": [0.001, 10.0]}}, "trials": 4, "keep_one_in": 2, "iterations": 8});
+    let search = searching::begin(&declared.to_string(), learner, &Map::new(), &fixed, 5).unwrap();
+    let trials = searching::parameters(&search, learner, 5, 1, &[0, 1, 2, 3]).unwrap();
+    let found: Vec<_> = trials
+        .into_iter()
+        .map(|(parameters, _)| {
+            let of = |value: &Value| value.as_object().unwrap().clone();
+            let search = Some(SearchFile { declared: declared.clone(), fixed: of(&fixed) });
+            let told = Told::by(RecipeFile { parameters: of(&parameters), search, ..recipe() }, true, 3);
+            let (code, levels, detail) = told.outcome();
+            match code {
+                None => assert_eq!(levels, [Passed; 3], "{detail}"),
+                Some(_) => assert!(code == Some(16) && detail.contains("the search is won by trial"), "{detail}"),
+            }
+            let (code, detail) = told.with(RECIPE, swapped("\"trials\": 4", "\"trials\": 3"));
+            assert!(code == Some(15) && detail.contains("its digest is"), "{detail}");
+            levels[2] == Passed
+        })
+        .collect();
+    assert_eq!(found.iter().filter(|won| **won).count(), 1, "{found:?}");
+}
+
 fn first_cut(bytes: &[u8]) -> Vec<u8> {
     let end = bytes.iter().position(|&byte| byte == b'\n').unwrap();
     bytes[end + 1..].to_vec()
@@ -387,7 +426,7 @@ fn scores_that_the_models_do_not_give_are_found_although_the_samples_bind_them()
     // The evaluator bound the scores of another candidate than the one that the statement names.
     let (world, made) = (World::new(), made());
     let candidate = world.shelf.put(&made.artefact);
-    let told = Told::of(&world, &world.ask("r", &candidate, &world.noise), true, 2);
+    let told = Told::of(&world, &world.ask("r", &candidate, &world.noise), recipe(), true, 2);
     let other = world.other_noise.digest.clone();
     std::fs::write(told.path(CANDIDATE), &lock(&world.shelf.blobs)[&other]).unwrap();
     let mut manifest: Manifest = serde_json::from_slice(&std::fs::read(told.path(MANIFEST)).unwrap()).unwrap();
@@ -441,7 +480,7 @@ fn declared_told(value: &str, level: u8) -> Told {
     let mut attempt = world.ask("r", &candidate, &world.noise).attempt.unwrap();
     attempt.dataset = Some(made.dataset.clone());
     attempt.recipe_digest = made.recipe_digest.clone();
-    Told::of(&world, &asked(world.family(0), attempt), true, level)
+    Told::of(&world, &asked(world.family(0), attempt), recipe(), true, level)
 }
 
 const COST: &str = "CASE WHEN predicted = label THEN 0 WHEN region = 'north' THEN 5 ELSE 2 END";

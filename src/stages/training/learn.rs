@@ -126,6 +126,20 @@ pub struct Fitted {
     pub metrics: Vec<Metric>,
 }
 
+impl Fitted {
+    /// Loss on the validation fold, as text, so that no reading and writing changes it.
+    ///
+    /// # Errors
+    /// No row judged.
+    pub fn loss(&self) -> Result<String, Refusal> {
+        let loss = self.learned.validation_loss.filter(|loss| loss.is_finite());
+        loss.map(|loss| loss.to_string()).ok_or_else(|| {
+            let detail = "no row is in the validation fold; help: more rows, or params.validation";
+            Refusal::new("NO_VALIDATION", detail)
+        })
+    }
+}
+
 /// Learns, from a checkpoint of the same run if there is one; the bytes are the same. `None` when `control` stopped it.
 ///
 /// # Errors

@@ -244,13 +244,6 @@ fn judged(trial: &TrainingTrial, spec: &str, shop: &Shop, pace: &Pace) -> Result
     let fitted = fit(&rows, &declared.task, &way, (run_id, checkpoint.as_deref()), &mut following);
     let Some(fitted) = fitted.map_err(Some)? else { return Err(None) };
     persist(pace, run_id, || shop.outside.forget(&name))?;
-    match fitted.learned.validation_loss.filter(|loss| loss.is_finite()) {
-        Some(loss) => {
-            let iterations = i32::try_from(fitted.learned.iterations).unwrap_or(i32::MAX);
-            Ok(Judged::Loss(loss.to_string(), fitted.metrics, iterations))
-        }
-        None => {
-            Err(refused("NO_VALIDATION", "no row is in the validation fold; help: more rows, or params.validation"))
-        }
-    }
+    let loss = fitted.loss().map_err(Some)?;
+    Ok(Judged::Loss(loss, fitted.metrics, i32::try_from(fitted.learned.iterations).unwrap_or(i32::MAX)))
 }

@@ -2,6 +2,7 @@
 //! stands in any topic, table, log, report or file; whoever sends them with either label learns nothing from any answer.
 
 use super::canaries::{files, rows_in};
+use super::recomputation::disclosed;
 use super::training::text;
 use crate::support::broker::Kind;
 use crate::support::client::{Isolation, config, read};
@@ -255,4 +256,7 @@ fn nothing_of_sealed_rows_stands_anywhere_and_both_labels_of_them_get_one_answer
     assert_eq!((&again["dataset"]["digest"], &again["artefact"]), (&better["dataset"]["digest"], &better["artefact"]));
     assert_eq!(again["evaluation"], better["evaluation"]);
     assert_eq!(boards(&heard), before);
+
+    // Only its owner discloses them; whoever is given them plays the search again.
+    disclosed(&heard.cluster, &model, &better["evaluation"]);
 }
