@@ -3,7 +3,8 @@
 //! The file is a DSSE envelope of canonical JSON. It names the log, the attester's and the log's keys, each with the half-open range
 //! of log indexes `[fromIndex, toIndex)` that it may sign, and the witnesses. Ranges of indexes and not of time: an index
 //! needs no clock, and a revoked key keeps what was logged before. A successor has the version one higher and is signed by a
-//! threshold of its predecessor's keys as well as of its own; a skipped or lower version is refused.
+//! threshold of its predecessor's keys as well as of its own; a skipped or lower version is refused. Successors are published where
+//! anybody can write: [`Followed`] takes what follows and leaves all else aside.
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
@@ -271,6 +272,52 @@ impl TrustRoot {
     }
 }
 
+/// A trust root that is followed to its newest successor.
+#[derive(Debug, Clone)]
+pub struct Followed {
+    root: TrustRoot,
+    text: Vec<u8>,
+    before: Option<TrustRoot>,
+}
+
+/// What came of a text that was published as a trust root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It is the successor.
+    Followed,
+    /// It is another successor of the same predecessor: whoever holds the root keys signed two. The first one stands.
+    Forked,
+    /// It does not follow: junk, an earlier one, another log's, or too few signatures.
+    Aside,
+}
+
+impl Followed {
+    /// Begins at a trust root that the verifier believes.
+    ///
+    /// # Errors
+    /// [`RootError`]: it is none.
+    pub fn from(text: Vec<u8>) -> Result<Self, RootError> {
+        Ok(Self { root: TrustRoot::open(&text)?, text, before: None })
+    }
+
+    /// Looks at the next text that was published, in their order.
+    pub fn take(&mut self, text: &[u8]) -> Taken {
+        if let Ok(next) = self.root.succeed(text) {
+            self.before = Some(std::mem::replace(&mut self.root, next));
+            self.text = text.to_vec();
+            return Taken::Followed;
+        }
+        let other = self.before.as_ref().and_then(|before| before.succeed(text).ok());
+        if other.is_some_and(|other| other != self.root) { Taken::Forked } else { Taken::Aside }
+    }
+
+    /// The newest trust root, and its bytes.
+    #[must_use]
+    pub fn newest(&self) -> (&TrustRoot, &[u8]) {
+        (&self.root, &self.text)
+    }
+}
+
 fn expiry(text: &str) -> Option<i64> {
     let time = chrono::DateTime::parse_from_rfc3339(text).ok()?;
     text.ends_with('Z').then_some(time.timestamp())
@@ -329,6 +376,31 @@ mod tests {
         assert!(matches!(first.succeed(&signed(&first, &[1, 2])), Err(RootError::Succession { found: 1, .. })));
         let other = TrustRoot { origin: "another".to_owned(), ..root(2, &[1, 2, 3], 2) };
         assert!(matches!(first.succeed(&signed(&other, &[1, 2])), Err(RootError::Succession { .. })));
+    }
+
+    #[test]
+    fn a_trust_root_is_followed_through_whatever_else_was_published() {
+        let first = signed(&root(1, &[1, 2], 2), &[1, 2]);
+        let second = signed(&root(2, &[3], 1), &[1, 2, 3]);
+        let other = TrustRoot { expires: "2031-01-31T00:00:00Z".to_owned(), ..root(2, &[3], 1) };
+        let third = signed(&root(3, &[3], 1), &[3]);
+        let mut followed = Followed::from(first.clone()).unwrap();
+        for (text, taken) in [
+            (b"junk".to_vec(), Taken::Aside),
+            (signed(&root(2, &[8], 1), &[8]), Taken::Aside),
+            (third.clone(), Taken::Aside),
+            (first.clone(), Taken::Aside),
+            (second.clone(), Taken::Followed),
+            (second, Taken::Aside),
+            (signed(&other, &[1, 2, 3]), Taken::Forked),
+            (signed(&other, &[1, 3]), Taken::Aside),
+            (third.clone(), Taken::Followed),
+            (first, Taken::Aside),
+        ] {
+            assert_eq!(followed.take(&text), taken, "{}", String::from_utf8_lossy(&text));
+        }
+        assert_eq!(followed.newest(), (&root(3, &[3], 1), &third[..]));
+        assert!(Followed::from(b"{}".to_vec()).is_err());
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub const ATTESTATIONS: &str = "attestations";
 pub const CHECKPOINTS: &str = "attestations.checkpoints";
 /// Inclusion proofs.
 pub const PROOFS: &str = "attestations.proofs";
+/// Trust roots for verifiers.
+pub const TRUST: &str = "attestations.trust";
 /// Key of everything that goes into the one log.
 pub const LOG_KEY: &[u8] = b"log";
 /// Commands as they came and decisions, in the order that counts.

@@ -43,6 +43,7 @@ fn the_built_in_topology_keeps_its_own_rules_and_names_every_topic_of_the_code()
         topics::ATTESTATIONS,
         topics::CHECKPOINTS,
         topics::PROOFS,
+        topics::TRUST,
         topics::REGISTRY_EVENTS,
         topics::MODELS,
         topics::AUDIT,

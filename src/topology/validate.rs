@@ -348,7 +348,10 @@ fn topic_spec(draft: &TopicDraft, stages: &[StageSpec]) -> TopicSpec {
     let of = |pick: &dyn Fn(&StageSpec) -> bool| -> Vec<String> {
         stages.iter().filter(|stage| pick(stage)).map(|stage| stage.name.clone()).collect()
     };
-    let used_now = |s: &StageSpec| s.implemented && named(&[&s.inputs, &s.broadcast, &s.outputs]);
+    let used = |s: &StageSpec| named(&[&s.inputs, &s.broadcast, &s.outputs]);
+    let used_now = |s: &StageSpec| s.implemented && used(s);
+    let planned = |s: &StageSpec| named(&[&s.planned.inputs, &s.planned.broadcast, &s.planned.outputs]);
+    let used_ever = |s: &StageSpec| used(s) || planned(s);
     TopicSpec {
         name: name.clone(),
         about: draft.about.clone(),
@@ -364,7 +367,12 @@ fn topic_spec(draft: &TopicDraft, stages: &[StageSpec]) -> TopicSpec {
         schema: draft.schema.as_ref().map(|schema| schema.value.clone()).filter(|schema| schema != "none"),
         writers: of(&|s| named(&[&s.outputs, &s.planned.outputs])),
         readers: of(&|s| named(&[&s.inputs, &s.broadcast, &s.planned.inputs, &s.planned.broadcast])),
-        active: draft.from.value == Origin::Runtime || stages.iter().any(used_now),
+        active: match draft.from.value {
+            Origin::Runtime => true,
+            // What no stage will ever read or write is for programs outside alone.
+            Origin::Outsiders => stages.iter().any(used_now) || !stages.iter().any(used_ever),
+            Origin::Stages => stages.iter().any(used_now),
+        },
         by_profile: draft.partitions.value.0,
     }
 }

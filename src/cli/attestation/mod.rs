@@ -26,7 +26,8 @@ Examples:
   hokusai attestation list --contribution c-1
   hokusai attestation export --contribution c-1 -o bundle.json
   hokusai attestation trust -o trust.json                      the development trust root, signed by one key
-  hokusai attestation trust -o next.json --after trust.json --revoke KEYID@1200     a key that got out
+  hokusai attestation trust -o next.json --after trust.json --revoke KEYID@1200 --publish     a key that got out
+  hokusai attestation refresh trust.json                       the newest trust root that its keys have signed
   hokusai verify bundle.json --trust trust.json --inputs receipts/
   hokusai attestation checkpoint > last.ckpt                   the newest signed tree head
   hokusai attestation export LEAF --since last.ckpt -o bundle.json
@@ -97,6 +98,11 @@ enum Action {
     },
     /// Write a trust root for verifiers: the log's keys by ranges of indexes, signed
     Trust(trust::TrustArgs),
+    /// Replace a trust root by its newest published successor
+    ///
+    /// Anybody can write to `attestations.trust`: what counts is that each version is signed by a threshold of the root keys of the one
+    /// before. A first trust root must come from somebody you believe.
+    Refresh(trust::RefreshArgs),
 }
 
 /// Runs `attestation`.
@@ -118,6 +124,7 @@ pub async fn run(args: AttestationArgs, settings: Settings) -> Outcome<()> {
         }
         Action::Checkpoint => checkpoint(&settings),
         Action::Log { output } => whole_log(&settings, &output),
+        Action::Refresh(args) => trust::refresh(&args, &settings),
         Action::Trust(_) | Action::Inputs(_) => Ok(()),
     })
     .await

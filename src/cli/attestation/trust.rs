@@ -1,20 +1,25 @@
-//! `hokusai attestation trust`: a trust root from the log's own key events and the keys of this machine.
+//! `hokusai attestation trust`: a trust root from the log's own key events and the keys of this machine; `refresh`: its newest
+//! successor.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ed25519_dalek::SigningKey;
-use serde_json::json;
+use rdkafka::Message as _;
+use serde_json::{Value, json};
 
 use super::log::scan;
 use crate::attest::dsse::key_id;
 use crate::attest::note::NoteKey;
 use crate::attest::predicate::KeyEvent;
-use crate::attest::roots::{RangedKey, Role, TrustRoot};
+use crate::attest::roots::{Followed, RangedKey, Role, Taken, TrustRoot};
 use crate::attest::statement::Predicate;
 use crate::cli::atomic;
 use crate::cli::common::{KeyFolder, Settings};
 use crate::cli::exit::{Failure, Outcome, say};
+use crate::cli::producer::produce;
+use crate::cli::reader::{Reader, Start};
+use crate::domain::topics;
 use crate::ops::log_keeper::load_log_keys;
 use crate::ops::secrets;
 use crate::pipeline::tenant;
@@ -51,6 +56,20 @@ pub(super) struct TrustArgs {
     /// Days until verifiers want its successor
     #[arg(long, default_value_t = 365, value_name = "DAYS")]
     expires: u64,
+    /// Put it onto `attestations.trust` as well, where `attestation refresh` finds it
+    #[arg(long)]
+    publish: bool,
+}
+
+/// Arguments of `attestation refresh`.
+#[derive(Debug, Args)]
+pub(super) struct RefreshArgs {
+    /// A trust root that you believe
+    #[arg(value_name = "FILE")]
+    trust: PathBuf,
+    /// Where to write its newest successor [default: in its place]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
 }
 
 /// A key that counts no longer, and from which index on.
@@ -70,29 +89,83 @@ fn revocation(text: &str) -> Result<Revocation, String> {
 pub(super) async fn run(args: TrustArgs, settings: Settings) -> Outcome<()> {
     let dir = args.keys.path(&settings);
     let signers = signers(&args, &dir)?;
-    let output = args.output.clone();
+    let (output, publish) = (args.output.clone(), args.publish);
     let (root, text) = {
         let settings = settings.clone();
         let made = tokio::task::spawn_blocking(move || make(&args, &settings, &dir, &signers));
         made.await.map_err(Failure::failed)??
     };
     atomic::write(&output, format!("{text}\n").as_bytes())?;
-    if settings.json() {
-        return say(json!({
-            "trust": output.display().to_string(), "version": root.version, "origin": root.origin,
-            "expires": root.expires, "root_keys": root.root_ids(),
-        }));
+    if publish {
+        produce(&settings, topics::TRUST, &root.origin, text.as_bytes()).await?;
     }
-    say(format_args!(
+    if settings.json() {
+        let mut said = described(&output, &root);
+        said["published"] = publish.into();
+        return say(said);
+    }
+    let published = if publish { "; published" } else { "" };
+    say(format_args!("{}{published}", line(&output, &root)))
+}
+
+fn described(file: &Path, root: &TrustRoot) -> Value {
+    json!({
+        "trust": file.display().to_string(), "version": root.version, "origin": root.origin,
+        "expires": root.expires, "root_keys": root.root_ids(),
+    })
+}
+
+fn line(file: &Path, root: &TrustRoot) -> String {
+    format!(
         "{}: version {} of {}, {} keys of the log, {} of {} root keys, expires {}",
-        output.display(),
+        file.display(),
         root.version,
         root.origin,
         root.keys.len(),
         root.threshold,
         root.roots.len(),
         root.expires
-    ))
+    )
+}
+
+pub(super) fn refresh(args: &RefreshArgs, settings: &Settings) -> Outcome<()> {
+    let known = begun(&args.trust)?;
+    let was = known.newest().0.version;
+    let found = followed(known, settings)?;
+    let (root, text) = found.newest();
+    let output = args.output.as_ref().unwrap_or(&args.trust);
+    if root.version > was || args.output.is_some() {
+        atomic::write(output, format!("{}\n", String::from_utf8_lossy(text).trim_end()).as_bytes())?;
+    }
+    if settings.json() {
+        let mut said = described(output, root);
+        said["was"] = was.into();
+        return say(said);
+    }
+    let since = if root.version > was { format!("was version {was}") } else { "nothing newer is published".to_owned() };
+    say(format_args!("{}; {since}", line(output, root)))
+}
+
+fn begun(file: &Path) -> Outcome<Followed> {
+    let wrong = |e: &dyn std::fmt::Display| Failure::because(format!("{}: {e}", file.display()));
+    let text = std::fs::read(file).map_err(|e| wrong(&e))?;
+    Followed::from(text).map_err(|e| wrong(&e))
+}
+
+/// Follows a trust root through everything that was published: anybody may write there.
+fn followed(mut known: Followed, settings: &Settings) -> Outcome<Followed> {
+    Reader::scan(settings, topics::TRUST, &Start::Beginning)?.for_each_to_end(|message| {
+        if let Some(Taken::Forked) = message.payload().map(|text| known.take(text)) {
+            let version = known.newest().0.version;
+            tracing::warn!(
+                offset = message.offset(),
+                version,
+                "the root keys have signed another trust root of this version"
+            );
+        }
+        Ok(())
+    })?;
+    Ok(known)
 }
 
 fn signers(args: &TrustArgs, dir: &Path) -> Outcome<Vec<SigningKey>> {
@@ -113,12 +186,22 @@ fn make(args: &TrustArgs, settings: &Settings, dir: &Path, signers: &[SigningKey
         Ok(())
     })?;
     let (origin, mut keys) = keys(&events, &own)?;
-    let before = args.after.as_ref().map(|file| open(file)).transpose()?;
-    narrow(&mut keys, before.as_ref().map_or(&[], |before| &before.keys), &args.revoke)?;
+    let before = args.after.as_ref().map(|file| begun(file)).transpose()?;
+    if let Some(known) = before.clone().filter(|_| args.publish) {
+        let (was, newest) = (known.newest().0.version, followed(known, settings)?.newest().0.version);
+        if newest > was {
+            let help = "take it by `attestation refresh`, and name that as --after";
+            return Err(Failure::because(format!(
+                "a successor of version {was} is published already: {newest}\nhelp: {help}"
+            )));
+        }
+    }
+    let before = before.as_ref().map(|known| known.newest().0);
+    narrow(&mut keys, before.map_or(&[], |before| &before.keys), &args.revoke)?;
     let roots: Vec<_> = signers.iter().map(SigningKey::verifying_key).collect();
     let parse = |text: &String| NoteKey::parse(text).map_err(|e| Failure::Usage(format!("--witness: {e}")));
     let root = TrustRoot {
-        version: before.as_ref().map_or(1, |root| root.version + 1),
+        version: before.map_or(1, |root| root.version + 1),
         origin,
         expires: expires(args.expires)?,
         threshold: args.threshold.unwrap_or(roots.len()),
@@ -128,17 +211,12 @@ fn make(args: &TrustArgs, settings: &Settings, dir: &Path, signers: &[SigningKey
         witness_threshold: args.witness_threshold,
     };
     let text = root.sign(signers).map_err(Failure::failed)?.to_json();
-    let checked = match &before {
+    let checked = match before {
         Some(before) => before.succeed(text.as_bytes()),
         None => TrustRoot::open(text.as_bytes()),
     };
     checked.map_err(Failure::failed)?;
     Ok((root, text))
-}
-
-fn open(file: &Path) -> Outcome<TrustRoot> {
-    let text = std::fs::read(file).map_err(|e| Failure::because(format!("{}: {e}", file.display())))?;
-    TrustRoot::open(&text).map_err(|e| Failure::because(format!("{}: {e}", file.display())))
 }
 
 /// The log's keys by range. Whoever signs a trust root vouches for them: each must be in this key folder, whatever the topic says.

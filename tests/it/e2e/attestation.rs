@@ -1,6 +1,7 @@
 //! From a receipt to a stranger's offline check, and contributors who sign.
 
 use crate::on_every_cluster;
+use crate::support::client::Producer;
 use crate::support::cluster::Cluster;
 use crate::support::flow::{account, contribute, contribution, reasons, receipt, row, rows, shop};
 use crate::support::hokusai::{Finished, command, finish};
@@ -101,8 +102,23 @@ fn a_receipt_is_attested_and_checked_offline_and_no_byte_of_it_can_be_changed(cl
     let keyid = signed["envelope"]["signatures"][0]["keyid"].as_str().expect("a key id");
     let (trust, revoked) = (given.file("trust.json"), given.file("revoked.json"));
     let revocation = format!("{keyid}@0");
-    cluster.lines(&["attestation", "trust", "-o", &revoked, "--after", &trust, "--revoke", &revocation]);
-    given.verify("bundle.json", &["--trust", &revoked]).lines(12);
+    let revoke = ["attestation", "trust", "-o", &revoked, "--after", &trust, "--revoke", &revocation, "--publish"];
+    let kept = given.file("kept.json");
+    std::fs::copy(&trust, &kept).expect("a copy");
+    let refresh = || cluster.lines(&["attestation", "refresh", &kept]).remove(0);
+    // Anybody writes to the topic; nobody else is followed.
+    let original = std::fs::read_to_string(&trust).expect("a trust root");
+    let junk = ["", "{}", &original, &original.replacen("eyJ", "eyK", 1)];
+    let sent = Producer::new(&cluster.broker, &[]).texts(&cluster.topic("attestations.trust"), 0, junk);
+    assert!(sent.iter().all(Result::is_ok), "{sent:?}");
+    assert_eq!((&refresh()["version"], std::fs::read_to_string(&kept).expect("it")), (&json!(1), original));
+    assert_eq!(cluster.lines(&revoke)[0]["published"], true);
+    let found = refresh();
+    assert_eq!((&found["was"], &found["version"]), (&json!(1), &json!(2)), "{found}");
+    assert_eq!(std::fs::read(&kept).expect("it"), std::fs::read(&revoked).expect("it"));
+    let again = cluster.run(&revoke);
+    assert!(again.code == Some(1) && again.err.contains("attestation refresh"), "{again:?}");
+    given.verify("bundle.json", &["--trust", &kept]).lines(12);
 
     // The state remembers the tree head; a later bundle has to continue it.
     let state = given.file("last.ckpt");
