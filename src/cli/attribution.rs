@@ -58,7 +58,7 @@ pub async fn run(args: AttributionArgs, settings: Settings) -> Outcome<()> {
 
 fn all(args: &AttributionArgs, settings: &Settings) -> Outcome<()> {
     let mut found: BTreeMap<String, Attribution> = BTreeMap::new();
-    Reader::open(settings, topics::ATTRIBUTIONS, &Start::Beginning)?.for_each_to_end(|message| {
+    Reader::scan(settings, topics::ATTRIBUTIONS, &Start::Beginning)?.for_each_to_end(|message| {
         let Some(payload) = message.payload() else { return Ok(()) };
         let told: Attribution = settings.wire.decode(payload).map_err(Failure::failed)?;
         found.insert(told.evaluation_id.clone(), told);

@@ -217,7 +217,7 @@ pub fn statements(settings: &Settings, which: &str) -> Outcome<Statements> {
 fn case(settings: &Settings, statements: &Statements) -> Outcome<(Model, Case, u64)> {
     let told = &statements.outcome.said;
     let (mut attempts, mut outcomes) = (BTreeMap::<String, EvaluationAttempt>::new(), BTreeMap::new());
-    Reader::open(settings, topics::EVALUATION_REQUESTS, &Start::Beginning)?.for_each_to_end(|message| {
+    Reader::scan(settings, topics::EVALUATION_REQUESTS, &Start::Beginning)?.for_each_to_end(|message| {
         let Some(value) = message.payload() else { return Ok(()) };
         // What the stage set aside is none of ours.
         let Ok(request) = settings.wire.decode::<EvaluationRequest>(value) else { return Ok(()) };

@@ -24,8 +24,15 @@ pub fn recompute(open: &Open, rows: &Prepared, task: &Task, with: &With<'_>) -> 
     let wrong = |refusal: Refusal| recomputed(format!("the search: {}: {}", refusal.code, refusal.detail));
     let (winner, won, trials) = play(open, searching, rows, task, with).map_err(wrong)?;
     let said: Value = serde_json::from_str(&open.parameters).map_err(|e| recomputed(e.to_string()))?;
+    let differ: Vec<String> = won
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(name, value)| said.get(name) != Some(value))
+        .map(|(name, value)| format!("{name} {value} instead of {}", said.get(name).unwrap_or(&Value::Null)))
+        .collect();
     if said != won {
-        return Err(recomputed(format!("the search is won by trial {winner}, {won}; the recipe says {said}")));
+        return Err(recomputed(format!("the search is won by trial {winner}: {}", differ.join(", "))));
     }
     Ok(Some(trials))
 }

@@ -127,14 +127,14 @@ fn training(settings: &Settings, store: Store, opening: &Opening) -> Outcome<Lea
 /// A run as it was published last, and its request.
 fn run_of(settings: &Settings, run_id: &str) -> Outcome<(TrainingRun, TrainingJob)> {
     let (mut run, mut job) = (None, None);
-    Reader::open(settings, topics::TRAINING_RUNS, &Start::Beginning)?.for_each_to_end(|message| {
+    Reader::scan(settings, topics::TRAINING_RUNS, &Start::Beginning)?.for_each_to_end(|message| {
         if let Some(value) = message.payload() {
             let found: TrainingRun = settings.wire.decode(value).map_err(Failure::failed)?;
             run = Some(found).filter(|found| found.run_id == run_id).or(run.take());
         }
         Ok(())
     })?;
-    Reader::open(settings, topics::TRAINING_JOBS, &Start::Beginning)?.for_each_to_end(|message| {
+    Reader::scan(settings, topics::TRAINING_JOBS, &Start::Beginning)?.for_each_to_end(|message| {
         let Some(value) = message.payload() else { return Ok(()) };
         let Ok(found) = settings.wire.decode::<TrainingJob>(value) else { return Ok(()) };
         if job.is_none() && found.run_id == run_id && found.request.is_some() {

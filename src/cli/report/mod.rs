@@ -61,7 +61,7 @@ pub async fn run(args: ReportArgs, settings: Settings) -> Outcome<()> {
 /// # Errors
 /// No broker, no topic, or a record that cannot be read.
 pub(super) fn each<R: Record>(settings: &Settings, topic: &str, mut take: impl FnMut(At, R)) -> Outcome<()> {
-    Reader::open(settings, topic, &Start::Beginning)?.for_each_to_end(|message| {
+    Reader::scan(settings, topic, &Start::Beginning)?.for_each_to_end(|message| {
         let Some(payload) = message.payload() else { return Ok(()) };
         let record = settings.wire.decode(payload).map_err(|error| {
             Failure::because(format!("{topic}: partition {} offset {}: {error}", message.partition(), message.offset()))

@@ -80,7 +80,8 @@ fn known(run_id: &str) -> Outcome<()> {
 
 /// Prints the runs that wait for an external trainer.
 pub(super) fn jobs(args: &JobsArgs, settings: &Settings, stop: &CancellationToken) -> Outcome<()> {
-    let mut reader = Reader::open(settings, topics::TRAINING_RUNS, &Start::Beginning)?;
+    let open = if args.follow { Reader::open } else { Reader::scan };
+    let mut reader = open(settings, topics::TRAINING_RUNS, &Start::Beginning)?;
     // Once the present end is reached: runs that were printed and are not over.
     let mut waiting: BTreeMap<String, TrainingRun> = BTreeMap::new();
     let mut told = false;
