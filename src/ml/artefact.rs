@@ -13,6 +13,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::ml::bins::{Binned, Cut};
+use crate::ml::dataset::CODE;
 use crate::ml::derivation::Derivation;
 use crate::ml::encoding::{Encoding, Feature, Kind, MAX_LEVELS, TimePart};
 use crate::ml::linear::{Design, MAX_COEFFICIENTS, Weights};
@@ -194,7 +195,7 @@ pub fn read_checkpoint(bytes: &[u8], run: [u8; 32]) -> Result<Forest, String> {
 /// What a checkpoint is bound to: the rows as bins and where these are cut, their labels, the parameters, the seed.
 pub(crate) fn run_digest(training: &Training<'_>, parameters: &Parameters, binned: &Binned, cuts: &[Cut]) -> [u8; 32] {
     let mut hash = Sha256::new();
-    hash.update(b"hokusai training run 2\0");
+    hash.update(format!("hokusai training run 2\0{CODE}\0"));
     hash.update(format!("{parameters:?}\0{:?}\0{}\0{}\0", training.task, training.seed, binned.rows));
     for label in training.labels {
         hash.update(label.to_bits().to_le_bytes());

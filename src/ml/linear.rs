@@ -12,6 +12,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::math;
+use crate::ml::dataset::CODE;
 use crate::ml::encoding::{Encoded, Features};
 use crate::ml::fold::folds;
 use crate::ml::lbfgs::{Path, minimise};
@@ -345,7 +346,7 @@ impl<'a> Problem<'a> {
 /// What a checkpoint is bound to: features, labels, row keys, parameters, seed.
 fn run_digest(training: &Training<'_>, parameters: &Parameters) -> [u8; 32] {
     let mut hash = Sha256::new();
-    hash.update(b"hokusai linear run 1\0");
+    hash.update(format!("hokusai linear run 1\0{CODE}\0"));
     hash.update(format!("{parameters:?}\0{:?}\0{}\0", training.task, training.seed));
     for label in training.labels {
         hash.update(label.to_bits().to_le_bytes());

@@ -64,6 +64,8 @@ pub const MAX_ROWS: usize = 1 << 30;
 
 /// Most rows times outputs: what is kept per row and class while learning.
 pub const MAX_SCORES: usize = 1 << 26;
+/// Largest number, either way, that is learned as a label.
+pub const MAX_LABEL: f64 = 1e15;
 
 /// Why nothing was learned. Each has a reason code for receipts and events.
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -249,7 +251,7 @@ impl Training<'_> {
         let classes = if let Task::Classes(classes) = self.task { Some(classes.len() as f64) } else { None };
         let fits = |label: f64| match classes {
             Some(classes) => label >= 0.0 && label < classes && label.fract() == 0.0,
-            None => label.abs() <= 1e15,
+            None => label.abs() <= MAX_LABEL,
         };
         if let Some(row) = self.labels.iter().position(|&label| !fits(label)) {
             return Err(LearnError::Label { row });

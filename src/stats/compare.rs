@@ -17,7 +17,7 @@ use super::distribution::{
 use super::exact::{Moments, Overflow, on_grid};
 use super::fixed::Ratio;
 use super::metric::{Metric, Value, row_values};
-use super::proportion::Discordance;
+use super::proportion::{Discordance, tango_lower};
 use super::rows::{Model, PairedRows, Task};
 use crate::math;
 use thiserror::Error;
@@ -98,6 +98,17 @@ impl Evidence {
             Self::Student { delta, error, .. } | Self::Normal { delta, error } if error <= 0.0 => delta.min(0.0),
             Self::Student { delta, error, freedom } => delta - student_upper_quantile(alpha, freedom) * error,
             Self::Normal { delta, error } => delta - normal_upper_quantile(alpha) * error,
+        }
+    }
+
+    /// The improvement's lower bound at one-sided confidence 1 − `alpha` where it is held against a margin below 0. The exact test of
+    /// [`lower_bound`](Self::lower_bound) takes the share of discordant rows as known, which is right at 0 alone: away from it the score
+    /// bound (Tango 1998) stands.
+    #[must_use]
+    pub fn non_inferiority_bound(self, alpha: f64) -> f64 {
+        match self {
+            Self::Binomial { discordance, rows } => tango_lower(discordance, rows, alpha),
+            Self::Student { .. } | Self::Normal { .. } => self.lower_bound(alpha),
         }
     }
 
@@ -213,8 +224,11 @@ fn of_counts(rows: &PairedRows, metric: &Metric) -> Result<Comparison, CompareEr
     let (baseline, candidate) = (value(Model::Baseline)?, value(Model::Candidate)?);
     let error = math::sqrt(counts.delta_variance(metric));
     let evidence = Evidence::Normal { delta: candidate.to_f64() - baseline.to_f64(), error };
+    // Precision is a share of the rows that a model picks: a model that picks a few sure ones has no variance to show.
+    let picked = [Model::Baseline, Model::Candidate].map(|model| counts.counts(model).predicted.get(1).copied());
+    let picked = picked.into_iter().flatten().filter(|_| *metric == Metric::Precision);
     Ok(Comparison {
-        smallest_class: rows.class_counts().into_iter().min(),
+        smallest_class: rows.class_counts().into_iter().chain(picked).min(),
         discordant: Some(counts.discordant()),
         ..comparison(rows, metric, (baseline, candidate), evidence)
     })

@@ -3,6 +3,9 @@
 use super::distribution::{binomial_probability, binomial_upper, normal_upper, normal_upper_quantile};
 use crate::math;
 
+/// Halvings of an interval of length 2 until its ends are neighbours, nearly.
+const BISECTIONS: u32 = 52;
+
 /// A paired table of two classifiers: only the discordant cells say which is better (McNemar 1947).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Discordance {
@@ -97,6 +100,32 @@ pub fn newcombe_paired(table: PairedTable, tail: f64) -> (f64, f64) {
     let correlation = if product == 0.0 { 0.0 } else { corrected / math::sqrt(product) };
     let add = |x: f64, y: f64| math::sqrt((x * x - 2.0 * correlation * x * y + y * y).max(0.0));
     (p1 - p2 - add(p1 - first.0, second.1 - p2), p1 - p2 + add(first.1 - p1, p2 - second.0))
+}
+
+/// Lower score bound of (candidate − baseline) for paired proportions (Tango 1998): the difference at which the score test of "not
+/// larger", with the other proportions as likely as they can be made under it, has one-sided p = `tail`. Without discordant rows it is
+/// −z²/(n + z²), for rows that were not seen to differ may do so yet. −1 without rows.
+#[must_use]
+pub fn tango_lower(discordance: Discordance, rows: u64, tail: f64) -> f64 {
+    if rows == 0 {
+        return -1.0;
+    }
+    let (n, z) = (rows as f64, normal_upper_quantile(tail));
+    let (base, cand) = (discordance.baseline_only as f64, discordance.candidate_only as f64);
+    // Falls as `delta` grows.
+    let exceeds = |delta: f64| {
+        // The likeliest chance of a row that the baseline alone has right, if the candidate's is larger by `delta`.
+        let (b, c) = ((2.0 * n - cand + base) * delta - cand - base, -base * delta * (1.0 - delta));
+        let likeliest = ((math::sqrt((b * b - 8.0 * n * c).max(0.0)) - b) / (4.0 * n)).max(-delta).max(0.0);
+        let variance = n * (2.0 * likeliest + delta * (1.0 - delta));
+        cand - base - n * delta > z * math::sqrt(variance.max(0.0))
+    };
+    let (mut below, mut above) = (-1.0, (cand - base) / n);
+    for _ in 0..BISECTIONS {
+        let middle = f64::midpoint(below, above);
+        if exceeds(middle) { below = middle } else { above = middle }
+    }
+    below
 }
 
 /// Newcombe's interval of p₂ − p₁ for independent proportions, without continuity correction.

@@ -1,6 +1,6 @@
 //! Strata are frozen when a benchmark is sealed, before any candidate is seen; afterwards each must not get worse.
 
-use super::compare::{Comparison, Evidence, SMALLEST_CELL};
+use super::compare::{Comparison, SMALLEST_CELL};
 use crate::math;
 
 /// One-sided level at which every guardrail and stratum is tested. No correction: all must pass, so the chance that an inferior
@@ -104,7 +104,7 @@ pub enum NonInferiority {
     Shown,
     /// It is not.
     NotShown,
-    /// A class has too few rows for the method, or there are too few rows at all for one that holds for many.
+    /// A class has too few rows for the method, or there are too few rows at all: every method here holds for many.
     TooSmall,
 }
 
@@ -112,12 +112,11 @@ pub enum NonInferiority {
 #[must_use]
 pub fn non_inferior(comparison: &Comparison, margin: f64) -> NonInferiority {
     let few = |rows: u64| rows < SMALLEST_CELL;
-    let exact = matches!(comparison.evidence, Evidence::Binomial { .. });
-    if comparison.smallest_class.is_some_and(few) || (!exact && few(comparison.rows)) {
+    if comparison.smallest_class.is_some_and(few) || few(comparison.rows) {
         return NonInferiority::TooSmall;
     }
     // Written so that a bound that is no number fails.
-    if margin >= 0.0 && comparison.evidence.lower_bound(NON_INFERIORITY_LEVEL) > -margin {
+    if margin >= 0.0 && comparison.evidence.non_inferiority_bound(NON_INFERIORITY_LEVEL) > -margin {
         NonInferiority::Shown
     } else {
         NonInferiority::NotShown

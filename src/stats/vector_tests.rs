@@ -5,11 +5,11 @@ use super::auc::{Placements, delong, multiclass_areas, weighted_area};
 use super::bootstrap::bca;
 use super::compare::{Evidence, compare};
 use super::counts::{Counts, PairedCounts, average_precision};
-use super::distribution::{normal_upper, normal_upper_quantile};
+use super::distribution::{binomial_probability, normal_upper, normal_upper_quantile};
 use super::fixed::{MICRO, quantise};
 use super::metric::{FINE, Metric, row_values};
 use super::permutation::sign_flip;
-use super::proportion::{Discordance, newcombe_independent, pooled_z, wilson};
+use super::proportion::{Discordance, newcombe_independent, pooled_z, tango_lower, wilson};
 use super::random::Seed;
 use super::resample::Resampler;
 use super::rows::{Frame, Model, PairedRows, Task};
@@ -290,6 +290,55 @@ fn newcombes_paired_interval_agrees_with_the_published_example() {
     let table = super::proportion::PairedTable { both: 1, candidate_only: 1, baseline_only: 7, neither: 12 };
     let (lower, upper) = super::proportion::newcombe_paired(table, 0.025);
     assert!((lower + 0.507).abs() < 5e-4 && (upper + 0.026).abs() < 5e-4, "{lower} {upper}");
+}
+
+/// The bounds of a program that maximises the constrained likelihood numerically (SciPy 1.17); the first is also that of Fagerland et al.
+/// 2014, table V, for the table above.
+#[test]
+fn tangos_bound_agrees_with_the_likelihood_maximised_numerically() {
+    for (baseline_only, candidate_only, rows, tail, known) in [
+        (7, 1, 21, 0.025, -0.517_232_28),
+        (2, 12, 50, 0.025, 0.061_112_407),
+        (12, 2, 50, 0.025, -0.344_708_750),
+        (1, 0, 44, 0.025, -0.118_077_097),
+        (0, 0, 100, 0.05, -0.026_342_721),
+        (35, 35, 1_407, 0.05, -0.009_949_073),
+        (28, 0, 1_407, 0.05, -0.027_009_202),
+        (0, 5, 60, 0.05, 0.036_590_968),
+        (5_000, 5_200, 250_000, 0.05, 0.000_135_529),
+    ] {
+        let found = tango_lower(Discordance { baseline_only, candidate_only }, rows, tail);
+        assert!((found - known).abs() < 1e-6, "{baseline_only} {candidate_only} {rows}: {found}, not {known}");
+    }
+    assert_eq!(tango_lower(Discordance { baseline_only: 0, candidate_only: 0 }, 0, 0.05), -1.0);
+    assert!(tango_lower(Discordance { baseline_only: 9, candidate_only: 0 }, 9, 0.05) < -0.9);
+}
+
+/// A candidate that only breaks rows, as many as the margin allows on the average: exactly computed, at most one in twenty passes.
+#[test]
+fn a_candidate_that_is_worse_by_the_margin_passes_in_five_of_a_hundred_at_most() {
+    for (rows, margin) in [(60_u64, 0.1), (200, 0.05), (1_407, 0.02)] {
+        let passes =
+            |lost: &u64| tango_lower(Discordance { baseline_only: *lost, candidate_only: 0 }, rows, 0.05) > -margin;
+        let chances = (0..=rows).filter(passes).map(|lost| binomial_probability(lost, rows, margin));
+        let size: f64 = chances.sum();
+        assert!((0.001..=0.05).contains(&size), "{rows} {margin}: {size}");
+    }
+}
+
+/// One sure row is no precision, whatever its variance.
+#[test]
+fn precision_of_a_model_that_picks_a_handful_of_rows_is_too_small_to_be_judged() {
+    let labels: Vec<i64> = (0..2_000).map(|row| i64::from(row % 5 < 2)).collect();
+    let baseline: Vec<i64> = (0..2_000).map(|row| if row % 2 == 0 { 900_000 } else { 100_000 }).collect();
+    for (picked, small) in [(1, true), (49, true), (50, false)] {
+        let candidate =
+            (0..2_000).map(|row| if row % 5 == 0 && row < picked * 5 { 900_000 } else { 100_000 }).collect();
+        let rows = PairedRows::new(frame(Task::Binary), labels.clone(), baseline.clone(), candidate).unwrap();
+        let found = compare(&rows, &Metric::Precision).unwrap();
+        assert_eq!(found.too_small(), small, "{picked}");
+        assert!(!compare(&rows, &Metric::Recall).unwrap().too_small(), "recall does not ask what was picked");
+    }
 }
 
 #[test]

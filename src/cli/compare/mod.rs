@@ -214,7 +214,7 @@ fn json_of(args: &CompareArgs, plan: &Plan, evaluation: &Evaluation) -> Json {
         .iter()
         .map(|(name, own)| match own {
             Some(Ok(own)) => json!({"stratum": name, "rows": own.rows, "delta": down(own.evidence.delta()),
-                "lower_bound": down(own.evidence.lower_bound(crate::stats::strata::NON_INFERIORITY_LEVEL))}),
+                "lower_bound": down(own.evidence.non_inferiority_bound(crate::stats::strata::NON_INFERIORITY_LEVEL))}),
             Some(Err(error)) => json!({"stratum": name, "undefined": error.to_string()}),
             None => json!({"stratum": name, "undefined": "no rows"}),
         })
@@ -274,7 +274,7 @@ fn text_of(args: &CompareArgs, plan: &Plan, evaluation: &Evaluation) -> Vec<Stri
                 own.rows,
                 plan.primary.name(),
                 down(own.evidence.delta()),
-                down(own.evidence.lower_bound(crate::stats::strata::NON_INFERIORITY_LEVEL))
+                down(own.evidence.non_inferiority_bound(crate::stats::strata::NON_INFERIORITY_LEVEL))
             ),
             Some(Err(error)) => error.to_string(),
             None => "no rows".to_owned(),

@@ -1,6 +1,7 @@
 //! Whose rows a candidate learned from: the dataset again, every row with its owner; and which of them play.
 //!
-//! A row is nobody's if its contribution was admitted when the baseline's dataset was fixed: the baseline has it too.
+//! A row is nobody's if its contribution was admitted when the baseline's dataset was fixed: the baseline has it too. What came unsigned
+//! under a name that also signs is an owner of its own: else anybody could spoil what a signer is paid with one row.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -20,6 +21,9 @@ use crate::stats::random::Seed;
 
 /// Most contributors of one attribution.
 const MAX_CONTRIBUTORS: usize = 100_000;
+
+/// What is added to the name of an owner who did not sign, beside one of the same name who did.
+const UNSIGNED: &str = " (unsigned)";
 
 /// A contributor of rows that the baseline does not have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,7 +57,7 @@ pub struct Owned {
 #[derive(Default)]
 struct Register {
     owners: Vec<Owner>,
-    by_name: HashMap<String, usize>,
+    by_name: HashMap<(String, bool), usize>,
     of: HashMap<String, i32>,
 }
 
@@ -63,17 +67,17 @@ impl Register {
             self.of.insert(receipt.contribution_id, 0);
             return Ok(());
         }
-        let place = *self.by_name.entry(receipt.contributor.clone()).or_insert_with(|| {
-            self.owners.push(Owner { name: receipt.contributor.clone(), verified: true, ..Owner::default() });
+        let (name, verified) = (receipt.contributor.clone(), receipt.contributor_verified);
+        let place = *self.by_name.entry((name, verified)).or_insert_with(|| {
+            self.owners.push(Owner { name: receipt.contributor.clone(), verified, ..Owner::default() });
             self.owners.len() - 1
         });
         if self.owners.len() > MAX_CONTRIBUTORS {
             let text = format!("more than {MAX_CONTRIBUTORS} contributors");
             return Err(Refusal::new("TOO_LARGE", text).into());
         }
-        if let Some(owner) = self.owners.get_mut(place).filter(|_| receipt.accepted > 0) {
-            owner.verified &= receipt.contributor_verified;
-            let wallet = address_of_name(&receipt.contributor).filter(|_| receipt.contributor_verified);
+        if let Some(owner) = self.owners.get_mut(place) {
+            let wallet = address_of_name(&receipt.contributor).filter(|_| verified);
             owner.wallet = wallet.map(|address| format!("0x{}", data_encoding::HEXLOWER.encode(&address)));
         }
         self.of.insert(receipt.contribution_id, i32::try_from(place + 1).unwrap_or(i32::MAX));
@@ -150,6 +154,11 @@ fn assigned(dataset: Dataset, mut owners: Vec<Owner>) -> Owned {
         if let Some(owner) = place.checked_sub(1).and_then(|place| owners.get_mut(place)) {
             owner.rows += 1;
         }
+    }
+    let signers: HashSet<String> =
+        owners.iter().filter(|own| own.verified && own.rows > 0).map(|own| own.name.clone()).collect();
+    for owner in owners.iter_mut().filter(|own| !own.verified && signers.contains(&own.name)) {
+        owner.name.push_str(UNSIGNED);
     }
     let mut order: Vec<usize> =
         (0..owners.len()).filter(|place| owners.get(*place).is_some_and(|o| o.rows > 0)).collect();

@@ -92,7 +92,7 @@ impl Scale {
     fn of(column: &Encoded, labels: &[f64]) -> Self {
         let there: Vec<(f64, f64)> = (column.values.iter().zip(labels))
             .filter(|(value, _)| !value.is_nan())
-            .map(|(value, label)| (f64::from(*value), *label))
+            .map(|(value, label)| (finite(*value), *label))
             .collect();
         let count = there.len().max(1) as f64;
         if column.codes == 0 {
@@ -118,10 +118,15 @@ impl Scale {
     fn place(&self, value: f32) -> f64 {
         match self {
             _ if value.is_nan() => 0.0,
-            Self::Number { mean, deviation } => (f64::from(value) - mean) / deviation,
+            Self::Number { mean, deviation } => (finite(value) - mean) / deviation,
             Self::Category(places) => places.get(value as usize).copied().unwrap_or(0.0),
         }
     }
+}
+
+/// What is beyond single precision is taken for its end, as linear learners do: nothing comes of infinities, for any row.
+fn finite(value: f32) -> f64 {
+    f64::from(value.clamp(f32::MIN, f32::MAX))
 }
 
 /// Row-major.

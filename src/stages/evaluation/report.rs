@@ -120,7 +120,7 @@ fn stratum(done: &Evaluation, rows: &PairedRows, level: u32, name: &str, margin:
     let claim = done.stratum_claims.iter().find(|(known, _)| known == name);
     Some(StratumFacts {
         delta_ppm: ppm(comparison.evidence.delta())?,
-        lower_ppm: ppm(comparison.evidence.lower_bound(NON_INFERIORITY_LEVEL))?,
+        lower_ppm: ppm(comparison.evidence.non_inferiority_bound(NON_INFERIORITY_LEVEL))?,
         margin_ppm: margin.to_string(),
         name: name.to_owned(),
         n: rows.stratum(level).map_or(0, |own| count(own.len())),

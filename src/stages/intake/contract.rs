@@ -25,6 +25,7 @@ use super::sql;
 use crate::codec::canonical::RowEncoder;
 use crate::domain::contract::{LogicalType, Property, Scalar, Spec, SpecError};
 use crate::domain::reason::Reason;
+use crate::ml::MAX_LABEL;
 use crate::ml::derivation::Derivation;
 use crate::rowsql::measure::Measures;
 use crate::rowsql::{UTC, allowed, arrow_type, features};
@@ -115,6 +116,9 @@ impl Compiler {
                 expected: "a label".to_owned(),
                 test,
             });
+            let bounds =
+                spec.properties().get(column).map_or(Ok(Vec::new()), |own| label_bounds(&planner, column, own));
+            checks.extend(bounds?);
         }
         checks.iter_mut().for_each(|check| shorten(&mut check.expected));
         // The first failure in the order of the reasons is the reason; the sort keeps the order of the columns.
@@ -176,6 +180,28 @@ fn check_sql(spec: &Spec) -> Result<(), SpecError> {
 fn arrow_schema(spec: &Spec) -> Schema {
     let field = |p: &Property| Field::new(&p.name, arrow_type(p.logical_type), true);
     Schema::new(spec.properties().iter().map(field).collect::<Vec<_>>())
+}
+
+/// A number to be learned is one that learners sum exactly: a single one beyond would end every training run of the model.
+fn label_bounds(planner: &Planner<'_>, column: usize, property: &Property) -> Result<Vec<Check>, SpecError> {
+    let literal = |bound: f64| match property.logical_type {
+        LogicalType::Number => Some(ScalarValue::Float64(Some(bound))),
+        LogicalType::Integer => Some(ScalarValue::Int64(Some(bound as i64))),
+        _ => None,
+    };
+    if !property.logical_type_options.values.is_empty() {
+        return Ok(Vec::new());
+    }
+    let name = || Expr::Column(Column::from_name(&property.name));
+    let mut checks = Vec::new();
+    for (reason, bound) in [(Reason::RangeLow, -MAX_LABEL), (Reason::RangeHigh, MAX_LABEL)] {
+        let Some(literal) = literal(bound).map(|literal| Expr::Literal(literal, None)) else { continue };
+        let violated = if bound < 0.0 { name().lt(literal) } else { name().gt(literal) };
+        let expected = format!("a label from {:e} to {MAX_LABEL:e}", -MAX_LABEL);
+        let test = Test::Bound { violated: planner.physical(violated, "label")?, bound: Some(bound) };
+        checks.push(Check { reason, column: Some(column), rule: "label".to_owned(), expected, test });
+    }
+    Ok(checks)
 }
 
 fn column_checks(
