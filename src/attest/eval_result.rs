@@ -202,24 +202,29 @@ impl Outcome {
             return Err("accepted without figures, or with reasons against it".to_owned());
         };
         let own = record.metrics.iter().find(|facts| facts.name == self.metric);
-        let number = |text: &str| text.parse::<i128>().ok();
-        // A decimal with six places, as the writer has it.
-        let millionths =
-            |(whole, places): (&str, &str)| number(&format!("{whole}{places}")).filter(|_| places.len() == 6);
-        let threshold = self.claims.first().and_then(|claim| claim.threshold.split_once('.')).and_then(millionths);
-        let read = own.zip(threshold).and_then(|(own, least)| {
-            let p = number(own.p_e9.as_ref()?)?;
-            Some((number(&own.delta_ppm)?, least, p, number(&self.attempt.level_e12)?))
+        let read = own.zip(self.threshold_ppm()).and_then(|(own, least)| {
+            let p = own.p_e9.as_ref()?.parse::<u64>().ok().filter(|p| *p <= 1_000_000_000)?;
+            Some((own.delta_ppm.parse::<i64>().ok()?, least, p, self.attempt.level_e12.parse::<u64>().ok()?))
         });
         let (delta, least, p, level) =
             read.ok_or("its primary metric, threshold, p or level is missing or no number")?;
         if delta < least || delta <= 0 {
             return Err(format!("accepted with an improvement of {delta} millionths where {least} are due"));
         }
-        if (p - 1) * 1_000 >= level {
+        if !self.attempt.is_of_its_number() {
+            return Err(format!("the level {level} · 10⁻¹² is not that of attempt {}", self.attempt.number));
+        }
+        if p.saturating_sub(1) * 1_000 >= level {
             return Err(format!("accepted with p = {p} · 10⁻⁹ at the level {level} · 10⁻¹²"));
         }
         Ok(format!("{delta} millionths reach {least}, p = {p} · 10⁻⁹ at the level {level} · 10⁻¹²"))
+    }
+
+    /// The claim's threshold in millionths; none unless it has six places, as the writer gives it.
+    #[must_use]
+    pub fn threshold_ppm(&self) -> Option<i64> {
+        let (whole, places) = self.claims.first()?.threshold.split_once('.')?;
+        format!("{whole}{places}").parse().ok().filter(|_| places.len() == 6)
     }
 }
 

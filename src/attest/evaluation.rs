@@ -11,11 +11,12 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::benchmark::SealedRows;
+use super::benchmark::{SealFacts, SealedRows};
 use super::decision::NamedArtefact;
 use super::eval_result::{Claim, Commitments, Evaluator, Evidence, Harness, LaidDown, NamedModel, Suite};
 use super::figures::FullRecord;
 use crate::domain::keys::MacKey;
+use crate::stats::multiplicity::attempt_level_e12;
 
 const SALT: &[u8] = b"hk-att/v1/evaluation-salt\0";
 const RECORD: &[u8] = b"hk-att/v1/evaluation-record\0";
@@ -196,36 +197,110 @@ pub struct Laid {
     pub index: u64,
     /// Its leaf hash, hex.
     pub leaf: String,
-    /// The attempt.
-    pub attempt: SpentLevel,
-    /// The evaluation.
-    pub evaluation_id: String,
+    /// What it lays down.
+    pub said: Preregistration,
+}
+
+/// A seal in a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// Its index.
+    pub index: u64,
+    /// Model.
+    pub model: String,
+    /// `NAME@VERSION`.
+    pub benchmark: String,
+    /// Attempts family.
+    pub family: String,
+    /// What it fixes.
+    pub facts: SealFacts,
+}
+
+impl SpentLevel {
+    /// Whether the level is that of the number: see [`attempt_level_e12`].
+    #[must_use]
+    pub fn is_of_its_number(&self) -> bool {
+        let alpha = self.alpha_ppm.parse::<u32>().ok().filter(|ppm| ppm.to_string() == self.alpha_ppm);
+        let level = alpha.zip(u64::try_from(self.number).ok());
+        level.is_some_and(|(ppm, number)| {
+            attempt_level_e12(f64::from(ppm) / 1e6, number).to_string() == self.level_e12 && self.level_e12 != "0"
+        })
+    }
+}
+
+impl Preregistration {
+    /// Whether the benchmark is the one that was sealed under its name: rows, labels, contract, family and strata.
+    ///
+    /// # Errors
+    /// What is missing, late or something else.
+    pub fn is_sealed(&self, index: u64, seals: &[Sealed]) -> Result<u64, String> {
+        let name = &self.benchmark.name;
+        let own = seals.iter().find(|own| own.model == self.model && own.benchmark == *name && own.index < index);
+        let own = own.ok_or_else(|| format!("no seal of {}/{name} stands in the log before {index}", self.model))?;
+        let mut strata: Vec<&String> = self.strata.iter().map(|stratum| &stratum.name).collect();
+        let mut sealed: Vec<&String> = own.facts.strata.iter().collect();
+        strata.sort_unstable();
+        sealed.sort_unstable();
+        let (facts, said) = (&own.facts, &self.benchmark);
+        let same = [
+            ("family", own.family == self.attempt.family),
+            ("rows", facts.rows == said.rows),
+            ("label commitment", facts.label_commitment == said.label_commitment),
+            ("contract", facts.contract_digest == said.contract_digest),
+            ("strata", strata == sealed),
+        ];
+        match same.into_iter().find(|(_, same)| !same) {
+            None => Ok(own.index),
+            Some((what, _)) => {
+                Err(format!("another {what} than {}/{name} was sealed with at {}", self.model, own.index))
+            }
+        }
+    }
 }
 
 impl Outcome {
-    /// Whether the attempt was laid down before its outcome, and is the attempt that it says, among all of its family in the log.
+    /// Whether the outcome is of what was laid down: attempt, models, benchmark, metric and minimum effect.
+    #[must_use]
+    pub fn is_of(&self, laid: &Preregistration) -> bool {
+        let same = (&laid.attempt, &laid.baseline, &laid.benchmark, &laid.candidate, &laid.metric, &laid.model)
+            == (&self.attempt, &self.baseline, &self.benchmark, &self.candidate, &self.metric, &self.model.name);
+        let least = laid.minimum_effect_ppm.parse::<i64>().ok();
+        same && laid.evaluation_id == self.evaluation_id && least.is_some() && self.threshold_ppm() == least
+    }
+
+    /// Whether the attempt was laid down before its outcome, on a benchmark that was sealed before, and is the attempt that it says, among
+    /// all of its family in the log.
     ///
     /// # Errors
-    /// What is missing, late or miscounted.
-    pub fn follows(&self, index: u64, laid: &[Laid]) -> Result<String, String> {
+    /// What is missing, late, miscounted or something else.
+    pub fn follows(&self, index: u64, laid: &[Laid], seals: &[Sealed]) -> Result<String, String> {
         let Some(own) = laid.iter().find(|own| own.leaf == self.pre_registration.value) else {
             return Err("its preregistration does not stand in the log".to_owned());
         };
-        if own.evaluation_id != self.evaluation_id || own.attempt != self.attempt {
-            return Err(format!("the preregistration at {} is of another attempt", own.index));
+        if !self.is_of(&own.said) {
+            return Err(format!(
+                "the preregistration at {} is of another attempt: its number, models, benchmark, metric or minimum effect",
+                own.index
+            ));
         }
         if own.index >= index {
             return Err(format!("its preregistration stands at {}, not before {index}", own.index));
         }
-        let of_family = laid.iter().filter(|other| other.attempt.family == own.attempt.family);
-        let mut before: Vec<i64> =
-            of_family.filter(|other| other.index <= own.index).map(|other| other.attempt.number).collect();
+        let sealed = own.said.is_sealed(own.index, seals)?;
+        let attempt = &own.said.attempt;
+        let of_family = laid.iter().filter(|other| other.said.attempt.family == attempt.family);
+        let until: Vec<&SpentLevel> =
+            of_family.filter(|other| other.index <= own.index).map(|other| &other.said.attempt).collect();
+        if until.iter().any(|other| other.alpha_ppm != attempt.alpha_ppm) || !attempt.is_of_its_number() {
+            return Err(format!("attempt {} spends another level than its family's α gives it", attempt.number));
+        }
+        let mut before: Vec<i64> = until.into_iter().map(|other| other.number).collect();
         before.sort_unstable();
         let counted = i64::try_from(before.len()).unwrap_or(i64::MAX);
-        if before.iter().zip(1..).any(|(number, due)| *number != due) || own.attempt.number != counted {
-            return Err(format!("it says attempt {}, and the log has {counted} of its family", own.attempt.number));
+        if before.iter().zip(1..).any(|(number, due)| *number != due) || attempt.number != counted {
+            return Err(format!("it says attempt {}, and the log has {counted} of its family", attempt.number));
         }
-        Ok(format!("laid down at {}, attempt {counted} of its family, recounted", own.index))
+        Ok(format!("laid down at {}, attempt {counted} of its family, recounted; sealed at {sealed}", own.index))
     }
 }
 
@@ -341,28 +416,104 @@ pub(crate) mod tests {
 
     fn laid(index: u64, leaf: u8, number: i64) -> Laid {
         let attempt = SpentLevel { number, ..preregistration().attempt };
-        Laid { index, leaf: format!("{leaf:02x}").repeat(32), attempt, evaluation_id: "e".to_owned() }
+        Laid { index, leaf: format!("{leaf:02x}").repeat(32), said: Preregistration { attempt, ..preregistration() } }
+    }
+
+    fn sealed(index: u64) -> Sealed {
+        let Preregistration { attempt, benchmark, model, .. } = preregistration();
+        let facts = SealFacts {
+            collision_rate_ppm: "0".to_owned(),
+            contract_digest: benchmark.contract_digest,
+            label_commitment: benchmark.label_commitment,
+            match_filter: "00".repeat(32),
+            merged: Vec::new(),
+            rows: benchmark.rows,
+            sealed_rows: "00".repeat(32),
+            strata: vec!["plan=basic".to_owned()],
+            strata_deviation_ppm: None,
+            strata_margin_ppm: None,
+        };
+        Sealed { index, model, benchmark: benchmark.name, family: attempt.family, facts }
+    }
+
+    /// The preregistration of the outcome, changed.
+    fn other(change: impl FnOnce(&mut Preregistration)) -> Vec<Laid> {
+        let mut own = laid(5, 9, 1);
+        change(&mut own.said);
+        vec![own]
     }
 
     #[test]
     fn an_outcome_follows_only_its_own_preregistration_and_attempts_are_recounted() {
         let outcome = outcome();
-        assert!(outcome.follows(8, &[laid(5, 9, 1)]).is_ok());
-        let other_family =
-            Laid { attempt: SpentLevel { family: "ff".repeat(32), ..laid(2, 1, 1).attempt }, ..laid(2, 1, 1) };
-        assert!(outcome.follows(8, &[other_family, laid(5, 9, 1), laid(7, 2, 2)]).is_ok());
+        let seals = [sealed(1)];
+        assert!(outcome.follows(8, &[laid(5, 9, 1)], &seals).is_ok());
+        let mut other_family = laid(2, 1, 1);
+        other_family.said.attempt.family = "ff".repeat(32);
+        assert!(outcome.follows(8, &[other_family, laid(5, 9, 1), laid(7, 2, 2)], &seals).is_ok());
         for (bad, problem) in [
             (vec![], "does not stand in the log"),
             (vec![laid(5, 8, 1)], "does not stand in the log"),
             (vec![laid(8, 9, 1)], "not before 8"),
             (vec![laid(9, 9, 1)], "not before 8"),
             (vec![laid(5, 9, 2)], "another attempt"),
-            (vec![Laid { evaluation_id: "f".to_owned(), ..laid(5, 9, 1) }], "another attempt"),
+            (other(|said| said.evaluation_id = "f".to_owned()), "another attempt"),
+            (other(|said| said.metric = "accuracy".to_owned()), "another attempt"),
+            (other(|said| said.minimum_effect_ppm = "4999".to_owned()), "another attempt"),
+            (other(|said| said.minimum_effect_ppm = "x".to_owned()), "another attempt"),
+            (other(|said| said.candidate.digest = "ff".repeat(32)), "another attempt"),
+            (other(|said| said.baseline.digest = "ff".repeat(32)), "another attempt"),
+            (other(|said| said.benchmark.name = "easy@1".to_owned()), "another attempt"),
+            (other(|said| said.strata.clear()), "another strata than"),
             (vec![laid(3, 7, 1), laid(5, 9, 1)], "the log has 2"),
         ] {
-            let found = outcome.follows(8, &bad).unwrap_err();
+            let found = outcome.follows(8, &bad, &seals).unwrap_err();
             assert!(found.contains(problem), "{found}");
         }
+        type Change = fn(&mut Sealed);
+        let seals: [(&str, Change); 7] = [
+            ("no seal", |own| own.index = 5),
+            ("no seal", |own| own.model = "n".to_owned()),
+            ("another family", |own| own.family = "ff".repeat(32)),
+            ("another rows", |own| own.facts.rows.n = 499),
+            ("another label commitment", |own| own.facts.label_commitment = "ff".repeat(32)),
+            ("another contract", |own| own.facts.contract_digest = "ff".repeat(32)),
+            ("another strata", |own| own.facts.strata.push("plan=gold".to_owned())),
+        ];
+        for (problem, change) in seals {
+            let mut own = sealed(1);
+            change(&mut own);
+            let found = outcome.follows(8, &[laid(5, 9, 1)], &[own]).unwrap_err();
+            assert!(found.contains(problem), "{found}");
+        }
+    }
+
+    #[test]
+    fn an_attempt_spends_the_level_of_its_number_and_of_its_familys_alpha() {
+        let of = |alpha: &str, number, level: &str| SpentLevel {
+            alpha_ppm: alpha.to_owned(),
+            level_e12: level.to_owned(),
+            number,
+            ..preregistration().attempt
+        };
+        assert!(of("50000", 1, "30396355092").is_of_its_number());
+        assert!(of("50000", 40, "18997721").is_of_its_number());
+        for (alpha, number, level) in [
+            ("50000", 40, "30396355092"),
+            ("050000", 1, "30396355092"),
+            ("50000", 0, "0"),
+            ("50000", -1, "30396355092"),
+            ("1000000", 1, "607927101854"),
+            ("x", 1, "30396355092"),
+            ("50000", i64::MAX, "0"),
+        ] {
+            assert!(!of(alpha, number, level).is_of_its_number(), "{alpha} {number} {level}");
+        }
+        let mut dearer = laid(5, 9, 1);
+        dearer.said.attempt.level_e12 = "30396355093".to_owned();
+        let mut told = outcome();
+        told.attempt = dearer.said.attempt.clone();
+        assert!(told.follows(8, &[dearer], &[sealed(1)]).unwrap_err().contains("another level"));
     }
 
     #[test]
@@ -424,7 +575,7 @@ pub(crate) mod tests {
         fn figures(own: &mut Outcome) -> &mut MetricFacts {
             &mut own.record.as_mut().unwrap().metrics[0]
         }
-        let changes: [fn(&mut Outcome); 9] = [
+        let changes: [fn(&mut Outcome); 13] = [
             |own| own.record = None,
             |own| own.reasons.push("GUARDRAIL".to_owned()),
             |own| own.withheld = Some(String::new()),
@@ -433,6 +584,10 @@ pub(crate) mod tests {
             |own| own.claims[0].threshold = "0.005".to_owned(),
             |own| figures(own).delta_ppm = "4999".to_owned(),
             |own| figures(own).p_e9 = Some("30396357".to_owned()),
+            |own| figures(own).p_e9 = Some("-5".to_owned()),
+            |own| figures(own).p_e9 = Some(i128::MIN.to_string()),
+            |own| figures(own).p_e9 = Some("1000000001".to_owned()),
+            |own| own.attempt.number = 40,
             |own| own.attempt.level_e12 = "30396354000".to_owned(),
         ];
         for (place, change) in changes.into_iter().enumerate() {

@@ -186,6 +186,15 @@ impl Statement {
         {
             return Err(StatementError::Form(format!("`{field}` says something else than the rest of the statement")));
         }
+        let about = match &statement.predicate {
+            Predicate::Preregistration(said) => Some(&said.candidate.digest),
+            Predicate::Evaluation(said) => Some(&said.candidate.digest),
+            Predicate::Attribution(said) => Some(&said.candidate),
+            _ => None,
+        };
+        if about.is_some_and(|digest| statement.subject.digest("sha256") != Some(digest)) {
+            return Err(StatementError::Form("its subject is another artefact than the candidate".to_owned()));
+        }
         // Also what a lenient reader would let pass, such as a null for a field that is left out, has one form only.
         if statement.payload()? != payload {
             return Err(StatementError::NotCanonical("not the form that this statement is written in".to_owned()));

@@ -1,6 +1,6 @@
 //! `hokusai verify`: the offline check of a bundle. It asks no broker and reads nothing but the files that are named.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -12,9 +12,10 @@ use super::atomic;
 use super::common::{Settings, blocking};
 use super::exit::{Failure, Outcome, say};
 use super::progress;
+use crate::attest::benchmark::BenchmarkDecision;
 use crate::attest::bundle;
 use crate::attest::dsse::{self, Envelope};
-use crate::attest::evaluation::Laid;
+use crate::attest::evaluation::{Laid, Sealed};
 use crate::attest::note;
 use crate::attest::predicate::Contribution;
 use crate::attest::receipt;
@@ -97,7 +98,7 @@ fn check(args: &VerifyArgs, settings: &Settings) -> Outcome<()> {
             now: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
             seen: seen.as_deref(),
             log: log.as_ref().map(|log| log.leaves.as_slice()),
-            laid: log.as_ref().map(|log| log.laid.as_slice()),
+            laid: log.as_ref().map(|log| (log.laid.as_slice(), log.seals.as_slice())),
             artefacts: args.inputs.is_some().then_some(&artefacts),
         },
     );
@@ -200,15 +201,27 @@ struct Log {
     leaves: Vec<Hash>,
     /// The preregistrations among them.
     laid: Vec<Laid>,
-    /// The accepted evaluations among them.
-    acceptances: Vec<Acceptance>,
-    /// Leaf hashes of the receipts among them that admit a contribution.
-    receipts: HashSet<Hash>,
+    /// The seals among them.
+    seals: Vec<Sealed>,
+    /// The accepted evaluations among them, by index.
+    acceptances: Vec<(usize, Acceptance)>,
+    /// Leaf hashes of the receipts among them that admit a contribution, by their first index.
+    receipts: HashMap<Hash, usize>,
     /// Leaf hashes of the preregistrations whose outcome is among them, hex.
     answered: HashSet<String>,
 }
 
 impl Log {
+    /// The acceptances and the admitting receipts that stand before a statement: only these does its tree head vouch for, and only these
+    /// could it rest on.
+    fn before(&self, payload: &[u8]) -> (Vec<Acceptance>, HashSet<Hash>) {
+        let own = leaf_of(payload);
+        let index = self.leaves.iter().position(|leaf| *leaf == own).unwrap_or(0);
+        let acceptances = self.acceptances.iter().filter(|(at, _)| *at < index).map(|(_, own)| own.clone());
+        let receipts = self.receipts.iter().filter(|(_, at)| **at < index).map(|(leaf, _)| *leaf);
+        (acceptances.collect(), receipts.collect())
+    }
+
     /// Lists the attempts that were laid down and have no outcome: they count as attempts.
     fn unanswered(&self) -> Check {
         let open: Vec<String> = self.laid.iter().filter(|own| !self.answered.contains(&own.leaf)).map(told).collect();
@@ -221,7 +234,7 @@ impl Log {
 }
 
 fn told(laid: &Laid) -> String {
-    format!("leaf {}, evaluation {}", laid.index, laid.evaluation_id)
+    format!("leaf {}, evaluation {}", laid.index, laid.said.evaluation_id)
 }
 
 /// Reads a log file.
@@ -232,7 +245,7 @@ fn leaves(path: &Path) -> Outcome<Log> {
         #[serde(borrow)]
         envelope: &'a serde_json::value::RawValue,
     }
-    let Log { mut leaves, mut laid, mut acceptances, mut answered, mut receipts } = Log::default();
+    let Log { mut leaves, mut laid, mut seals, mut acceptances, mut answered, mut receipts } = Log::default();
     for line in lines(path).map_err(|e| Failure::because(format!("{}: {e}", path.display())))? {
         let wrong = |detail: &dyn std::fmt::Display| {
             Failure::because(format!("{}:{}: {detail}", path.display(), leaves.len() + 1))
@@ -247,20 +260,25 @@ fn leaves(path: &Path) -> Outcome<Log> {
         match Statement::read(&envelope.payload).map(|statement| statement.predicate) {
             Ok(Predicate::Preregistration(own)) => {
                 let (leaf, index) = (data_encoding::HEXLOWER.encode(&leaf), entry.index);
-                laid.push(Laid { index, leaf, attempt: own.attempt, evaluation_id: own.evaluation_id });
+                laid.push(Laid { index, leaf, said: *own });
             }
             Ok(Predicate::Evaluation(own)) => {
-                acceptances.extend(Acceptance::of(&own));
+                acceptances.extend(Acceptance::of(&own).map(|own| (leaves.len(), own)));
                 answered.insert(own.pre_registration.value);
             }
             Ok(Predicate::Contribution(own)) if own.status == Contribution::ADMITTED => {
-                receipts.insert(leaf);
+                receipts.entry(leaf).or_insert(leaves.len());
+            }
+            Ok(Predicate::Benchmark(own)) => {
+                let BenchmarkDecision { benchmark, family, model, seal, .. } = *own;
+                let index = entry.index;
+                seals.extend(seal.map(|facts| Sealed { index, model, benchmark, family, facts }));
             }
             _ => {}
         }
         leaves.push(leaf);
     }
-    Ok(Log { leaves, laid, acceptances, answered, receipts })
+    Ok(Log { leaves, laid, seals, acceptances, answered, receipts })
 }
 
 /// What the files of a folder prove of a statement.
@@ -279,9 +297,10 @@ fn inputs(
                 bar.set_length(of);
                 bar.set_position(done);
             };
+            let before = log.map(|log| log.before(payload));
             let with = With {
-                acceptances: log.map(|log| log.acceptances.as_slice()),
-                receipts: log.map(|log| &log.receipts),
+                acceptances: before.as_ref().map(|(acceptances, _)| acceptances.as_slice()),
+                receipts: before.as_ref().map(|(_, receipts)| receipts),
                 threads: std::thread::available_parallelism().map_or(1, usize::from),
                 tell: &tell,
             };
@@ -375,11 +394,18 @@ fn digests(folder: &Path) -> std::io::Result<Vec<String>> {
 /// The receipts of a contribution in a file: as they are, or as `watch` wraps them.
 fn receipts_in(path: &Path, id: &str) -> std::io::Result<Vec<Receipt>> {
     let mut found = Vec::new();
-    let whole = std::fs::metadata(path)?.len() <= MAX_LINE;
-    let whole = if whole { serde_json::from_slice::<Value>(&std::fs::read(path)?).ok() } else { None };
+    let facts = std::fs::metadata(path)?;
+    if !facts.is_file() {
+        return Err(std::io::Error::other("not a file"));
+    }
+    // Other lines of other files, and files that grow while they are read, are none of ours.
+    let mut bytes = Vec::new();
+    if facts.len() <= MAX_LINE {
+        std::fs::File::open(path)?.take(MAX_LINE).read_to_end(&mut bytes)?;
+    }
+    let whole = serde_json::from_slice::<Value>(&bytes).ok();
     let values: Box<dyn Iterator<Item = std::io::Result<Option<Value>>>> = match whole {
         Some(value) => Box::new(std::iter::once(Ok(Some(value)))),
-        // Other lines of other files are none of ours.
         None => Box::new(lines(path)?.map(|line| Ok(serde_json::from_str(&line?).ok()))),
     };
     for value in values {

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 use super::folder::{BASELINE, CANDIDATE, CONTRACT, Inputs, PREREGISTRATION, RECORD};
 use super::{Mismatch, artefact};
 use crate::attest::evaluation::{Outcome as Told, Preregistration};
@@ -45,9 +47,7 @@ impl Bound {
     /// What is not.
     pub fn open(inputs: &Inputs, told: &Told) -> Result<Self, Mismatch> {
         let Laid { said, spec, plan, case } = preregistered(inputs, &laid_down(inputs, told)?)?;
-        let same = (&said.attempt, &said.baseline, &said.benchmark, &said.candidate, &said.metric, &said.model)
-            == (&told.attempt, &told.baseline, &told.benchmark, &told.candidate, &told.metric, &told.model.name);
-        if !same || said.evaluation_id != told.evaluation_id {
+        if !told.is_of(&said) {
             return Err(artefact("the outcome is of another attempt than its preregistration"));
         }
         let record = match (&told.record, &told.withheld) {
@@ -69,6 +69,10 @@ pub fn laid_down(inputs: &Inputs, told: &Told) -> Result<Vec<u8>, Mismatch> {
     let named = &told.pre_registration.value;
     if leaf != *named {
         return Err(artefact(format!("{PREREGISTRATION}: leaf {leaf}; the statement names {named}")));
+    }
+    let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(&payload));
+    if told.evidence.iter().any(|evidence| evidence.digest.sha256 != digest) {
+        return Err(artefact(format!("{PREREGISTRATION}: SHA-256 {digest}; the statement's evidence is another")));
     }
     Ok(payload)
 }
@@ -173,7 +177,6 @@ pub fn models(inputs: &Inputs, laid: &Laid) -> Result<String, Mismatch> {
 
 /// A file's bytes, of which the manifest says what their digest is, and the statement that it is this one.
 pub(super) fn of_digest(inputs: &Inputs, name: &str, digest: &str) -> Result<Vec<u8>, Mismatch> {
-    use sha2::{Digest, Sha256};
     let bytes = inputs.read(name)?;
     let found = data_encoding::HEXLOWER.encode(&Sha256::digest(&bytes));
     if found != digest {

@@ -34,6 +34,8 @@ pub fn recompute(
     let baseline = of_digest(inputs, BASELINE, &told.baseline.digest)?;
     let candidate = of_digest(inputs, CANDIDATE, &told.candidate.digest)?;
     let n = samples.leaves.len() as u64;
+    // A column that a row leaves out takes its place in memory all the same.
+    let width = 16 * inputs.manifest.columns.len();
     let mut scoring = Scoring {
         bound,
         samples,
@@ -46,7 +48,7 @@ pub fn recompute(
     };
     inputs.lines(BENCHMARK, n, &mut |number, RowLine { row, salt: own }| {
         let long = |cell: &Value| cell.as_str().map_or(16, |text| 32 + text.len());
-        scoring.bytes += row.iter().map(|(name, cell)| 64 + name.len() + long(cell)).sum::<usize>();
+        scoring.bytes += width + row.iter().map(|(name, cell)| 64 + name.len() + long(cell)).sum::<usize>();
         scoring.salts.push(salt(&own)?);
         scoring.rows.push(row);
         if scoring.rows.len() >= CHUNK || scoring.bytes > CHUNK_BYTES {

@@ -40,7 +40,9 @@ pub fn recompute(inputs: &Inputs, told: &Told, bound: &Bound, with: &With<'_>) -
     let open = opened(&inputs.read(RECIPE)?, bound)?;
     (with.tell)("level 3: training rows", 0, 1);
     let bytes = inputs.read(TRAINING)?;
-    let limits = ipc::Limits { rows: Limits::default().rows, bytes: MAX_DECODED };
+    // More rows than are bound are not decoded.
+    let bound_rows = told.candidate.dataset_rows.and_then(|rows| usize::try_from(rows).ok()).unwrap_or(usize::MAX);
+    let limits = ipc::Limits { rows: Limits::default().rows.min(bound_rows), bytes: MAX_DECODED };
     let batch = ipc::read(&bytes, limits).map_err(|e| artefact(format!("{TRAINING}: {e}")))?;
     drop(bytes);
     let behind = receipts(inputs, told, with)?;

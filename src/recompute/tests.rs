@@ -374,6 +374,14 @@ fn one_byte_anywhere_is_found_by_the_manifest() {
     assert_eq!(told.outcome().0, Some(15));
 }
 
+/// Has an outcome name another preregistration.
+fn rests_on(said: &mut Value, laid: &[u8]) {
+    use sha2::Digest;
+    let hex = |hash: &[u8]| data_encoding::HEXLOWER.encode(hash);
+    said["preRegistration"]["value"] = json!(hex(&crate::attest::statement::leaf_of(laid)));
+    said["evidence"][0]["digest"]["sha256"] = json!(hex(&sha2::Sha256::digest(laid)));
+}
+
 /// The outcome with other figures, as an evaluator who cheats would have signed it.
 fn forged(payload: &[u8], change: impl FnOnce(&mut Value)) -> Vec<u8> {
     let mut statement: Value = serde_json::from_slice(payload).unwrap();
@@ -440,8 +448,7 @@ fn scores_that_the_models_do_not_give_are_found_although_the_samples_bind_them()
     let (sha256, size) = digest(&told.path(PREREGISTRATION), u64::MAX).unwrap();
     manifest.files.insert(PREREGISTRATION.to_owned(), FileFacts { sha256, size });
     std::fs::write(told.path(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
-    let leaf = data_encoding::HEXLOWER.encode(&crate::attest::statement::leaf_of(&laid));
-    let payload = forged(&rename(&told.payload), |said| said["preRegistration"]["value"] = json!(leaf));
+    let payload = forged(&rename(&told.payload), |said| rests_on(said, &laid));
     let (code, levels, detail) = outcome(&told.checks_of(&payload, None));
     assert_eq!((code, levels), (Some(16), [Passed, Outcome::Failed(16), NotChecked]), "{detail}");
     assert!(detail.contains("candidate's score") && detail.contains("the samples say"), "{detail}");
@@ -513,8 +520,7 @@ fn a_declared_metric_is_recomputed_at_every_level_and_a_value_that_its_sql_does_
         manifest.files.insert(name.to_owned(), FileFacts { sha256, size });
     }
     std::fs::write(told.path(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
-    let leaf = data_encoding::HEXLOWER.encode(&crate::attest::statement::leaf_of(&laid));
-    let payload = forged(&rename(&told.payload), |said| said["preRegistration"]["value"] = json!(leaf));
+    let payload = forged(&rename(&told.payload), |said| rests_on(said, &laid));
     let (code, levels, detail) = outcome(&told.checks_of(&payload, None));
     assert_eq!((code, levels), (Some(16), [Passed, Outcome::Failed(16), NotChecked]), "{detail}");
     assert!(detail.contains("declared metric") && detail.contains("the samples say"), "{detail}");

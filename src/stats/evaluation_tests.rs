@@ -295,7 +295,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-const PINNED: &str = "3510f7ef112f992ef9c338611163326533db3673fdd0a6455d9831ab33827d03";
+const PINNED: &str = "ef7333236e1ff044042efe5797ee86ade43beaeff1874188c09d4ee262db2e2a";
 
 #[test]
 fn claims_by_stratum_are_adjusted_for_their_number() {

@@ -1,6 +1,7 @@
 //! Many tests: attempts on one benchmark, claims by stratum, discovery.
 
 use super::distribution::normal_upper_quantile;
+use super::fixed::floor_real;
 use crate::math;
 
 /// The level of attempt `attempt` (from 1) when a family of attempts may spend `alpha`: 6α/(π² t²), which sums to α.
@@ -14,6 +15,12 @@ pub fn attempt_level(alpha: f64, attempt: u64) -> Option<f64> {
     const SUM: f64 = std::f64::consts::PI * std::f64::consts::PI / 6.0;
     let t = attempt as f64;
     Some(alpha / (SUM * t * t))
+}
+
+/// The same level in 10⁻¹², rounded down; 0 where there is none.
+#[must_use]
+pub fn attempt_level_e12(alpha: f64, attempt: u64) -> i128 {
+    attempt_level(alpha, attempt).and_then(|level| floor_real(level, 1e12)).unwrap_or(0).max(0)
 }
 
 /// Holm's step-down adjusted p-values, in the order of `p` (Holm 1979).

@@ -8,6 +8,7 @@ use crate::attest::statement::leaf_of;
 use crate::stages::testing::End;
 
 const GAME: &str = "{players: 4, trainings: 16, seeds: 5}";
+const FIVE: &str = "{players: 5, trainings: 32, seeds: 5}";
 
 /// Two wallets whose labels are good, one whose labels are noise and one whose labels are wrong, after a baseline on little.
 fn four(attribution: &str, signed: bool) -> World {
@@ -112,6 +113,22 @@ fn nobody_is_paid_without_signatures_without_five_seeds_or_over_a_baseline_that_
     let (record, told) = world.attribute(&accepted);
     assert!(!record.payable && record.shares.is_empty());
     assert_eq!(record.reasons, ["NOBODY_SIGNIFICANT", "SEEDS", "STALE_BASELINE"]);
+    told.unwrap().adds_up().unwrap();
+}
+
+#[test]
+fn unsigned_rows_under_a_signers_name_are_another_owner_and_spoil_nothing() {
+    let mut world = four(FIVE, true);
+    drop(world.model.versions.pop());
+    world.contribute(WALLET, 12, Labels::Wrong, false);
+    world.train("1.1.0", &[]);
+    let (record, told) = world.attribute(&world.accepted());
+    let names: Vec<&str> =
+        record.players.iter().flat_map(|own| &own.members).map(|own| own.contributor.as_str()).collect();
+    assert!(names.contains(&WALLET) && names.contains(&format!("{WALLET} (unsigned)").as_str()), "{names:?}");
+    assert!(record.payable, "{record:?}");
+    let wallet = record.shares.iter().find(|share| share.contributor == WALLET).unwrap();
+    assert_eq!(wallet.payout_address.as_deref(), Some(WALLET));
     told.unwrap().adds_up().unwrap();
 }
 

@@ -18,9 +18,9 @@ use crate::domain::records::{Benchmark, Evaluation as Record, EvaluationAttempt,
 use crate::stages::beside::Refusal;
 use crate::stats::bootstrap::REPLICATES;
 use crate::stats::declare::{Declared, declared};
-use crate::stats::fixed::{floor_real, micro_string};
+use crate::stats::fixed::micro_string;
 use crate::stats::metric::Metric;
-use crate::stats::multiplicity::attempt_level;
+use crate::stats::multiplicity::attempt_level_e12;
 
 /// What all attempts of a family may spend together, in millionths.
 pub const ALPHA_PPM: i64 = 50_000;
@@ -129,7 +129,7 @@ pub fn alpha() -> f64 {
 /// The level of an attempt in 10⁻¹², rounded down.
 #[must_use]
 pub fn level_e12(number: u64) -> i128 {
-    attempt_level(alpha(), number).and_then(|level| floor_real(level, 1e12)).unwrap_or(0).max(0)
+    attempt_level_e12(alpha(), number)
 }
 
 /// The same as a decimal string.

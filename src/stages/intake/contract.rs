@@ -184,18 +184,14 @@ fn arrow_schema(spec: &Spec) -> Schema {
 
 /// A number to be learned is one that learners sum exactly: a single one beyond would end every training run of the model.
 fn label_bounds(planner: &Planner<'_>, column: usize, property: &Property) -> Result<Vec<Check>, SpecError> {
-    let literal = |bound: f64| match property.logical_type {
-        LogicalType::Number => Some(ScalarValue::Float64(Some(bound))),
-        LogicalType::Integer => Some(ScalarValue::Int64(Some(bound as i64))),
-        _ => None,
-    };
-    if !property.logical_type_options.values.is_empty() {
+    // Whole numbers are classes, or have bounds of their own.
+    if property.logical_type != LogicalType::Number {
         return Ok(Vec::new());
     }
     let name = || Expr::Column(Column::from_name(&property.name));
     let mut checks = Vec::new();
     for (reason, bound) in [(Reason::RangeLow, -MAX_LABEL), (Reason::RangeHigh, MAX_LABEL)] {
-        let Some(literal) = literal(bound).map(|literal| Expr::Literal(literal, None)) else { continue };
+        let literal = Expr::Literal(ScalarValue::Float64(Some(bound)), None);
         let violated = if bound < 0.0 { name().lt(literal) } else { name().gt(literal) };
         let expected = format!("a label from {:e} to {MAX_LABEL:e}", -MAX_LABEL);
         let test = Test::Bound { violated: planner.physical(violated, "label")?, bound: Some(bound) };

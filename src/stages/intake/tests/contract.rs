@@ -249,3 +249,23 @@ fn a_rule_with_coalesce_or_nvl_is_computed_and_refuses_only_what_it_says() {
         assert_eq!(reasons(&found), [Some(Reason::CrossField), None, None], "{rule}");
     }
 }
+
+/// One such number would end every training run of the model.
+#[test]
+fn a_label_that_no_learner_sums_exactly_is_refused_at_the_door() {
+    let text = "apiVersion: hokusai/v1
+kind: Model
+name: prices
+label: price
+schema:
+  - name: sales
+    properties:
+      - {name: area, logicalType: number}
+      - {name: price, logicalType: number}
+";
+    let contract = Compiler::new().compile_yaml(text, "model.yaml").unwrap();
+    let area: ArrayRef = Arc::new(Float64Array::from(vec![1e300; 4]));
+    let prices: ArrayRef = Arc::new(Float64Array::from(vec![1e15, 1.1e15, -1.1e15, -1e15]));
+    let found = failures(&contract, &batch(&contract, vec![area, prices]));
+    assert_eq!(reasons(&found), [None, Some(Reason::RangeHigh), Some(Reason::RangeLow), None]);
+}
