@@ -64,6 +64,7 @@ pub const MAX_ROWS: usize = 1 << 30;
 
 /// Most rows times outputs: what is kept per row and class while learning.
 pub const MAX_SCORES: usize = 1 << 26;
+
 /// Largest number, either way, that is learned as a label.
 pub const MAX_LABEL: f64 = 1e15;
 
